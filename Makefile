@@ -1,0 +1,40 @@
+# make demo        the gradient study and three trainings side by side, about three minutes
+# make test        format, lint, types, tests and documentation examples
+# make test-wheel  the built wheel with torch alone
+# make ledger      measure the accuracy anew; refuses what got worse
+
+PYTHON ?= python3
+VENV := .venv
+BIN := $(VENV)/bin
+WHEEL_VENV := .venv-wheel
+# The oldest torch that is supported; its wheel runs without a GPU.
+OLDEST_TORCH := torch==2.13.0
+
+.PHONY: demo test test-wheel ledger clean
+
+demo: $(VENV)/installed
+	$(BIN)/parfocal demo
+
+test: $(VENV)/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest
+
+ledger: $(VENV)/installed
+	$(BIN)/python ledger/measure.py
+
+test-wheel: $(VENV)/installed
+	rm -rf dist $(WHEEL_VENV)
+	$(BIN)/python -m build --wheel --outdir dist .
+	$(PYTHON) -m venv $(WHEEL_VENV)
+	$(WHEEL_VENV)/bin/pip install --quiet "$(OLDEST_TORCH)" dist/parfocal-*.whl
+	cd dist && ../$(WHEEL_VENV)/bin/python -W error ../tests/bare_wheel.py
+
+$(VENV)/installed: pyproject.toml constraints.txt
+	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
+	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	touch $@
+
+clean:
+	rm -rf $(VENV) $(WHEEL_VENV) dist build
