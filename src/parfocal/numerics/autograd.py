@@ -1,0 +1,84 @@
+"""The binding of the closed forms to autograd, forward mode, torch.func and torch.compile."""
+
+from typing import Any
+
+import torch
+from torch import Tensor
+from torch.autograd import forward_ad
+
+from parfocal.numerics import closed_form
+from parfocal.numerics.closed_form import Gamma
+
+
+def focal(x: Tensor, y: Tensor, gamma: Gamma, epsilon: float = 0.0) -> Tensor:
+    """The unreduced binary focal loss, differentiable any number of times in every mode.
+
+    Args:
+        x: logits, float32 or float64, any shape.
+        y: targets in [0, 1], of the shape and dtype of x.
+        gamma: focusing exponent >= 0; a number, or a tensor of the shape and dtype of x.
+        epsilon: constant added to 1 - p_t; 0 is the exact loss.
+    """
+    if _is_transformed(x, y, gamma):
+        if not isinstance(gamma, Tensor):  # as a tensor it may change without a new compilation
+            gamma = torch.full((), gamma, dtype=x.dtype, device=x.device)
+        return closed_form.differentiable_value(x, y, gamma, epsilon)
+    if not isinstance(gamma, Tensor):
+        gamma = _rounded(gamma, x.dtype)
+    return _Focal.apply(x, y, gamma, epsilon)  # type: ignore[no-any-return, no-untyped-call]
+
+
+def _rounded(gamma: float, dtype: torch.dtype) -> float:
+    """gamma rounded to dtype, so that every lane of a vectorised power sees one exponent.
+
+    Veltkamp's splitting: c = (2 ** 29 + 1) gamma; c - (c - gamma) has 53 - 29 = 24 bits.
+    """
+    if dtype == torch.float64:
+        return float(gamma)
+    c = gamma * (2.0**29 + 1)
+    return c - (c - gamma)
+
+
+def _is_transformed(*arguments: Gamma) -> bool:
+    """Whether something other than plain reverse mode looks at this call.
+
+    There a custom Function is the wrong binding, and silently so: torch.compile differentiates
+    its forward formula when torch.func.grad is inside, and nested forward mode takes its second
+    derivative for zero (pytorch#197867).
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or any(
+            isinstance(argument, Tensor) and forward_ad.unpack_dual(argument).tangent is not None
+            for argument in arguments
+        )
+    )
+
+
+class _Focal(torch.autograd.Function):
+    """L with its closed first derivatives; the further ones are those of the composition."""
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, y: Tensor, gamma: Gamma, epsilon: float) -> Tensor:
+        tensors = (x, y, gamma) if isinstance(gamma, Tensor) else (x, y)
+        ctx.save_for_backward(*tensors)
+        ctx.gamma = None if isinstance(gamma, Tensor) else gamma
+        ctx.epsilon = epsilon
+        return closed_form.value(x, y, gamma, epsilon)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, y, *rest = ctx.saved_tensors
+        arguments = (x, y, rest[0] if rest else ctx.gamma)
+        forms = (closed_form.slope, closed_form.target_slope, closed_form.gamma_slope)
+        needed = ctx.needs_input_grad[:3]
+        if torch.is_grad_enabled():  # create_graph: the result will be differentiated itself
+            output = closed_form.differentiable_value(*arguments, ctx.epsilon)
+            varied = [a for a, need in zip(arguments, needed, strict=True) if need]
+            slopes = iter(torch.autograd.grad(output.sum(), varied, create_graph=True))
+            return *(grad * next(slopes) if need else None for need in needed), None
+        return *(
+            grad * form(*arguments, ctx.epsilon) if need else None
+            for form, need in zip(forms, needed, strict=True)
+        ), None

@@ -1,0 +1,232 @@
+"""The binary focal loss and its first derivatives, as closed forms in floating point.
+
+Notation, for a logit x and a target y in [0, 1]:
+
+    s(x) = 1 / (1 + exp(-x))
+    q    = y s(-x) + (1 - y) s(x)                       1 - p_t, never by subtraction
+    ce   = y softplus(-x) + (1 - y) softplus(x)         the cross-entropy
+    b    = q + epsilon                                  the base of the modulating factor
+    L    = b ** gamma * ce
+
+Everything is evaluated from the side to which the logit points: a = |x|, t = exp(-a) <= 1, and
+w the share of the target that agrees with the sign of x, v = 1 - w the share that doesn't. Then
+
+    n  = 1 + t              s(a) = 1 / n                s(-a) = t / n
+    q  = (w t + v) / n      b = z / n,  z = (w + epsilon) t + (v + epsilon)
+    ce = l + v a            l = log1p(t)
+
+are sums and products of numbers of one sign: no cancellation, no overflow. A hard target has
+(w, v) = (1, 0) or (0, 1) and meets the two branches of the textbook form without branching.
+
+The derivative of the factor is written with the logarithmic derivative of its base,
+(b ** gamma)' = gamma b ** gamma (log b)', which is bounded by 1. That removes the singularity
+of gamma b ** (gamma - 1) b' at b = 0, which is an infinity times a zero there.
+"""
+
+import math
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+Gamma = float | Tensor
+
+# From here on l = log1p(t) equals t = exp(-a) to 2 ** -57 relative: t ** 2 / 2 < 2 ** -57 t.
+_LOG1P_IS_IDENTITY = 40.0
+
+# The t below which x / n is taken as x - x t / n: the largest error
+# at gamma = 3 is 10.8 ULP for 0.25, 8.9 for 0.4 and 9.2 for 0.55.
+_SMALL = 0.4
+
+# The share of the floating-point range kept free for products of |x| with gamma.
+_HEADROOM = 2.0**-20
+
+# Numbers whose exp(-C) is one of the dtype to within 2 ** -38 and 2 ** -69, relative, and which
+# are subtracted from an a at which exp(-a) is subnormal without rounding.
+_SHIFT = {torch.float32: 19.390625, torch.float64: 36.9716796875}
+
+BRANCH_BOUNDS = (0.0, math.log(2), -math.log(_SMALL), _LOG1P_IS_IDENTITY, 64.0, 86.336, 512.0, 707.396)
+"""The |logits| around which an evaluation changes its form, in one dtype or another."""
+
+
+class Sides(NamedTuple):
+    """A logit and its target, seen from the side to which the logit points."""
+
+    positive: Tensor
+    a: Tensor
+    t: Tensor
+    n: Tensor
+    l: Tensor  # noqa: E741 - the symbol of the module's docstring
+    w: Tensor
+    v: Tensor
+
+    @property
+    def sign(self) -> Tensor:
+        """The derivative of a = |x|; at x = 0 that of the branch x >= 0, which was taken."""
+        return torch.where(self.positive, 1.0, -1.0).to(self.a.dtype)
+
+    @property
+    def cross_entropy(self) -> Tensor:
+        """ce = l + v a."""
+        return self.l + self.v * self.a
+
+
+def sides(x: Tensor, y: Tensor) -> Sides:
+    """Split (x, y) by the sign of x. Differentiable in x at 0 too, unlike abs."""
+    positive = x >= 0
+    a = torch.where(positive, x, -x)
+    t = torch.exp(-a)
+    other = 1 - y
+    # The vectorised log1p rounds subnormal numbers, which are their own logarithms here.
+    l = torch.where(a > _LOG1P_IS_IDENTITY, t, torch.log1p(t))  # noqa: E741
+    return Sides(
+        positive=positive,
+        a=a,
+        t=t,
+        n=1 + t,
+        l=l,
+        w=torch.where(positive, y, other),
+        v=torch.where(positive, other, y),
+    )
+
+
+def value(x: Tensor, y: Tensor, gamma: Gamma, epsilon: float) -> Tensor:
+    """L = b ** gamma * ce, where an infinite a of weight v = 0 adds nothing to ce."""
+    s = sides(x, y)
+    cross_entropy = s.l + torch.where(s.v > 0, s.v * s.a, 0.0)
+    return _over_n(s, _mixture(s, epsilon)) ** gamma * cross_entropy
+
+
+def slope(x: Tensor, y: Tensor, gamma: Gamma, epsilon: float) -> Tensor:
+    """dL/dx = b ** gamma (gamma ce (log b)' + ce').
+
+    With respect to a: ce' = (v - w t) / n and (log b)' = (v - w) t / (n z). At a hard target
+    both terms have one sign. Where z underflows so does ce, and any finite quotient will do.
+    """
+    s = sides(_finite(x), y)
+    z = _mixture(s, epsilon)
+    log_slope = (s.v - s.w) * (s.t / torch.where(z == 0, 1.0, z))
+    inner = gamma * log_slope * s.cross_entropy + (s.v - s.w * s.t)
+    return s.sign * _over_n(s, z) ** gamma * _over_n(s, inner)
+
+
+def gamma_slope(x: Tensor, y: Tensor, gamma: Gamma, epsilon: float) -> Tensor:
+    """dL/dgamma = b ** gamma * ce * log b.
+
+    For small gamma this is a normal number where t is subnormal already and has lost digits.
+    There l = t, log b = -t on the wrong side of a hard target, and the products are formed with
+    exp(C - a), to be scaled by exp(-C) at the end.
+    """
+    s = sides(_finite(x), y)
+    z = _mixture(s, epsilon)
+    log_b = _log_base(s, z, epsilon)
+    factor = _over_n(s, z) ** gamma
+    product = factor * (s.cross_entropy * log_b)
+    if epsilon == 0:
+        c = _SHIFT[x.dtype]
+        shifted = torch.exp(c - s.a) * torch.where(s.w == 0, -s.a, log_b)
+        scaled = factor * shifted * math.exp(-c)
+        is_hard = (s.v == 0) | (s.w == 0)
+        is_far = s.a > -math.log(torch.finfo(x.dtype).tiny) - 1
+        product = torch.where(is_hard & is_far, scaled, product)
+    return product
+
+
+def target_slope(x: Tensor, y: Tensor, gamma: Gamma, epsilon: float) -> Tensor:
+    """dL/dy = b ** gamma (gamma kappa dq/dy - x), kappa = ce / b, dq/dy = -tanh(x / 2).
+
+    The quotient kappa of two numbers that underflow together is taken at an a where they
+    haven't yet (it has reached its limit long before). b ** gamma is the square of
+    b ** (gamma / 2), also where b is gone: its product with x may be a normal number.
+    """
+    bounded = _finite(x, _HEADROOM)
+    s = sides(bounded, y)
+    z = _mixture(s, epsilon)
+    t = s.t.clamp(min=torch.finfo(x.dtype).tiny)
+    kappa = (torch.log1p(t) + s.v * s.a) / _mixture(s._replace(t=t), epsilon) * s.n
+    root = _over_n(s, z) ** (gamma / 2)
+    if epsilon == 0:
+        # b = t = exp(-a / n) ** n, with the least n = 2 ** k for which exp(-a / n) is normal.
+        most = 512 if x.dtype == torch.float64 else 64
+        n = torch.exp2(torch.ceil(torch.log2(s.a.clamp(min=most) / most)))
+        far = (s.v == 0) & (s.a > most)
+        root = torch.where(far, torch.exp(-s.a / n) ** (n * gamma / 2), root)
+    result = root * (gamma * kappa * torch.expm1(-s.a) / s.n * s.sign - bounded) * root
+    # Beyond the headroom the derivative is linear in x.
+    return result * torch.where(x.abs() > s.a, _finite(x) / bounded, 1.0)
+
+
+def differentiable_value(x: Tensor, y: Tensor, gamma: Gamma, epsilon: float) -> Tensor:
+    """L again, as a composition that autograd may differentiate any number of times.
+
+    All that depends on a is developed around the point a0 at which it is evaluated. With
+    d = exp(a0 - a) - 1, which is 0, s = t / n, and k = -(log b)' = (w - v) t / (n z),
+
+        l = l0 + log(1 + s d)        log b = log b0 + log(1 + k d / (1 + s d))
+
+    are exact. Their values are those of the closed form, and their derivatives of every order
+    are polynomials in s and k: no quotient of vanishing numbers is ever differentiated in x.
+
+    Limits: the derivative in a hard target that requires a gradient lacks gamma kappa dq/dy
+    (against x, in `target_slope`) where exp(-|x|) underflows. At a soft target and |x| above
+    2 ** -20 of the largest number, derivatives in gamma are those at that bound.
+    """
+    bounded = _finite(x, _HEADROOM)
+    s = sides(bounded.detach(), y)
+    a = torch.where(s.positive, bounded, -bounded)
+    z = _mixture(s, epsilon)
+
+    d = torch.expm1(s.a - a)
+    # Far from 0, s is formed from the halves of t: t itself may have lost digits.
+    far = s.a > _LOG1P_IS_IDENTITY
+    half = torch.where(far, torch.exp(-s.a / 2), 1.0)
+    sd = d / s.n * torch.where(far, half, s.t) * half
+    z_is_gone = z < torch.finfo(x.dtype).tiny  # then w = 1, z = t and k = 1 / n
+    kd = torch.where(z_is_gone, d / s.n, sd * ((s.w - s.v) / torch.where(z_is_gone, 1.0, z)))
+
+    l_shift = torch.log1p(sd)
+    # exp(h - h0) is 1, with the derivatives of every order of exp(h) / exp(h0).
+    h = gamma * (_log_base(s, z, epsilon) + torch.log1p(kd / (1 + sd)))
+    factor = (_over_n(s, z) ** gamma).detach() * torch.exp(h - h.detach())
+    # Beyond the headroom the factor is constant and the loss is linear in x, up to infinity.
+    beyond = torch.where(s.positive, x, -x) - a
+    linear = factor.detach() * torch.where(s.v > 0, s.v * beyond, 0.0)
+    return factor * (s.l + l_shift + s.v * a) + linear
+
+
+def _mixture(s: Sides, epsilon: float) -> Tensor:
+    """z = (w + epsilon) t + (v + epsilon)."""
+    return (s.w + epsilon) * s.t + (s.v + epsilon) if epsilon else s.w * s.t + s.v
+
+
+def _over_n(s: Sides, numerator: Tensor) -> Tensor:
+    """numerator / n, as numerator - numerator t / n for small t.
+
+    The rounding of n = 1 + t, up to 2 ** -24 relative in float32, would be felt gamma times in
+    b ** gamma; the second form is free of it where t is small, and would cancel where it isn't.
+    """
+    small = numerator - numerator * (s.t / s.n)
+    return torch.where(s.t < _SMALL, small, numerator / s.n)
+
+
+def _log_base(s: Sides, z: Tensor, epsilon: float) -> Tensor:
+    """log b = log z - l; finite everywhere. For epsilon = 0 both terms have one sign.
+
+    z = 1 + epsilon (1 + t) - w (1 - t) goes through log1p where it is near 1. On the right side
+    of a hard target z is t, and its logarithm -a, however far t has underflowed.
+    """
+    is_t = (s.v == 0) & (epsilon == 0)
+    near_one = z > 0.5
+    excess = epsilon * (1 + s.t) + s.w * torch.expm1(-s.a)
+    log_z = torch.where(
+        near_one,
+        torch.log1p(torch.where(near_one, excess, 0.0)),
+        torch.log(torch.where(near_one | is_t, 1.0, z)),
+    )
+    return torch.where(is_t, -s.a, log_z) - s.l
+
+
+def _finite(x: Tensor, headroom: float = 1.0) -> Tensor:
+    """x with its infinities replaced by the largest number: a limit, where 0 * inf is none."""
+    largest = torch.finfo(x.dtype).max * headroom
+    return x.clamp(min=-largest, max=largest)
