@@ -1,0 +1,1 @@
+"""The losses: checks, one call of the kernel, weights, reduction."""

@@ -1,0 +1,28 @@
+"""From a loss per position to what the caller asked for."""
+
+import torch
+from torch import Tensor
+
+
+def reduce(
+    loss: Tensor, reduction: str, mask: Tensor | None, normalizer: float | Tensor | None
+) -> Tensor:
+    """The loss itself, its mean over the positions that count, or its sum over the normalizer.
+
+    Masked positions of `loss` are 0 already. The mean of no positions is 0 / 0, as in PyTorch.
+    """
+    if reduction == "none":
+        return loss
+    if reduction == "sum":
+        total = loss.sum()
+        if isinstance(normalizer, Tensor):
+            normalizer = normalizer.to(total).reshape(())
+        return total if normalizer is None else total / normalizer
+    if mask is None:
+        return loss.mean()
+    return loss.sum() / mask.expand_as(loss).sum()
+
+
+def select(mask: Tensor | None, loss: Tensor) -> Tensor:
+    """`loss` where the mask is True, exactly 0 elsewhere, in value and in gradient."""
+    return loss if mask is None else torch.where(mask, loss, 0.0)
