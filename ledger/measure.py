@@ -1,0 +1,256 @@
+"""Measure the worst errors of the losses against the oracle, and keep the ledger of them.
+
+    python ledger/measure.py            measure, and write accuracy.csv if nothing got worse
+    python ledger/measure.py --accept   write it even so; say why in the commit
+
+A cell of the ledger is a quantity, a dtype and a gamma. The 16-bit dtypes are measured at all of
+their finite logits, float32 and float64 at logits spaced over the representable numbers and at
+each bound of a branch or of underflow with its neighbours; always for both hard targets. "soft"
+cells are at the targets of SOFT_TARGETS.
+"""
+
+import argparse
+import csv
+import math
+import sys
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from multiprocessing import get_context
+from pathlib import Path
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from parfocal import sigmoid_focal_loss
+from parfocal.audit.grid import every_finite, neighbourhood, representable
+from parfocal.audit.oracle import FocalTruth, Truth, focal_truth
+from parfocal.audit.scan import Worst, worst_error
+from parfocal.numerics import BRANCH_BOUNDS
+
+LEDGER = Path(__file__).with_name("accuracy.csv")
+DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+GAMMAS = ("0", "0.001", "0.1", "0.5", "1-", "1", "1+", "1.5", "2", "5")
+SOFT_TARGETS = (1e-6, 0.3, 0.5, 0.999)
+SOFT_GAMMAS = ("0", "0.1", "1", "2")
+
+# Quantities whose terms cancel are measured against the sum of their absolute values.
+OF_SCALE = {"curvature", "soft curvature", "soft gradient", "soft target_gradient"}
+
+
+# The gradient as torch.func, torch.compile and create_graph form it, by another binding.
+COMPOSITION = " (composition)"
+
+
+class Cell(NamedTuple):
+    """One line of the ledger."""
+
+    quantity: str
+    dtype: str
+    gamma: str
+    worst: Worst
+
+    @property
+    def key(self) -> tuple[str, str, str]:
+        """What names the line."""
+        return self.quantity, self.dtype, self.gamma
+
+    @property
+    def bound(self) -> float:
+        """The error that is allowed, in ULP."""
+        return bound(self.quantity, getattr(torch, self.dtype), self.gamma)
+
+    @property
+    def is_within_bounds(self) -> bool:
+        """Whether both errors are allowed."""
+        allowed_below = bound_below(self.quantity, self.gamma)
+        return self.worst.ulp <= self.bound and self.worst.below <= allowed_below
+
+
+def gamma_of(name: str, dtype: torch.dtype) -> float:
+    """The number that a name in the ledger stands for, in the dtype of the computation."""
+    computation = torch.float64 if dtype == torch.float64 else torch.float32
+    one = torch.ones((), dtype=computation)
+    if name in ("1-", "1+"):
+        return torch.nextafter(one, one * (0 if name == "1-" else 2)).item()
+    return torch.tensor(float(name), dtype=computation).item()
+
+
+def bound(quantity: str, dtype: torch.dtype, gamma_name: str) -> float:
+    """The error that is allowed, in ULP; for a second derivative half as much again."""
+    if dtype.itemsize == 2:
+        return 1.0
+    return (4 + 2 * gamma_of(gamma_name, dtype)) * (1.5 if "curvature" in quantity else 1.0)
+
+
+def bound_below(quantity: str, gamma_name: str) -> float:
+    """The error that is allowed below the normal numbers, in smallest subnormals.
+
+    The closed forms round a subnormal number once. A derivative of the composition multiplies
+    rounded ones by gamma, and the second one by 3 gamma, at most.
+    """
+    if "curvature" in quantity or "composition" in quantity:
+        return 1.5 + 3 * gamma_of(gamma_name, torch.float64)
+    return 1.0
+
+
+def grid(dtype: torch.dtype, count: int) -> Tensor:
+    """The logits of a dtype; all of them for 16 bits. Symmetric about 0."""
+    if dtype.itemsize == 2:
+        return every_finite(dtype)
+    info = torch.finfo(dtype)
+    smallest_subnormal = info.tiny * info.eps
+    bounds = [
+        *BRANCH_BOUNDS,
+        -math.log(info.tiny),
+        -math.log(smallest_subnormal),
+        -math.log(info.eps),
+        1.0,
+        info.tiny,
+        smallest_subnormal,
+    ]
+    inner = 1.05 * -math.log(smallest_subnormal)
+    parts = [
+        representable(dtype, count),
+        representable(dtype, 3 * count, smallest=2.0**-10, largest=inner),
+        neighbourhood(dtype, bounds, reach=8),
+    ]
+    numbers = torch.cat(parts)
+    return torch.cat([-numbers, numbers]).unique()
+
+
+def mirrored(truth: FocalTruth) -> FocalTruth:
+    """The truth at target 0 on a symmetric grid: L(x, 0) = L(-x, 1)."""
+    return FocalTruth(
+        value=truth.value.flip(),
+        gradient=-truth.gradient.flip(),
+        curvature=truth.curvature.flip(),
+        gamma_gradient=truth.gamma_gradient.flip(),
+        target_gradient=-truth.target_gradient.flip(),
+    )
+
+
+def derivatives(x: Tensor, target: float, gamma: float) -> dict[str, Tensor]:
+    """What the public function gives, by the ways in which users ask for it."""
+    x = x.clone().requires_grad_()
+    y = torch.full_like(x, target, requires_grad=True)
+    computation = torch.float64 if x.dtype == torch.float64 else torch.float32
+    exponent = torch.full_like(x, gamma, dtype=computation, requires_grad=True)
+    loss = sigmoid_focal_loss(x, y, None, gamma)
+    (gradient,) = torch.autograd.grad(loss.sum(), x, create_graph=True)
+    (curvature,) = torch.autograd.grad(gradient.sum(), x)
+    plain = sigmoid_focal_loss(x, y, None, gamma)
+    (closed,) = torch.autograd.grad(plain.sum(), x, retain_graph=True)
+    (target_gradient,) = torch.autograd.grad(plain.sum(), y)
+    with_exponent = sigmoid_focal_loss(x, y, None, exponent)
+    (gamma_gradient,) = torch.autograd.grad(with_exponent.sum(), exponent)
+    return {
+        "value": loss.detach(),
+        "gradient": closed,
+        "gradient" + COMPOSITION: gradient.detach(),
+        "curvature": curvature,
+        "gamma_gradient": gamma_gradient.to(x.dtype),
+        "target_gradient": target_gradient,
+    }
+
+
+def measure(dtype: torch.dtype, gamma_name: str, count: int = 3000) -> list[Cell]:
+    """The lines of one dtype and gamma."""
+    torch.set_num_threads(1)
+    gamma = gamma_of(gamma_name, dtype)
+    x = grid(dtype, count)
+    truth = focal_truth(x.double().tolist(), 1.0, gamma)
+    found: dict[str, Worst] = {}
+    for target, exact in ((1.0, truth), (0.0, mirrored(truth))):
+        _keep_worst(found, x, derivatives(x, target, gamma), exact, gamma_name)
+    if gamma_name in SOFT_GAMMAS and dtype.itemsize > 2:
+        few = grid(dtype, count // 8)
+        for target in SOFT_TARGETS:
+            y = torch.tensor(target, dtype=dtype).item()
+            exact = focal_truth(few.double().tolist(), y, gamma)
+            _keep_worst(found, few, derivatives(few, y, gamma), exact, gamma_name, prefix="soft ")
+    name = str(dtype).removeprefix("torch.")
+    return [Cell(quantity, name, gamma_name, worst) for quantity, worst in found.items()]
+
+
+def _keep_worst(
+    found: dict[str, Worst], x: Tensor, computed: dict[str, Tensor], exact: FocalTruth, gamma_name: str, prefix: str = ""
+) -> None:
+    for name, result in computed.items():
+        truth: Truth = getattr(exact, name.removesuffix(COMPOSITION))
+        quantity = prefix + name
+        worst = worst_error(
+            x,
+            result,
+            truth,
+            of_scale=quantity.removesuffix(COMPOSITION) in OF_SCALE,
+            relative=bound(quantity, x.dtype, gamma_name),
+        )
+        before = found.get(quantity, worst)
+        found[quantity] = Worst(
+            *max(before, worst)[:2],
+            points=before.points + (worst.points if before is not worst else 0),
+            below=max(before.below, worst.below),
+        )
+
+
+def measure_all(count: int = 3000, workers: int = 2) -> Iterator[Cell]:
+    """Every line of the ledger."""
+    jobs = [(dtype, gamma) for gamma in GAMMAS for dtype in DTYPES]
+    with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:
+        for cells in pool.map(measure, *zip(*jobs, strict=True), [count] * len(jobs)):
+            print(f"\r{cells[0].dtype} gamma {cells[0].gamma}   ", end="", file=sys.stderr)
+            yield from cells
+
+
+def read(path: Path = LEDGER) -> dict[tuple[str, str, str], float]:
+    """The recorded errors in ULP."""
+    with path.open(newline="") as file:
+        return {
+            (row["quantity"], row["dtype"], row["gamma"]): float(row["ulp"])
+            for row in csv.DictReader(file)
+        }
+
+
+def write(cells: Sequence[Cell], path: Path = LEDGER) -> None:
+    """One line a cell, sorted."""
+    with path.open("w", newline="") as file:
+        writer = csv.writer(file, lineterminator="\n")
+        writer.writerow(["quantity", "dtype", "gamma", "ulp", "bound", "logit", "points", "below"])
+        for cell in sorted(cells):
+            worst = cell.worst
+            writer.writerow(
+                [
+                    *cell.key,
+                    f"{worst.ulp:.3f}",
+                    f"{cell.bound:.3g}",
+                    repr(worst.logit),
+                    worst.points,
+                    f"{worst.below:.3f}",
+                ]
+            )
+
+
+def main() -> int:
+    """Measure; refuse to record what got worse or is over its bound."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    parser.add_argument("--accept", action="store_true", help="record larger errors too")
+    accept = parser.parse_args().accept
+    cells = list(measure_all())
+    recorded = read() if LEDGER.exists() else {}
+    worse = [c for c in cells if round(c.worst.ulp, 3) > recorded.get(c.key, math.inf)]
+    over = [c for c in cells if not c.is_within_bounds]
+    for complaint, offenders in (("worse than recorded", worse), ("over its bound", over)):
+        for cell in offenders:
+            was = recorded.get(cell.key)
+            print(f"\n{complaint}: {cell}, bound {cell.bound:.3g}, recorded {was}", end="")
+    print()
+    if (worse or over) and not accept:
+        return 1
+    write(cells)
+    print(f"wrote {LEDGER} ({len(cells)} cells)")
+    return 0
+
+
+if __name__ == "__main__":
+    sys.exit(main())

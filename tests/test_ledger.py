@@ -1,0 +1,77 @@
+"""The ledger of measured errors: complete, within its bounds, and true."""
+
+import math
+
+import measure
+import pytest
+import torch
+
+# Another vectorised exp or pow (another processor, another torch) moves a worst case a little.
+# The bounds themselves leave no such room.
+HARDWARE = 0.5
+
+CELLS = [(dtype, gamma) for dtype in measure.DTYPES for gamma in measure.GAMMAS]
+
+
+def test_ledger_is_complete():
+    """One line a quantity, dtype and gamma; soft targets where they are measured."""
+    recorded = measure.read()
+    hard = {
+        "value",
+        "gradient",
+        "gradient (composition)",
+        "curvature",
+        "gamma_gradient",
+        "target_gradient",
+    }
+    for dtype, gamma in CELLS:
+        name = str(dtype).removeprefix("torch.")
+        has_soft = dtype.itemsize > 2 and gamma in measure.SOFT_GAMMAS
+        expected = hard | ({f"soft {quantity}" for quantity in hard} if has_soft else set())
+        assert {q for q, d, g in recorded if (d, g) == (name, gamma)} == expected
+
+
+@pytest.mark.parametrize(("dtype", "gamma"), CELLS, ids=str)
+def test_errors_are_within_bounds_and_not_above_the_ledger(dtype, gamma):
+    """Measured anew, over the same logits: all of them in the 16-bit dtypes."""
+    recorded = measure.read()
+    for cell in measure.measure(dtype, gamma):
+        assert cell.is_within_bounds, cell
+        assert cell.worst.ulp <= recorded[cell.key] + HARDWARE, cell
+        assert cell.worst.points > 500, cell
+
+
+def test_sixteen_bit_logits_are_all_there():
+    """Every finite pattern of both dtypes; the rest of the 65,536 are infinities and NaN."""
+    for dtype, count in ((torch.float16, 63_488), (torch.bfloat16, 65_280)):
+        assert measure.grid(dtype, 1).numel() == count
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_branch_bounds_and_their_neighbours_are_in_the_grid(dtype):
+    """Each bound, the number before it and the one after it, on both sides of 0."""
+    grid = set(measure.grid(dtype, 10).tolist())
+    infinity = torch.tensor(math.inf, dtype=dtype)
+    for bound in measure.BRANCH_BOUNDS:
+        centre = torch.tensor(bound, dtype=dtype)
+        around = (centre, torch.nextafter(centre, infinity), torch.nextafter(centre, -infinity))
+        assert {x.item() for x in around} | {-x.item() for x in around} <= grid
+
+
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+@pytest.mark.parametrize("quantity", ["value", "gradient", "gamma_gradient", "curvature"])
+def test_a_planted_error_is_seen(quantity, dtype, monkeypatch):
+    """The measurement itself can fail: one number a few ULP off in one quantity is found."""
+    honest = measure.derivatives
+
+    def planted(x, target, gamma):
+        computed = honest(x, target, gamma)
+        at = int(torch.searchsorted(x, 2.5))
+        computed[quantity] = computed[quantity].clone()
+        computed[quantity][at] *= 1 + 16 * torch.finfo(dtype).eps
+        return computed
+
+    monkeypatch.setattr(measure, "derivatives", planted)
+    cells = {cell.quantity: cell for cell in measure.measure(dtype, "0.5", count=100)}
+    assert not cells[quantity].is_within_bounds
+    assert abs(cells[quantity].worst.logit - 2.5) < 0.1
