@@ -119,9 +119,7 @@ class TestOptions:
         gamma = torch.tensor([0.5, hidden, 0.5, 0.5], requires_grad=True)
         mask = torch.tensor([True, False, True, False])
         arguments = (logits, targets, weight, gamma)
-        loss = sigmoid_focal_loss(
-            logits, targets, 0.25, gamma, reduction, weight=weight, mask=mask
-        )
+        loss = sigmoid_focal_loss(logits, targets, 0.25, gamma, reduction, weight=weight, mask=mask)
         few = [argument.detach()[mask].requires_grad_() for argument in arguments]
         expected = sigmoid_focal_loss(few[0], few[1], 0.25, few[3], reduction, weight=few[2])
         if reduction == "none":
@@ -200,7 +198,25 @@ class TestDerivatives:
     def test_no_derivative_is_ever_nan_or_infinite(self, dtype, gamma, target):
         """Six orders in the logit, two mixed with gamma, from 0 to the largest number."""
         largest = torch.finfo(dtype).max
-        points = [0.0, 1e-30, 0.3, 5, 17, 40, 60, 87, 88, 95, 103, 104, 200, 700, 740, 1e10, largest]
+        points = [
+            0.0,
+            1e-30,
+            0.3,
+            5,
+            17,
+            40,
+            60,
+            87,
+            88,
+            95,
+            103,
+            104,
+            200,
+            700,
+            740,
+            1e10,
+            largest,
+        ]
         x = torch.tensor([*points, *(-p for p in points)], dtype=dtype, requires_grad=True)
         y = torch.full_like(x, target, requires_grad=True)
         g = torch.full_like(x, gamma, requires_grad=True)
@@ -259,7 +275,7 @@ class TestDerivatives:
             assert error.max() <= 6 + 3 * gamma
 
     def test_accumulation_repetition_and_zero_incoming_gradient(self):
-        """backward twice over one graph adds twice; a zero gradient gives zeros, also at a cliff."""
+        """Two passes back over one graph add twice; a zero gradient gives zeros, at a cliff too."""
         logits = torch.tensor([0.5, 50.0], requires_grad=True)
         loss = sigmoid_focal_loss(logits, torch.ones(2), gamma=0.1)
         (once,) = torch.autograd.grad(loss.sum(), logits, retain_graph=True)
@@ -341,7 +357,9 @@ class TestForms:
         )
         for logits in layouts:
             targets = (logits > 0.3).double()
-            copied = sigmoid_focal_loss(logits.clone(memory_format=torch.contiguous_format), targets)
+            copied = sigmoid_focal_loss(
+                logits.clone(memory_format=torch.contiguous_format), targets
+            )
             assert torch.equal(sigmoid_focal_loss(logits, targets), copied)
 
     @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -3,7 +3,8 @@
 Ball arithmetic (python-flint) encloses every number: what is returned is proved, not estimated.
 The formulas are the textbook's, with the product and chain rules applied by hand,
 
-    p_t = y p + (1 - y)(1 - p),   L = (1 - p_t + epsilon) ** gamma * (-y log p - (1 - y) log(1 - p)),
+    p_t = y p + (1 - y)(1 - p)
+    L   = (1 - p_t + epsilon) ** gamma * (-y log p - (1 - y) log(1 - p)),
 
 in which 1 - p is 1 / (1 + exp(x)) so that precision need not grow with x. They share no code and
 no algebra with `parfocal.numerics`.
@@ -19,9 +20,7 @@ from torch import Tensor
 try:
     from flint import arb, ctx
 except ImportError as missing:  # pragma: no cover - exercised by the bare-wheel test
-    raise ImportError(
-        "the oracle needs python-flint: pip install 'parfocal[audit]'"
-    ) from missing
+    raise ImportError("the oracle needs python-flint: pip install 'parfocal[audit]'") from missing
 
 # Enough for the 53 bits of `Truth.hi`, about as many of `Truth.lo`, and the cancellations.
 _PRECISION = 160

@@ -45,7 +45,9 @@ def alpha(call: str, given: float | Tensor | None, inputs: Tensor | None = None)
         _parameter(call, "alpha", given, inputs)
         return
     if not _is_real(given):
-        raise TypeError(f"{call}: expected `alpha` to be a number, a tensor or None, got {_kind(given)}")
+        raise TypeError(
+            f"{call}: expected `alpha` to be a number, a tensor or None, got {_kind(given)}"
+        )
     if math.isnan(given) or given > 1:
         raise ValueError(
             f"{call}: expected `alpha` in [0, 1], or None or a negative number to turn it off, "

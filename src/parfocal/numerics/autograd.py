@@ -25,7 +25,7 @@ def focal(x: Tensor, y: Tensor, gamma: Gamma, epsilon: float = 0.0) -> Tensor:
         return closed_form.differentiable_value(x, y, gamma, epsilon)
     if not isinstance(gamma, Tensor):
         gamma = _rounded(gamma, x.dtype)
-    return _Focal.apply(x, y, gamma, epsilon)  # type: ignore[no-any-return, no-untyped-call]
+    return _Focal.apply(x, y, gamma, epsilon)  # type: ignore[no-any-return]
 
 
 def _rounded(gamma: float, dtype: torch.dtype) -> float:

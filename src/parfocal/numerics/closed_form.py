@@ -45,7 +45,16 @@ _HEADROOM = 2.0**-20
 # are subtracted from an a at which exp(-a) is subnormal without rounding.
 _SHIFT = {torch.float32: 19.390625, torch.float64: 36.9716796875}
 
-BRANCH_BOUNDS = (0.0, math.log(2), -math.log(_SMALL), _LOG1P_IS_IDENTITY, 64.0, 86.336, 512.0, 707.396)
+BRANCH_BOUNDS = (
+    0.0,
+    math.log(2),
+    -math.log(_SMALL),
+    _LOG1P_IS_IDENTITY,
+    64.0,
+    86.336,
+    512.0,
+    707.396,
+)
 """The |logits| around which an evaluation changes its form, in one dtype or another."""
 
 

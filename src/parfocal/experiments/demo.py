@@ -1,0 +1,110 @@
+"""The three losses side by side on real digits, until the original has died and beyond."""
+
+import multiprocessing
+import queue
+import signal
+from collections.abc import Sequence
+from dataclasses import replace
+from multiprocessing.context import SpawnProcess
+from pathlib import Path
+from typing import Any
+
+import torch
+from rich.console import Console
+
+from parfocal.experiments.compared import LOSS_NAMES
+from parfocal.experiments.data import load
+from parfocal.experiments.display import Pace, TrainingDisplay
+from parfocal.experiments.record import Recorder, Run, read_run
+from parfocal.experiments.spec import MnistSpec
+from parfocal.experiments.trainer import Epoch, Failure, Step, train
+
+# The original dies at step 4,565 with seed 0; a run that outlives this many epochs is let go.
+SPEC = MnistSpec(loss="original", gamma=0.1, threshold=0, epochs=200, seed=0)
+_UNLIMITED = -1
+
+
+class SideBySideError(Exception):
+    """A run that ended without saying why."""
+
+
+def side_by_side(spec: MnistSpec, directory: Path, console: Console) -> tuple[Run, ...]:
+    """Train with each loss, one process each, and read the records back.
+
+    When the original has failed at step s, the others go on to step 1.5 s.
+    """
+    context = multiprocessing.get_context("spawn")
+    specs = [replace(spec, loss=name) for name in LOSS_NAMES]
+    folders = [directory / name for name in LOSS_NAMES]
+    messages = context.Queue()
+    limit = context.Value("q", _UNLIMITED)
+    workers = [
+        context.Process(target=_work, args=(i, s, folder, messages, limit), daemon=True)
+        for i, (s, folder) in enumerate(zip(specs, folders, strict=True))
+    ]
+    for worker in workers:
+        worker.start()
+    try:
+        with TrainingDisplay(console, specs) as display:
+            _follow(workers, messages, limit, display)
+    except KeyboardInterrupt:
+        limit.value = 0
+        for worker in workers:
+            worker.join(timeout=10)
+        raise
+    finally:
+        for worker in workers:
+            if worker.is_alive():
+                worker.terminate()
+    return tuple(read_run(folder) for folder in folders)
+
+
+def _follow(
+    workers: Sequence[SpawnProcess], messages: Any, limit: Any, display: TrainingDisplay
+) -> None:
+    """Show what the workers report until the last has ended."""
+    running = set(range(len(workers)))
+    while running:
+        try:
+            index, message, pace = messages.get(timeout=0.5)
+        except queue.Empty:
+            dead = [i for i in running if workers[i].exitcode not in (None, 0)]
+            if dead:
+                raise SideBySideError(
+                    f"the {LOSS_NAMES[dead[0]]} run ended with exit code "
+                    f"{workers[dead[0]].exitcode}; what it printed is above"
+                ) from None
+            continue
+        match message:
+            case Step():
+                display.step(index, message, pace)
+            case Failure():
+                display.failure(index, message)
+                if LOSS_NAMES[index] == "original":
+                    limit.value = message.step * 3 // 2
+                    for other in running - {index}:
+                        display.limit(other, limit.value)
+            case None:
+                running.discard(index)
+
+
+def _work(index: int, spec: MnistSpec, directory: Path, messages: Any, limit: Any) -> None:
+    """One run, in a process and on a thread of its own; the parent handles Ctrl-C."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+    torch.set_num_threads(1)
+    pace = Pace()
+    with Recorder(directory, spec, overwrite=True) as recorder:
+        for event in train(spec, load(spec.data, Path("data"))):
+            match event:
+                case Step():
+                    if (images_per_second := pace.add(event.images)) is not None:
+                        messages.put((index, event, images_per_second))
+                    if limit.value != _UNLIMITED and event.step >= limit.value:
+                        recorder.stopped(event.step)
+                        break
+                case Epoch():
+                    recorder.epoch(event)
+                case Failure():
+                    recorder.failure(event)
+                    messages.put((index, event, None))
+    messages.put((index, None, None))

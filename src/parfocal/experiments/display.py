@@ -1,0 +1,151 @@
+"""What the terminal shows."""
+
+import time
+from collections.abc import Sequence
+from types import TracebackType
+from typing import Self
+
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.table import Table
+
+from parfocal.experiments.gradient_study import GradientStudy
+from parfocal.experiments.record import Run
+from parfocal.experiments.spec import MnistSpec
+from parfocal.experiments.trainer import Failure, Step
+
+# Between two updates of a line: often enough for the eye, seldom enough to cost nothing.
+INTERVAL = 0.1
+
+
+class TrainingDisplay:
+    """A live line a run: epoch, step, loss, accuracy, largest |logit|, images a second."""
+
+    def __init__(self, console: Console, specs: Sequence[MnistSpec]) -> None:
+        self._progress = Progress(
+            TextColumn("[bold]{task.description:<8}"),
+            BarColumn(bar_width=16),
+            TextColumn("{task.fields[status]}"),
+            TimeRemainingColumn(compact=True),
+            console=console,
+        )
+        self._tasks = [
+            self._progress.add_task(spec.loss, total=None, status="starting") for spec in specs
+        ]
+        self._specs = specs
+        self._limits: dict[int, int] = {}
+
+    def step(self, index: int, step: Step, images_per_second: float) -> None:
+        """Show how far a run is."""
+        spec = self._specs[index]
+        self._progress.update(
+            self._tasks[index],
+            completed=step.step,
+            total=self._limits.get(index, step.steps_per_epoch * spec.epochs),
+            status=(
+                f"epoch {step.epoch + 1:>3}  step {step.step:>5}  loss {step.loss:.5f}  "
+                f"accuracy {step.accuracy:.4f}  |logit| {step.largest_logit:5.2f}  "
+                f"{images_per_second:6.0f} images/s"
+            ),
+        )
+
+    def limit(self, index: int, steps: int) -> None:
+        """Show that a run will end at that step."""
+        self._limits[index] = steps
+
+    def failure(self, index: int, failure: Failure) -> None:
+        """Show that a run has failed."""
+        self._progress.update(self._tasks[index], status=f"[red]{failure_text(failure)}")
+        self._progress.stop_task(self._tasks[index])
+
+    def __enter__(self) -> Self:
+        self._progress.start()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._progress.stop()
+
+
+class Pace:
+    """Images a second since the last look, looked at every INTERVAL seconds."""
+
+    def __init__(self) -> None:
+        self._since = time.perf_counter()
+        self._images = 0
+
+    def add(self, images: int) -> float | None:
+        """The pace if it is time to look, else None."""
+        self._images += images
+        passed = time.perf_counter() - self._since
+        if passed < INTERVAL:
+            return None
+        pace = self._images / passed
+        self._since, self._images = time.perf_counter(), 0
+        return pace
+
+
+def failure_text(failure: Failure) -> str:
+    """One line about a failure."""
+    return (
+        f"{failure.quantity} not finite at step {failure.step} (epoch {failure.epoch + 1}): "
+        f"sample {failure.sample}, a {failure.digit}, has the logit {failure.logit:.2f}"
+    )
+
+
+def gradient_table(study: GradientStudy) -> Table:
+    """The cliff of each loss at both targets, and how wrong it is where it is finite."""
+    table = Table(
+        title=(
+            f"Gradient of the focal loss: gamma {study.gamma:g}, alpha {study.alpha:g}, "
+            f"{study.dtype}"
+        ),
+        caption=(
+            "Cliff: the smallest |logit| up to 120 whose gradient is not finite.\n"
+            "The rest is over the paper's 100 logits from -38 to 38."
+        ),
+    )
+    for heading in ("loss", "target", "cliff", "not finite", "largest relative error"):
+        table.add_column(heading, justify="left" if heading == "loss" else "right")
+    for curve in study.curves:
+        table.add_row(
+            curve.loss,
+            str(curve.target),
+            "none" if curve.cliff is None else f"{curve.cliff:.2f}",
+            str(curve.nonfinite),
+            f"{curve.largest_relative_error:.1e}",
+        )
+    return table
+
+
+def outcome_table(runs: Sequence[Run]) -> Table:
+    """What became of each run."""
+    table = Table(title="Training outcomes")
+    for heading in ("loss", "first failure", "steps", "largest |logit|", "accuracy"):
+        table.add_column(
+            heading, justify="left" if heading in ("loss", "first failure") else "right"
+        )
+    for run in runs:
+        table.add_row(*outcome_cells(run))
+    return table
+
+
+def outcome_cells(run: Run) -> tuple[str, str, str, str, str]:
+    """Loss, first failure, steps, largest |logit| and accuracy of a run, as text."""
+    last = run.epochs[-1] if run.epochs else None
+    failed = run.failure
+    largest = max(
+        [e.largest_logit for e in run.epochs] + ([failed.largest_logit] if failed else []),
+        default=float("nan"),
+    )
+    return (
+        run.spec.loss,
+        f"{failed.quantity} at step {failed.step}, epoch {failed.epoch + 1}" if failed else "none",
+        str(run.steps),
+        f"{largest:.2f}",
+        "-" if last is None else f"{last.accuracy:.4f}",
+    )
