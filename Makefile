@@ -1,6 +1,7 @@
 # make demo        the gradient study and three trainings side by side, about three minutes
 # make test        format, lint, types, tests and documentation examples
 # make test-wheel  the built wheel with torch alone
+# make bench-training  what a training costs beside a bare loop
 # make ledger      measure the accuracy anew; refuses what got worse
 
 PYTHON ?= python3
@@ -10,7 +11,7 @@ WHEEL_VENV := .venv-wheel
 # The oldest torch that is supported; its wheel runs without a GPU.
 OLDEST_TORCH := torch==2.13.0
 
-.PHONY: demo test test-wheel ledger clean
+.PHONY: demo test test-wheel ledger bench-training clean
 
 demo: $(VENV)/installed
 	$(BIN)/parfocal demo
@@ -23,6 +24,9 @@ test: $(VENV)/installed
 
 ledger: $(VENV)/installed
 	$(BIN)/python ledger/measure.py
+
+bench-training: $(VENV)/installed
+	$(BIN)/python benchmarks/training.py
 
 test-wheel: $(VENV)/installed
 	rm -rf dist $(WHEEL_VENV)

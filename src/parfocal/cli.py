@@ -156,6 +156,7 @@ def _run(console: Console, recorder: Any, spec: Any, images: Any) -> None:
         for event in train(spec, images):
             match event:
                 case Step():
+                    recorder.step = event.step
                     if (images_per_second := pace.add(event.images)) is not None:
                         display.step(0, event, images_per_second)
                 case Epoch():

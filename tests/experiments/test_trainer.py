@@ -163,6 +163,9 @@ def test_noise_is_uniform_and_clipped(amplitude):
     assert abs(images[:50].mean() - amplitude / 2) < 0.005
     assert images[:50].max() <= amplitude
     assert (images[50:] == 1).all()
+    if amplitude:
+        shares = torch.histc(images[:50] / amplitude, bins=16, min=0, max=1) / images[:50].numel()
+        assert (shares - 1 / 16).abs().max() < 0.005
 
 
 @pytest.mark.parametrize(

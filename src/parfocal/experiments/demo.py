@@ -97,10 +97,11 @@ def _work(index: int, spec: MnistSpec, directory: Path, messages: Any, limit: An
         for event in train(spec, load(spec.data, Path("data"))):
             match event:
                 case Step():
+                    recorder.step = event.step
                     if (images_per_second := pace.add(event.images)) is not None:
                         messages.put((index, event, images_per_second))
                     if limit.value != _UNLIMITED and event.step >= limit.value:
-                        recorder.stopped(event.step)
+                        recorder.stopped()
                         break
                 case Epoch():
                     recorder.epoch(event)

@@ -125,7 +125,7 @@ def gradient_table(study: GradientStudy) -> Table:
 def outcome_table(runs: Sequence[Run]) -> Table:
     """What became of each run."""
     table = Table(title="Training outcomes")
-    for heading in ("loss", "first failure", "steps", "largest |logit|", "accuracy"):
+    for heading in ("loss", "first failure", "steps", "largest |logit|", "training accuracy"):
         table.add_column(
             heading, justify="left" if heading in ("loss", "first failure") else "right"
         )
@@ -144,7 +144,7 @@ def outcome_cells(run: Run) -> tuple[str, str, str, str, str]:
     )
     return (
         run.spec.loss,
-        f"{failed.quantity} at step {failed.step}, epoch {failed.epoch + 1}" if failed else "none",
+        f"{failed.quantity}, step {failed.step}, epoch {failed.epoch + 1}" if failed else "none",
         str(run.steps),
         f"{largest:.2f}",
         "-" if last is None else f"{last.accuracy:.4f}",

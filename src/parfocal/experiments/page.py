@@ -28,6 +28,7 @@ def write_page(
         original=by_loss["original"],
         exact=by_loss["exact"],
         smoothed=by_loss["smoothed"],
+        excess=1 + max(c.largest_relative_error for c in study.curves if c.loss == "smoothed"),
         cliffs={c.target: c.cliff for c in study.curves if c.loss == "original"},
         rows=[outcome_cells(run) for run in runs],
         gradient_image=_inline(gradient_png),

@@ -43,7 +43,10 @@ class RecordExistsError(Exception):
 
 
 class Recorder:
-    """Writes a record, a line at a time; a context manager that closes it with an outcome."""
+    """Writes a record, a line at a time; a context manager that closes it with an outcome.
+
+    step: how far the run is, for its last line; the caller keeps it between epochs.
+    """
 
     def __init__(self, directory: Path, spec: MnistSpec, *, overwrite: bool = False) -> None:
         """Make the folder and its spec.
@@ -60,23 +63,22 @@ class Recorder:
         self._file: IO[str] = (directory / "metrics.jsonl").open("w", encoding="utf-8")
         write_json(directory / "environment.json", _environment())
         write_json(directory / "spec.json", spec.as_record())
-        self._step = 0
+        self.step = 0
         self._outcome: Outcome = "finished"
 
     def epoch(self, epoch: Epoch) -> None:
         """Record one pass over the images."""
-        self._step = epoch.step
+        self.step = epoch.step
         self._line("epoch", epoch._asdict())
 
     def failure(self, failure: Failure) -> None:
         """Record what failed first."""
-        self._step = failure.step
+        self.step = failure.step
         self._outcome = "failed"
         self._line("failure", failure._asdict())
 
-    def stopped(self, step: int) -> None:
-        """Note that the caller wanted no more than this many steps."""
-        self._step = step
+    def stopped(self) -> None:
+        """Note that the caller wanted no more steps."""
         self._outcome = "stopped"
 
     def _line(self, event: str, values: dict[str, Any]) -> None:
@@ -94,7 +96,7 @@ class Recorder:
     ) -> None:
         if kind is not None:
             self._outcome = "interrupted"
-        self._line("end", {"outcome": self._outcome, "step": self._step})
+        self._line("end", {"outcome": self._outcome, "step": self.step})
         self._file.close()
 
 

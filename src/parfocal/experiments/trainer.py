@@ -126,12 +126,19 @@ def train(spec: MnistSpec, data: Images) -> Iterator[Event]:
 
 
 def noisy(pixels: Tensor, amplitude: float, generator: torch.Generator) -> Tensor:
-    """Bytes (N, H, W) as floats (N, 1, H, W) in [0, 1], plus uniform noise, clipped to [0, 1]."""
+    """Bytes (N, H, W) as floats (N, 1, H, W) in [0, 1], plus uniform noise, clipped to [0, 1].
+
+    The noise is amplitude * k / 2 ** 16 with k uniform in 0 ... 2 ** 16 - 1: 256 levels for each
+    one of a pixel, four of them from each draw of 64 bits, three times as fast as `torch.rand`.
+    """
     images = pixels.unsqueeze(1).float().div_(255)
     if amplitude == 0:
         return images
-    uniform = torch.rand(images.shape, generator=generator)
-    return images.add_(uniform, alpha=amplitude).clamp_(max=1)
+    count = images.numel()
+    draws = torch.empty((count + 3) // 4, dtype=torch.int64)
+    draws.random_(-(2**63), None, generator=generator)
+    levels = draws.view(torch.int16)[:count].view_as(images)  # k - 2 ** 15
+    return images.add_(levels, alpha=amplitude / 2**16).add_(amplitude / 2).clamp_(0, 1)
 
 
 def parameter_vector(model: nn.Module) -> nn.Parameter:

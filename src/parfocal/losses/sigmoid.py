@@ -81,7 +81,7 @@ def sigmoid_focal_loss(
         >>> loss = sigmoid_focal_loss(logits, torch.tensor([1.0, 0.0]), gamma=0.5)
         >>> loss.sum().backward()
         >>> logits.grad
-        tensor([-3.5089e-14,  1.4306e-01])
+        tensor([-3.5091e-14,  1.4914e-01])
 
     Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 5; epsilon:
     van Leeuwen et al., "A Note On The Stability Of The Focal Loss", TMLR 2025.
@@ -138,7 +138,7 @@ class SigmoidFocalLoss(nn.Module):
         >>> loss
         SigmoidFocalLoss(alpha=0.25, gamma=0.5, reduction='mean', epsilon=0.0)
         >>> loss(torch.tensor([0.0, 3.0]), torch.tensor([1.0, 0.0]))
-        tensor(1.1772)
+        tensor(1.1770)
     """
 
     alpha: float | Tensor | None

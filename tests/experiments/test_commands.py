@@ -1,0 +1,156 @@
+"""The command line, as a user meets it."""
+
+import json
+import re
+import signal
+import subprocess
+import sys
+import time
+
+import pytest
+from click.testing import CliRunner
+
+from parfocal.cli import cli
+from parfocal.experiments.compared import LOSS_NAMES
+from parfocal.experiments.gradient_study import gradient_study
+from parfocal.experiments.page import write_page
+from parfocal.experiments.record import Recorder, read_run, write_json
+from parfocal.experiments.spec import MnistSpec
+from parfocal.experiments.trainer import Epoch, Failure
+
+EPOCH = Epoch(0, 79, 0.25, 0.9, 3.5)
+FAILURE = Failure(1, 100, "gradient", float("nan"), 17.5, 12, 12, 7, -17.5)
+
+
+@pytest.fixture
+def run():
+    """Call a command and check its exit status."""
+
+    def invoke(*arguments, status=0):
+        result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+        assert result.exit_code == status, result.output
+        return result.output
+
+    return invoke
+
+
+def test_gradients_prints_the_cliffs_and_leaves_both_figures(run, tmp_path):
+    """In bfloat16 the original's gradient stops at 6.25."""
+    output = run("gradients", "--dtype", "bfloat16", "--gamma", "0.1", "--out", tmp_path)
+    assert re.search(r"original │ +1 │ +6\.25 │", output)
+    assert re.search(r"exact +│ +0 │ +none │ +0 │", output)
+    assert (tmp_path / "gradients.png").read_bytes().startswith(b"\x89PNG")
+    assert "<svg" in (tmp_path / "gradients.svg").read_text()
+
+
+def test_training_leaves_a_whole_record(run, tmp_path):
+    """Spec, environment, one line an epoch, the outcome and a figure; again: the same record."""
+    first, second = tmp_path / "first", tmp_path / "second"
+    options = ("--loss", "exact", "--epochs", 1, "--noise", 0.5, "--batch-size", 500)
+    for out in (first, second):
+        output = run("train", "mnist", *options, "--out", out)
+    assert "none" in output
+    spec = json.loads((first / "spec.json").read_text())
+    assert (spec["loss"], spec["gamma"], spec["schema"]) == ("exact", 0.1, 1)
+    assert json.loads((first / "environment.json").read_text())["torch"]
+    lines = (first / "metrics.jsonl").read_text()
+    assert [json.loads(line)["event"] for line in lines.splitlines()] == ["epoch", "end"]
+    assert (second / "metrics.jsonl").read_text() == lines
+    assert (second / "spec.json").read_text() == (first / "spec.json").read_text()
+    assert (first / "curve.png").stat().st_size > 10_000
+    assert "--overwrite" in run("train", "mnist", *options, "--out", first, status=2)
+    run("train", "mnist", *options, "--out", first, "--overwrite")
+
+
+def test_failed_training_exits_with_1_and_records_what_failed(run, tmp_path):
+    """float16 logits overflow at such a learning rate, at once."""
+    options = ("--loss", "original", "--lr", 1e4, "--dtype-of-logits", "float16")
+    output = run("train", "mnist", *options, "--out", tmp_path, status=1)
+    failure = read_run(tmp_path).failure
+    assert f"{failure.quantity}, step {failure.step}, epoch" in output
+    assert read_run(tmp_path).outcome == "failed"
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("train", "mnist", "--threshold", 9), "`threshold` from 0 to 8"),
+        (("train", "mnist", "--gamma", -1), "`gamma` >= 0, got -1"),
+        (("train", "mnist", "--loss", "focal"), "'focal' is not one of"),
+        (("train", "mnist", "--data", "mnist", "--data-dir", "/nowhere"), "--download"),
+        (("gradients", "--dtype", "int8"), "'int8' is not one of"),
+        (("gradients", "--out", "/proc/nowhere"), "/proc/nowhere"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(arguments, words, run):
+    """No traceback; the line names what was expected."""
+    output = run(*arguments, status=2)
+    assert words in " ".join(output.split())
+    assert "Traceback" not in output
+
+
+def test_ctrl_c_leaves_the_files_whole(tmp_path):
+    """SIGINT in the middle of an epoch: exit status 130, every line readable, outcome said."""
+    command = [sys.executable, "-m", "parfocal", "train", "mnist", "--loss", "exact"]
+    with subprocess.Popen(
+        [*command, "--out", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
+    ) as process:
+        metrics = tmp_path / "metrics.jsonl"
+        deadline = time.monotonic() + 60
+        while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text()):
+            time.sleep(0.05)
+        time.sleep(0.1)
+        process.send_signal(signal.SIGINT)
+        output = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    run = read_run(tmp_path)
+    assert run.outcome == "interrupted"
+    assert run.epochs
+    assert run.steps >= run.epochs[-1].step
+    assert (tmp_path / "curve.png").exists()
+
+
+def test_record_reads_back_what_was_written(tmp_path):
+    """NaN and infinity included; an unfinished record reads as far as it goes."""
+    spec = MnistSpec(gamma=0.3)
+    with Recorder(tmp_path, spec) as recorder:
+        recorder.epoch(EPOCH)
+        unfinished = read_run(tmp_path)
+        recorder.failure(FAILURE)
+    assert (unfinished.epochs, unfinished.outcome) == ((EPOCH,), None)
+    run = read_run(tmp_path)
+    assert (run.spec, run.epochs, run.outcome, run.steps) == (spec, (EPOCH,), "failed", 100)
+    assert repr(run.failure) == repr(FAILURE)
+
+
+def test_file_is_written_whole_or_not_at_all(tmp_path):
+    """An error while writing leaves the old file, and nothing beside it."""
+    path = tmp_path / "a.json"
+    write_json(path, {"a": 1})
+    with pytest.raises(TypeError):
+        write_json(path, {"a": object()})
+    assert json.loads(path.read_text()) == {"a": 1}
+    assert list(tmp_path.iterdir()) == [path]
+
+
+def test_page_is_self_contained_and_says_what_happened(tmp_path):
+    """No address outside the page; the numbers are those of the records; markup is escaped."""
+    runs = []
+    for name in LOSS_NAMES:
+        with Recorder(tmp_path / name, MnistSpec(loss=name)) as recorder:
+            recorder.epoch(EPOCH)
+            if name == "original":
+                recorder.failure(FAILURE)
+            else:
+                recorder.step = 150
+                recorder.stopped()
+        runs.append(read_run(tmp_path / name))
+    image = tmp_path / "image.png"
+    image.write_bytes(b"png")
+    write_page(tmp_path / "index.html", gradient_study(), runs, image, image)
+    page = (tmp_path / "index.html").read_text()
+    assert not re.search(r"https?://|src=\"(?!data:)|href=", page)
+    for words in ("died at step 100", "to step\n150", "sample 12", "a picture of a 7", "-17.50"):
+        assert " ".join(words.split()) in " ".join(page.split()), words
+    assert page.count("data:image/png;base64,cG5n") == 2
