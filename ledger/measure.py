@@ -137,7 +137,7 @@ def derivatives(x: Tensor, target: float, gamma: float) -> dict[str, Tensor]:
     computation = torch.float64 if x.dtype == torch.float64 else torch.float32
     exponent = torch.full_like(x, gamma, dtype=computation, requires_grad=True)
     loss = sigmoid_focal_loss(x, y, None, gamma)
-    (gradient,) = torch.autograd.grad(loss.sum(), x, create_graph=True)
+    gradient, in_target = torch.autograd.grad(loss.sum(), (x, y), create_graph=True)
     (curvature,) = torch.autograd.grad(gradient.sum(), x)
     plain = sigmoid_focal_loss(x, y, None, gamma)
     (closed,) = torch.autograd.grad(plain.sum(), x, retain_graph=True)
@@ -151,6 +151,7 @@ def derivatives(x: Tensor, target: float, gamma: float) -> dict[str, Tensor]:
         "curvature": curvature,
         "gamma_gradient": gamma_gradient.to(x.dtype),
         "target_gradient": target_gradient,
+        "target_gradient" + COMPOSITION: in_target.detach(),
     }
 
 

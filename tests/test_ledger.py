@@ -23,6 +23,7 @@ def test_ledger_is_complete():
         "curvature",
         "gamma_gradient",
         "target_gradient",
+        "target_gradient (composition)",
     }
     for dtype, gamma in CELLS:
         name = str(dtype).removeprefix("torch.")

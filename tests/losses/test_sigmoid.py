@@ -244,6 +244,32 @@ class TestDerivatives:
             below = focal_truth(points, target - step[0], gamma - step[1]).gradient.hi
             torch.testing.assert_close(computed, (above - below) / (2 * h), rtol=1e-7, atol=1e-9)
 
+    @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+    @pytest.mark.parametrize("target", [0.0, 1.0, 0.3])
+    @pytest.mark.parametrize("gamma", [0.1, 2.0])
+    def test_gradient_in_targets_in_every_mode(self, gamma, target, dtype):
+        """At hard targets too, where log b has a branch point, and where exp(-|x|) is gone."""
+        points = [-400.0, -80.0, -20.0, -3.0, 0.0, 0.5, 5.0, 17.0, 40.0, 120.0]
+        x = torch.tensor(points, dtype=dtype)
+        y = torch.full_like(x, target, requires_grad=True)
+        rounded = torch.tensor(gamma, dtype=dtype).item()
+        truth = focal_truth(points, y[0].item(), rounded).target_gradient
+
+        def loss(targets):
+            return sigmoid_focal_loss(x, targets, None, gamma)
+
+        fixed = y.detach()
+        gradients = (
+            torch.autograd.grad(loss(y).sum(), y)[0],
+            torch.autograd.grad(loss(y).sum(), y, create_graph=True)[0].detach(),
+            torch.func.grad(lambda targets: loss(targets).sum())(fixed),
+            torch.func.jvp(loss, (fixed,), (torch.ones_like(x),))[1],
+        )
+        smallest = torch.finfo(dtype).tiny * torch.finfo(dtype).eps
+        for gradient in gradients:
+            error = ulp_error(gradient, truth, of_scale=0 < target < 1)
+            assert error[truth.hi.abs() > smallest].max() <= 4 + 2 * gamma
+
     @pytest.mark.parametrize("gamma", [0.1, 0.5, 2.0])
     def test_torch_func_agrees_with_the_oracle_everywhere(self, gamma):
         """grad, vmap, jvp and all four ways to a Hessian, at saturated logits too."""

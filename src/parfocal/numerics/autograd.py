@@ -19,10 +19,17 @@ def focal(x: Tensor, y: Tensor, gamma: Gamma, epsilon: float = 0.0) -> Tensor:
         gamma: focusing exponent >= 0; a number, or a tensor of the shape and dtype of x.
         epsilon: constant added to 1 - p_t; 0 is the exact loss.
     """
-    if _is_transformed(x, y, gamma):
+    is_transformed = torch._C._are_functorch_transforms_active()
+    is_dual = any(_has_tangent(argument) for argument in (x, y, gamma))
+    if is_transformed or is_dual or torch.compiler.is_compiling():
+        # Something other than plain reverse mode looks at this call. There a custom Function is
+        # the wrong binding, and silently so: torch.compile differentiates its forward formula
+        # when torch.func.grad is inside, and nested forward mode takes its second derivative
+        # for zero (pytorch#197867).
         if not isinstance(gamma, Tensor):  # as a tensor it may change without a new compilation
             gamma = torch.full((), gamma, dtype=x.dtype, device=x.device)
-        return closed_form.differentiable_value(x, y, gamma, epsilon)
+        target_varies = is_transformed or is_dual or y.requires_grad
+        return closed_form.differentiable_value(x, y, gamma, epsilon, target_varies=target_varies)
     if not isinstance(gamma, Tensor):
         gamma = _rounded(gamma, x.dtype)
     return _Focal.apply(x, y, gamma, epsilon)  # type: ignore[no-any-return]
@@ -39,21 +46,9 @@ def _rounded(gamma: float, dtype: torch.dtype) -> float:
     return c - (c - gamma)
 
 
-def _is_transformed(*arguments: Gamma) -> bool:
-    """Whether something other than plain reverse mode looks at this call.
-
-    There a custom Function is the wrong binding, and silently so: torch.compile differentiates
-    its forward formula when torch.func.grad is inside, and nested forward mode takes its second
-    derivative for zero (pytorch#197867).
-    """
-    return (
-        torch.compiler.is_compiling()
-        or torch._C._are_functorch_transforms_active()
-        or any(
-            isinstance(argument, Tensor) and forward_ad.unpack_dual(argument).tangent is not None
-            for argument in arguments
-        )
-    )
+def _has_tangent(argument: Gamma) -> bool:
+    """Whether forward mode carries a tangent with this argument."""
+    return isinstance(argument, Tensor) and forward_ad.unpack_dual(argument).tangent is not None
 
 
 class _Focal(torch.autograd.Function):
@@ -74,7 +69,9 @@ class _Focal(torch.autograd.Function):
         forms = (closed_form.slope, closed_form.target_slope, closed_form.gamma_slope)
         needed = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():  # create_graph: the result will be differentiated itself
-            output = closed_form.differentiable_value(*arguments, ctx.epsilon)
+            output = closed_form.differentiable_value(
+                *arguments, ctx.epsilon, target_varies=needed[1]
+            )
             varied = [a for a, need in zip(arguments, needed, strict=True) if need]
             slopes = iter(torch.autograd.grad(output.sum(), varied, create_graph=True))
             return *(grad * next(slopes) if need else None for need in needed), None
