@@ -32,6 +32,26 @@ def test_ledger_is_complete():
         assert {q for q, d, g in recorded if (d, g) == (name, gamma)} == expected
 
 
+def test_readme_shows_the_ledger():
+    """Each number of its table is that of the ledger, rounded."""
+    names = {
+        "value": "value",
+        "gradient": "gradient",
+        "gradient in gamma": "gamma_gradient",
+        "second derivative": "curvature",
+    }
+    recorded = measure.read()
+    readme = measure.LEDGER.parents[1].joinpath("README.md").read_text()
+    lines = [line.split("|")[1:-1] for line in readme.splitlines() if line.startswith("|")]
+    rows = [[cell.strip() for cell in line] for line in lines if line[0].strip() in names]
+    assert len(rows) == len(names) * len(measure.DTYPES)
+    for quantity, dtype, *shown, _ in rows:
+        for gamma, number in zip(("0.1", "0.5", "2", "5"), shown, strict=True):
+            assert float(number) == pytest.approx(
+                recorded[names[quantity], dtype, gamma], abs=0.006
+            )
+
+
 @pytest.mark.parametrize(("dtype", "gamma"), CELLS, ids=str)
 def test_errors_are_within_bounds_and_not_above_the_ledger(dtype, gamma):
     """Measured anew, over the same logits: all of them in the 16-bit dtypes."""

@@ -108,7 +108,22 @@ def test_module_complains_when_it_is_made(name):
         SigmoidFocalLoss(**{name: wrong[name]})
 
 
-def test_number_on_the_cpu_fits_every_device():
-    """A 0-dimensional CPU tensor is a number, as in PyTorch."""
-    loss = sigmoid_focal_loss(X.to("meta"), Y.to("meta"), torch.tensor(0.3), torch.tensor(2.0))
-    assert loss.shape == X.shape
+def test_no_value_is_read():
+    """Meta tensors have none: forward, backward and every option work on them all the same.
+
+    0-dimensional CPU tensors are numbers to every device, as in PyTorch.
+    """
+    x = X.to("meta").requires_grad_()
+    y = Y.to("meta")
+    loss = sigmoid_focal_loss(
+        x,
+        y,
+        torch.tensor(0.3),
+        torch.tensor(2.0),
+        "sum",
+        weight=y,
+        mask=y > 0,
+        normalizer=(y > 0).sum(),
+    )
+    (gradient,) = torch.autograd.grad(loss, x)
+    assert gradient.shape == X.shape

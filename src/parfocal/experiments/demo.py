@@ -45,7 +45,7 @@ def side_by_side(spec: MnistSpec, directory: Path, console: Console) -> tuple[Ru
     for worker in workers:
         worker.start()
     try:
-        with TrainingDisplay(console, specs) as display:
+        with TrainingDisplay(console, specs, open_ended=True) as display:
             _follow(workers, messages, limit, display)
     except KeyboardInterrupt:
         limit.value = 0

@@ -17,14 +17,24 @@ from parfocal.experiments.trainer import Failure, Step
 # Between two updates of a line: often enough for the eye, seldom enough to cost nothing.
 INTERVAL = 0.1
 
+# Columns of a terminal from which on a bar fits beside the 79 of the line.
+_WIDE = 100
+
 
 class TrainingDisplay:
-    """A live line a run: epoch, step, loss, accuracy, largest |logit|, images a second."""
+    """A live line a run: epoch, step, loss, accuracy, largest |logit|, images a second.
 
-    def __init__(self, console: Console, specs: Sequence[MnistSpec]) -> None:
+    open_ended: the last epoch isn't where the runs will end; no time left is shown until a limit
+        is known.
+    """
+
+    def __init__(
+        self, console: Console, specs: Sequence[MnistSpec], *, open_ended: bool = False
+    ) -> None:
+        bar = [BarColumn(bar_width=16)] if console.width >= _WIDE else []
         self._progress = Progress(
             TextColumn("[bold]{task.description:<8}"),
-            BarColumn(bar_width=16),
+            *bar,
             TextColumn("{task.fields[status]}"),
             TimeRemainingColumn(compact=True),
             console=console,
@@ -33,19 +43,20 @@ class TrainingDisplay:
             self._progress.add_task(spec.loss, total=None, status="starting") for spec in specs
         ]
         self._specs = specs
+        self._open_ended = open_ended
         self._limits: dict[int, int] = {}
 
     def step(self, index: int, step: Step, images_per_second: float) -> None:
         """Show how far a run is."""
-        spec = self._specs[index]
+        last = None if self._open_ended else step.steps_per_epoch * self._specs[index].epochs
         self._progress.update(
             self._tasks[index],
             completed=step.step,
-            total=self._limits.get(index, step.steps_per_epoch * spec.epochs),
+            total=self._limits.get(index, last),
             status=(
-                f"epoch {step.epoch + 1:>3}  step {step.step:>5}  loss {step.loss:.5f}  "
-                f"accuracy {step.accuracy:.4f}  |logit| {step.largest_logit:5.2f}  "
-                f"{images_per_second:6.0f} images/s"
+                f"ep {step.epoch + 1:>3} step {step.step:>5} loss {step.loss:.4f} "
+                f"acc {step.accuracy:.4f} |logit| {step.largest_logit:4.1f} "
+                f"{images_per_second:5.0f} img/s"
             ),
         )
 
@@ -92,8 +103,8 @@ class Pace:
 def failure_text(failure: Failure) -> str:
     """One line about a failure."""
     return (
-        f"{failure.quantity} not finite at step {failure.step} (epoch {failure.epoch + 1}): "
-        f"sample {failure.sample}, a {failure.digit}, has the logit {failure.logit:.2f}"
+        f"{failure.quantity} not finite, step {failure.step}: "
+        f"sample {failure.sample}, a {failure.digit}, logit {failure.logit:.2f}"
     )
 
 

@@ -41,19 +41,23 @@ _SMALL = 0.4
 # The share of the floating-point range kept free for products of |x| with gamma.
 _HEADROOM = 2.0**-20
 
+# From here on exp(-a) is near the subnormal numbers, or one of them.
+_FAR = {d: -math.log(torch.finfo(d).tiny) - 1 for d in (torch.float32, torch.float64)}
+
 # Numbers whose exp(-C) is one of the dtype to within 2 ** -38 and 2 ** -69, relative, and which
-# are subtracted from an a at which exp(-a) is subnormal without rounding.
+# are subtracted from an a beyond _FAR without rounding.
 _SHIFT = {torch.float32: 19.390625, torch.float64: 36.9716796875}
+
+# The largest powers of two whose exp(-m) is a normal number.
+_LARGEST_NORMAL = {torch.float32: 64.0, torch.float64: 512.0}
 
 BRANCH_BOUNDS = (
     0.0,
     math.log(2),
     -math.log(_SMALL),
     _LOG1P_IS_IDENTITY,
-    64.0,
-    86.336,
-    512.0,
-    707.396,
+    *_LARGEST_NORMAL.values(),
+    *_FAR.values(),
 )
 """The |logits| around which an evaluation changes its form, in one dtype or another."""
 
@@ -136,8 +140,7 @@ def gamma_slope(x: Tensor, y: Tensor, gamma: Gamma, epsilon: float) -> Tensor:
         shifted = torch.exp(c - s.a) * torch.where(s.w == 0, -s.a, log_b)
         scaled = factor * shifted * math.exp(-c)
         is_hard = (s.v == 0) | (s.w == 0)
-        is_far = s.a > -math.log(torch.finfo(x.dtype).tiny) - 1
-        product = torch.where(is_hard & is_far, scaled, product)
+        product = torch.where(is_hard & (s.a > _FAR[x.dtype]), scaled, product)
     return product
 
 
@@ -228,7 +231,7 @@ def _root_of_factor(s: Sides, z: Tensor, gamma: Gamma, epsilon: float) -> Tensor
     if epsilon:
         return root
     # There b = t = exp(-a / m) ** m, with the least m = 2 ** k for which exp(-a / m) is normal.
-    most = 512 if z.dtype == torch.float64 else 64
+    most = _LARGEST_NORMAL[z.dtype]
     m = torch.exp2(torch.ceil(torch.log2(s.a.clamp(min=most) / most)))
     far = (s.v == 0) & (s.a > most)
     return torch.where(far, torch.exp(-s.a / m) ** (m * gamma / 2), root)
