@@ -1,17 +1,22 @@
 """The command line, as a user meets it."""
 
+import io
 import json
+import os
 import re
 import signal
 import subprocess
 import sys
 import time
+from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
+from rich.console import Console
 
 from parfocal.cli import cli
 from parfocal.experiments.compared import LOSS_NAMES
+from parfocal.experiments.demo import SPEC, SideBySideError, side_by_side
 from parfocal.experiments.gradient_study import gradient_study
 from parfocal.experiments.page import write_page
 from parfocal.experiments.record import Recorder, read_run, write_json
@@ -96,9 +101,7 @@ def test_ctrl_c_leaves_the_files_whole(tmp_path):
         [*command, "--out", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
         metrics = tmp_path / "metrics.jsonl"
-        deadline = time.monotonic() + 60
-        while time.monotonic() < deadline and not (metrics.exists() and metrics.read_text()):
-            time.sleep(0.05)
+        _wait_until(lambda: metrics.exists() and metrics.read_text())
         time.sleep(0.1)
         process.send_signal(signal.SIGINT)
         output = process.communicate(timeout=60)[0].decode()
@@ -109,6 +112,52 @@ def test_ctrl_c_leaves_the_files_whole(tmp_path):
     assert run.epochs
     assert run.steps >= run.epochs[-1].step
     assert (tmp_path / "curve.png").exists()
+
+
+def test_side_by_side_stops_the_others_half_as_long_again(tmp_path):
+    """At twenty times the paper's rate the original dies within seconds; the others don't."""
+    console = Console(file=io.StringIO(), force_terminal=True, width=80)
+    spec = replace(SPEC, learning_rate=0.02)
+    original, smoothed, exact = side_by_side(spec, tmp_path, console)
+    assert (original.outcome, original.failure.quantity) == ("failed", "gradient")
+    assert 16.6 < abs(original.failure.logit) < 25
+    for run in (smoothed, exact):
+        assert (run.outcome, run.failure) == ("stopped", None)
+        # A run that was ahead already when the original died has gone a little farther.
+        assert run.steps >= original.steps * 3 // 2
+        assert run.epochs[-1].largest_logit > original.failure.largest_logit
+    assert f"step {original.steps}: sample" in console.file.getvalue()
+
+
+def test_side_by_side_says_which_run_died(tmp_path):
+    """A worker that ends without a word, here for want of its folder, is an error by name."""
+    (tmp_path / "smoothed").write_text("in the way")
+    with pytest.raises(SideBySideError, match="the smoothed run ended with exit code 1"):
+        side_by_side(SPEC, tmp_path, Console(file=io.StringIO()))
+
+
+def test_ctrl_c_ends_the_demo_with_whole_records(tmp_path):
+    """Pressed twice, as people do: three readable records, each of which says interrupted."""
+    command = [sys.executable, "-m", "parfocal", "demo", "--out", str(tmp_path)]
+    with subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
+    ) as process:
+        files = [tmp_path / name / "metrics.jsonl" for name in LOSS_NAMES]
+        _wait_until(lambda: all(file.exists() and file.read_text() for file in files))
+        for _ in range(2):
+            os.killpg(process.pid, signal.SIGINT)
+            time.sleep(0.3)
+        output = process.communicate(timeout=60)[0].decode()
+    assert process.returncode == 130, output
+    assert "Traceback" not in output
+    assert [read_run(tmp_path / name).outcome for name in LOSS_NAMES] == ["interrupted"] * 3
+
+
+def _wait_until(condition, seconds=90):
+    deadline = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < deadline
+        time.sleep(0.05)
 
 
 def test_record_reads_back_what_was_written(tmp_path):
@@ -144,7 +193,7 @@ def test_page_is_self_contained_and_says_what_happened(tmp_path):
                 recorder.failure(FAILURE)
             else:
                 recorder.step = 150
-                recorder.stopped()
+                recorder.ended("stopped")
         runs.append(read_run(tmp_path / name))
     image = tmp_path / "image.png"
     image.write_bytes(b"png")

@@ -39,7 +39,7 @@ def test_missing_mnist_names_both_ways(tmp_path):
 
 def test_original_dies_in_bfloat16_and_the_exact_one_does_not(digits):
     """On real digits, at a logit of 6.25 or a little more, by its gradient: the loss is finite."""
-    spec = MnistSpec(loss="original", gamma=0.1, logits_dtype="bfloat16", epochs=60)
+    spec = MnistSpec(loss="original", gamma=0.1, logits_dtype="bfloat16", learning_rate=0.02)
     *_, failure = train(spec, digits)
     assert isinstance(failure, Failure)
     assert failure.quantity == "gradient"
@@ -48,7 +48,7 @@ def test_original_dies_in_bfloat16_and_the_exact_one_does_not(digits):
     assert failure.digit == digits.labels[failure.sample]
     for event in train(replace(spec, loss="exact"), digits):
         assert not isinstance(event, Failure)
-        if event.step > failure.step + 100:
+        if event.step > failure.step * 3:
             break
     assert event.largest_logit > failure.largest_logit
     assert event.accuracy > 0.95

@@ -21,7 +21,10 @@ from parfocal.experiments.trainer import Epoch, Failure, Step, train
 
 # The original dies at step 4,565 with seed 0; a run that outlives this many epochs is let go.
 SPEC = MnistSpec(loss="original", gamma=0.1, threshold=0, epochs=200, seed=0)
+
+# What the limit on the steps says when it is no number of steps.
 _UNLIMITED = -1
+_INTERRUPTED = 0
 
 
 class SideBySideError(Exception):
@@ -48,9 +51,12 @@ def side_by_side(spec: MnistSpec, directory: Path, console: Console) -> tuple[Ru
         with TrainingDisplay(console, specs, open_ended=True) as display:
             _follow(workers, messages, limit, display)
     except KeyboardInterrupt:
-        limit.value = 0
+        # An impatient second Ctrl-C mustn't cut a record's last line.
+        handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
+        limit.value = _INTERRUPTED
         for worker in workers:
             worker.join(timeout=10)
+        signal.signal(signal.SIGINT, handler)
         raise
     finally:
         for worker in workers:
@@ -65,15 +71,15 @@ def _follow(
     """Show what the workers report until the last has ended."""
     running = set(range(len(workers)))
     while running:
+        for i in running:
+            if workers[i].exitcode:
+                raise SideBySideError(
+                    f"the {LOSS_NAMES[i]} run ended with exit code {workers[i].exitcode}; "
+                    "what it printed is above"
+                )
         try:
             index, message, pace = messages.get(timeout=0.5)
         except queue.Empty:
-            dead = [i for i in running if workers[i].exitcode not in (None, 0)]
-            if dead:
-                raise SideBySideError(
-                    f"the {LOSS_NAMES[dead[0]]} run ended with exit code "
-                    f"{workers[dead[0]].exitcode}; what it printed is above"
-                ) from None
             continue
         match message:
             case Step():
@@ -101,7 +107,7 @@ def _work(index: int, spec: MnistSpec, directory: Path, messages: Any, limit: An
                     if (images_per_second := pace.add(event.images)) is not None:
                         messages.put((index, event, images_per_second))
                     if limit.value != _UNLIMITED and event.step >= limit.value:
-                        recorder.stopped()
+                        recorder.ended("interrupted" if limit.value == _INTERRUPTED else "stopped")
                         break
                 case Epoch():
                     recorder.epoch(event)

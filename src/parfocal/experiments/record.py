@@ -77,9 +77,9 @@ class Recorder:
         self._outcome = "failed"
         self._line("failure", failure._asdict())
 
-    def stopped(self) -> None:
-        """Note that the caller wanted no more steps."""
-        self._outcome = "stopped"
+    def ended(self, outcome: Outcome) -> None:
+        """Note why there will be no more steps, where neither the spec nor a failure says it."""
+        self._outcome = outcome
 
     def _line(self, event: str, values: dict[str, Any]) -> None:
         self._file.write(json.dumps({"event": event, **_jsonable(values)}, allow_nan=False) + "\n")
