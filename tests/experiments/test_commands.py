@@ -80,7 +80,7 @@ def test_failed_training_exits_with_1_and_records_what_failed(run, tmp_path):
     ("arguments", "words"),
     [
         (("train", "mnist", "--threshold", 9), "`threshold` from 0 to 8"),
-        (("train", "mnist", "--gamma", -1), "`gamma` >= 0, got -1"),
+        (("train", "mnist", "--gamma", -1), "`gamma` finite and >= 0, got -1"),
         (("train", "mnist", "--loss", "focal"), "'focal' is not one of"),
         (("train", "mnist", "--data", "mnist", "--data-dir", "/nowhere"), "--download"),
         (("gradients", "--dtype", "int8"), "'int8' is not one of"),

@@ -170,7 +170,14 @@ def test_noise_is_uniform_and_clipped(amplitude):
 
 @pytest.mark.parametrize(
     "wrong",
-    [{"threshold": 9}, {"gamma": -1}, {"noise": -0.1}, {"loss": "other"}, {"batch_size": 0}],
+    [
+        {"threshold": 9},
+        {"gamma": -1},
+        {"gamma": float("inf")},
+        {"noise": -0.1},
+        {"loss": "other"},
+        {"batch_size": 0},
+    ],
 )
 def test_spec_refuses_what_means_nothing(wrong):
     """The error names the field and what came."""

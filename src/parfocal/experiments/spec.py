@@ -2,6 +2,7 @@
 
 import hashlib
 import json
+import math
 from dataclasses import asdict, dataclass, fields
 from typing import Any, Literal, Self, get_args
 
@@ -52,10 +53,10 @@ class MnistSpec:
             if getattr(self, name) not in allowed:
                 raise ValueError(f"expected `{name}` in {allowed}, got {getattr(self, name)!r}")
         for name, is_right, expected in (
-            ("gamma", self.gamma >= 0, ">= 0"),
+            ("gamma", 0 <= self.gamma < math.inf, "finite and >= 0"),
             ("alpha", 0 <= self.alpha <= 1, "in [0, 1]"),
             ("threshold", 0 <= self.threshold <= 8, "from 0 to 8, so that both classes occur"),
-            ("noise", self.noise >= 0, ">= 0"),
+            ("noise", 0 <= self.noise < math.inf, "finite and >= 0"),
             ("epochs", self.epochs >= 1, ">= 1"),
             ("batch_size", self.batch_size >= 1, ">= 1"),
             ("learning_rate", self.learning_rate > 0, "> 0"),
