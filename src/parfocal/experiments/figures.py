@@ -84,11 +84,10 @@ def training_figure(runs: Sequence[Run]) -> Figure:
             width = 4.5 - 1.5 * LOSS_NAMES.index(run.spec.loss)
             epochs = [e.epoch + 1 for e in run.epochs]
             label = f"{run.spec.loss}: {DESCRIPTIONS[run.spec.loss]}"
-            loss_axis.plot(
-                epochs, [e.loss for e in run.epochs], color=colour, lw=width, label=label
-            )
-            logits = [e.largest_logit for e in run.epochs]
-            logit_axis.plot(epochs, logits, color=colour, lw=width, label=run.spec.loss)
+            # One epoch makes no line.
+            style: Any = {"color": colour, "lw": width, "marker": "o" if len(epochs) == 1 else ""}
+            loss_axis.plot(epochs, [e.loss for e in run.epochs], label=label, **style)
+            logit_axis.plot(epochs, [e.largest_logit for e in run.epochs], **style)
             if run.failure is not None:
                 end = run.failure.epoch + 1
                 if run.epochs:
