@@ -33,7 +33,7 @@ test-wheel: $(VENV)/installed
 	$(BIN)/python -m build --wheel --outdir dist .
 	$(PYTHON) -m venv $(WHEEL_VENV)
 	$(WHEEL_VENV)/bin/pip install --quiet "$(OLDEST_TORCH)" dist/parfocal-*.whl
-	cd dist && ../$(WHEEL_VENV)/bin/python -W error -W "ignore:Failed to initialize NumPy" ../tests/bare_wheel.py
+	cd dist && ../$(WHEEL_VENV)/bin/python ../tests/bare_wheel.py
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
