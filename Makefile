@@ -1,4 +1,4 @@
-# make demo        the gradient study and three trainings side by side, about three minutes
+# make demo        the gradient study and three trainings side by side, a minute and a half on two cores
 # make test        format, lint, types, tests and documentation examples
 # make test-wheel  the built wheel with torch alone
 # make bench-training  what a training costs beside a bare loop
