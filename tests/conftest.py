@@ -1,7 +1,12 @@
 """What every test starts from."""
 
+import signal
+
 import pytest
 import torch
+
+# Where tests are run in the background of a shell, Ctrl-C is ignored, also by what they start.
+signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 @pytest.fixture(autouse=True)

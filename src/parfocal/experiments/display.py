@@ -1,6 +1,5 @@
 """What the terminal shows."""
 
-import time
 from collections.abc import Sequence
 from types import TracebackType
 from typing import Self
@@ -10,12 +9,10 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from parfocal.experiments.gradient_study import GradientStudy
+from parfocal.experiments.progress import RunProgress
 from parfocal.experiments.record import Run
-from parfocal.experiments.spec import MnistSpec
+from parfocal.experiments.spec import RunSpec
 from parfocal.experiments.trainer import Failure, Step
-
-# Between two updates of a line: often enough for the eye, seldom enough to cost nothing.
-INTERVAL = 0.1
 
 # Columns of a terminal from which on a bar fits beside the 79 of the line.
 _WIDE = 100
@@ -29,7 +26,7 @@ class TrainingDisplay:
     """
 
     def __init__(
-        self, console: Console, specs: Sequence[MnistSpec], *, open_ended: bool = False
+        self, console: Console, specs: Sequence[RunSpec], *, open_ended: bool = False
     ) -> None:
         bar = [BarColumn(bar_width=16)] if console.width >= _WIDE else []
         self._progress = Progress(
@@ -40,7 +37,8 @@ class TrainingDisplay:
             console=console,
         )
         self._tasks = [
-            self._progress.add_task(spec.loss, total=None, status="starting") for spec in specs
+            self._progress.add_task(spec.objective.loss, total=None, status="starting")
+            for spec in specs
         ]
         self._specs = specs
         self._open_ended = open_ended
@@ -48,13 +46,15 @@ class TrainingDisplay:
 
     def step(self, index: int, step: Step, images_per_second: float) -> None:
         """Show how far a run is."""
-        last = None if self._open_ended else step.steps_per_epoch * self._specs[index].epochs
+        last = (
+            None if self._open_ended else step.steps_per_epoch * self._specs[index].training.epochs
+        )
         self._progress.update(
             self._tasks[index],
             completed=step.step,
             total=self._limits.get(index, last),
             status=(
-                f"ep {step.epoch + 1:>3} step {step.step:>5} loss {step.loss:.4f} "
+                f"ep {step.epoch:>3} step {step.step:>5} loss {step.loss:.4f} "
                 f"acc {step.accuracy:.4f} |logit| {step.largest_logit:4.1f} "
                 f"{images_per_second:5.0f} img/s"
             ),
@@ -82,29 +82,43 @@ class TrainingDisplay:
         self._progress.stop()
 
 
-class Pace:
-    """Images a second since the last look, looked at every INTERVAL seconds."""
+class RunDisplay:
+    """The live line of one run, from its progress."""
 
-    def __init__(self) -> None:
-        self._since = time.perf_counter()
-        self._images = 0
+    def __init__(self, console: Console, spec: RunSpec) -> None:
+        self._display = TrainingDisplay(console, [spec])
 
-    def add(self, images: int) -> float | None:
-        """The pace if it is time to look, else None."""
-        self._images += images
-        passed = time.perf_counter() - self._since
-        if passed < INTERVAL:
-            return None
-        pace = self._images / passed
-        self._since, self._images = time.perf_counter(), 0
-        return pace
+    def show(self, progress: RunProgress) -> None:
+        """Show how far the run is."""
+        step = Step(
+            progress.epoch,
+            progress.step,
+            progress.steps_per_epoch,
+            0,
+            progress.loss,
+            progress.accuracy,
+            progress.largest_logit,
+        )
+        self._display.step(0, step, progress.images_per_second)
+
+    def __enter__(self) -> Self:
+        self._display.__enter__()
+        return self
+
+    def __exit__(
+        self,
+        kind: type[BaseException] | None,
+        error: BaseException | None,
+        traceback: TracebackType | None,
+    ) -> None:
+        self._display.__exit__(kind, error, traceback)
 
 
 def failure_text(failure: Failure) -> str:
     """One line about a failure."""
     return (
         f"{failure.quantity} not finite, step {failure.step}: "
-        f"sample {failure.sample}, a {failure.digit}, logit {failure.logit:.2f}"
+        f"sample {failure.sample}, {failure.label}, logit {failure.logit:.2f}"
     )
 
 
@@ -135,7 +149,7 @@ def gradient_table(study: GradientStudy) -> Table:
 
 def outcome_table(runs: Sequence[Run]) -> Table:
     """What became of each run."""
-    table = Table(title="Training outcomes")
+    table = Table(title="Training outcomes", caption="Epochs are counted from 0.")
     for heading in ("loss", "first failure", "steps", "largest |logit|", "training accuracy"):
         table.add_column(
             heading, justify="left" if heading in ("loss", "first failure") else "right"
@@ -154,8 +168,8 @@ def outcome_cells(run: Run) -> tuple[str, str, str, str, str]:
         default=float("nan"),
     )
     return (
-        run.spec.loss,
-        f"{failed.quantity}, step {failed.step}, epoch {failed.epoch + 1}" if failed else "none",
+        run.spec.objective.loss,
+        f"{failed.quantity}, step {failed.step}, epoch {failed.epoch}" if failed else "none",
         str(run.steps),
         f"{largest:.2f}",
         "-" if last is None else f"{last.accuracy:.4f}",

@@ -1,88 +1,87 @@
 """The record of a run: a folder of files, written as the run goes, from which all else is made.
 
-    spec.json         the spec, its schema version and its digest
-    environment.json  versions, threads, and when it began
-    metrics.jsonl     a line an epoch, a line for the failure, and a last line with the outcome
+    spec.json        the spec, its schema version and its digest
+    sessions.jsonl   two lines a process that worked on the run: versions, seeds, git; how it ended
+    metrics.jsonl    a line an epoch, a line for the failure, and a last line with the outcome
+    progress.json    how far the run is, rewritten every second while it goes
+    checkpoint-*.pt  what it goes on from; gone when the run is done
 
-The first and the last depend on nothing but the spec and the numerical software.
+The spec and the metrics depend on nothing but the spec and the numerical software: a run that was
+killed and taken up again ends with the same bytes.
 """
 
 import json
 import math
 import os
-import platform
-from collections.abc import Iterator
-from contextlib import contextmanager
-from datetime import UTC, datetime
-from importlib.metadata import PackageNotFoundError, version
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, NamedTuple, Self
 
-import torch
-
-from parfocal.experiments.spec import MnistSpec
+from parfocal.experiments.errors import DamagedRecordError
+from parfocal.experiments.spec import RunSpec
 from parfocal.experiments.trainer import Epoch, Failure
 
 Outcome = Literal["finished", "failed", "stopped", "interrupted"]
-_PACKAGES = ("parfocal", "torch", "torchvision", "numpy", "mlxtend")
+
+# The outcomes after which there is nothing left to do.
+DONE: tuple[Outcome, ...] = ("finished", "failed")
 
 
 class Run(NamedTuple):
     """A record that was read back."""
 
-    spec: MnistSpec
+    spec: RunSpec
     epochs: tuple[Epoch, ...]
     failure: Failure | None
     outcome: Outcome | None
     steps: int
 
 
-class RecordExistsError(Exception):
-    """The folder holds a record already."""
-
-
 class Recorder:
-    """Writes a record, a line at a time; a context manager that closes it with an outcome.
+    """Writes a run's metrics, a line at a time; a context manager that closes them with an outcome.
 
     step: how far the run is, for its last line; the caller keeps it between epochs.
+    parameters: digest of the parameters for the last line, where the caller has one.
     """
 
-    def __init__(self, directory: Path, spec: MnistSpec, *, overwrite: bool = False) -> None:
-        """Make the folder and its spec.
-
-        Raises:
-            RecordExistsError: there is a record, and it isn't to be overwritten.
-        """
+    def __init__(self, directory: Path, spec: RunSpec, epochs: Sequence[Epoch] = ()) -> None:
+        """Make the folder and its spec, and metrics that hold these epochs alone."""
         self.directory = directory
-        if (directory / "spec.json").exists() and not overwrite:
-            raise RecordExistsError(
-                f"{directory} holds a run already; add --overwrite, or name another folder by --out"
-            )
         directory.mkdir(parents=True, exist_ok=True)
-        self._file: IO[str] = (directory / "metrics.jsonl").open("w", encoding="utf-8")
-        write_json(directory / "environment.json", _environment())
         write_json(directory / "spec.json", spec.as_record())
-        self.step = 0
+        path = directory / "metrics.jsonl"
+        with replacing(path) as temporary:
+            temporary.write_text("".join(_line("epoch", e._asdict()) for e in epochs))
+        self._file: IO[str] = path.open("a", encoding="utf-8")
+        self.epochs = list(epochs)
+        self.step = epochs[-1].step if epochs else 0
+        self.parameters: str | None = None
         self._outcome: Outcome = "finished"
 
     def epoch(self, epoch: Epoch) -> None:
         """Record one pass over the images."""
         self.step = epoch.step
-        self._line("epoch", epoch._asdict())
+        self.epochs.append(epoch)
+        self._write("epoch", epoch._asdict())
 
     def failure(self, failure: Failure) -> None:
         """Record what failed first."""
         self.step = failure.step
         self._outcome = "failed"
-        self._line("failure", failure._asdict())
+        self._write("failure", failure._asdict())
 
     def ended(self, outcome: Outcome) -> None:
         """Note why there will be no more steps, where neither the spec nor a failure says it."""
         self._outcome = outcome
 
-    def _line(self, event: str, values: dict[str, Any]) -> None:
-        self._file.write(json.dumps({"event": event, **_jsonable(values)}, allow_nan=False) + "\n")
+    def sync(self) -> None:
+        """Bring to the disk what was written."""
+        os.fsync(self._file.fileno())
+
+    def _write(self, event: str, values: dict[str, Any]) -> None:
+        self._file.write(_line(event, values))
         self._file.flush()
 
     def __enter__(self) -> Self:
@@ -96,30 +95,91 @@ class Recorder:
     ) -> None:
         if kind is not None:
             self._outcome = "interrupted"
-        self._line("end", {"outcome": self._outcome, "step": self.step})
-        self._file.close()
+        end: dict[str, Any] = {"outcome": self._outcome, "step": self.step}
+        if self.parameters is not None and self._outcome in DONE:
+            end["parameters"] = self.parameters
+        try:
+            self._write("end", end)
+            self.sync()
+        except OSError:
+            # After another error the last line is a courtesy: a full disk may be what is wrong.
+            if kind is None:
+                raise
+        finally:
+            with suppress(OSError):
+                self._file.close()
 
 
 def read_run(directory: Path) -> Run:
-    """The record in a folder, also one that is still being written."""
-    spec = MnistSpec.from_record(json.loads((directory / "spec.json").read_text()))
+    """The record in a folder, also one that is still being written.
+
+    Raises:
+        DamagedRecordError: a file isn't what was written there; with its path and line.
+    """
+    spec = read_spec(directory)
     epochs: list[Epoch] = []
     failure: Failure | None = None
     outcome: Outcome | None = None
     steps = 0
-    with (directory / "metrics.jsonl").open(encoding="utf-8") as file:
-        for line in file:
-            values = json.loads(line)
+    path = directory / "metrics.jsonl"
+    for number, values in enumerate(read_lines(path), start=1):
+        try:
             match values.pop("event"):
                 case "epoch":
-                    epochs.append(Epoch(**_numbers(values)))
+                    epochs.append(Epoch(**values))
                     steps = epochs[-1].step
                 case "failure":
-                    failure = Failure(**_numbers(values))
+                    pixel = values.pop("pixel")
+                    failure = Failure(**values, pixel=pixel and tuple(pixel))
                     steps = failure.step
                 case "end":
                     outcome, steps = values["outcome"], values["step"]
+        except (KeyError, TypeError) as error:
+            raise DamagedRecordError(f"{path}, line {number} is damaged ({error!r})") from error
     return Run(spec, tuple(epochs), failure, outcome, steps)
+
+
+def read_spec(directory: Path) -> RunSpec:
+    """The spec in a folder.
+
+    Raises:
+        DamagedRecordError: it can't be read, or isn't of this schema, or its digest isn't right.
+    """
+    path = directory / "spec.json"
+    try:
+        return RunSpec.from_record(json.loads(path.read_text(encoding="utf-8")))
+    except ValueError as error:
+        raise DamagedRecordError(f"{path}: {error}") from error
+
+
+def read_lines(path: Path) -> list[dict[str, Any]]:
+    """All lines of a JSON-lines file; none if there is no file.
+
+    Raises:
+        DamagedRecordError: a line isn't whole; with its number.
+    """
+    if not path.exists():
+        return []
+    try:
+        contents = path.read_bytes()
+    except OSError as error:
+        raise DamagedRecordError(str(error)) from error
+    found = []
+    for number, line in enumerate(contents.splitlines(keepends=True), start=1):
+        try:
+            values = json.loads(line)
+            if not isinstance(values, dict) or not line.endswith(b"\n"):
+                raise ValueError("not a whole line")
+        except ValueError as error:
+            raise DamagedRecordError(f"{path}, line {number} is damaged ({error})") from error
+        found.append(_numbers(values))
+    return found
+
+
+def append_line(path: Path, event: str, values: dict[str, Any]) -> None:
+    """Add a line to a JSON-lines file."""
+    with path.open("a", encoding="utf-8") as file:
+        file.write(_line(event, values))
 
 
 def write_json(path: Path, values: dict[str, Any]) -> None:
@@ -139,31 +199,15 @@ def replacing(path: Path) -> Iterator[Path]:
         temporary.unlink(missing_ok=True)
 
 
-def _jsonable(values: dict[str, Any]) -> dict[str, Any]:
+def _line(event: str, values: dict[str, Any]) -> str:
     """JSON has no NaN and no infinity: their names stand for them."""
-    return {
+    named = {
         key: repr(value) if isinstance(value, float) and not math.isfinite(value) else value
         for key, value in values.items()
     }
+    return json.dumps({"event": event, **named}, allow_nan=False) + "\n"
 
 
 def _numbers(values: dict[str, Any]) -> dict[str, Any]:
     names = ("nan", "inf", "-inf")
     return {key: float(value) if value in names else value for key, value in values.items()}
-
-
-def _environment() -> dict[str, Any]:
-    return {
-        "began": datetime.now(UTC).isoformat(timespec="seconds"),
-        "python": platform.python_version(),
-        "machine": platform.machine(),
-        "threads": torch.get_num_threads(),
-        **{package: _version(package) for package in _PACKAGES},
-    }
-
-
-def _version(package: str) -> str | None:
-    try:
-        return version(package)
-    except PackageNotFoundError:
-        return None

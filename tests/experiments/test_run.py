@@ -1,0 +1,277 @@
+"""A run goes on from wherever it was, to the bit, and says what is wrong with its folder."""
+
+import errno
+import json
+import multiprocessing
+import os
+import subprocess
+import sys
+from contextlib import suppress
+
+import pytest
+import torch
+from filelock import FileLock
+
+from parfocal.experiments import run
+from parfocal.experiments.data import Images
+from parfocal.experiments.errors import (
+    BusyRunError,
+    ChangedDataError,
+    DamagedRecordError,
+    OtherRunError,
+)
+from parfocal.experiments.progress import read_progress
+from parfocal.experiments.record import read_lines, read_run
+from parfocal.experiments.run import Settings, conduct
+from parfocal.experiments.session import Session
+from parfocal.experiments.spec import RunSpec
+from parfocal.experiments.specs import read_grid
+from parfocal.experiments.states import state_of
+
+SPEC = RunSpec().with_settings(
+    {
+        "source": "mnist5k",
+        "images": 300,
+        "batch_size": 30,
+        "noise": 0.5,
+        "epochs": 3,
+        "loss": "exact",
+    }
+)
+EAGER = Settings(checkpoint_seconds=0)
+
+
+@pytest.fixture(scope="module")
+def uninterrupted(tmp_path_factory):
+    """The metrics of the run that nothing happened to."""
+    directory = tmp_path_factory.mktemp("uninterrupted")
+    assert conduct(SPEC, directory, Settings(), Session()) == "finished"
+    return (directory / "metrics.jsonl").read_bytes()
+
+
+@pytest.fixture
+def every_step(monkeypatch):
+    """Listen after each step, not each second."""
+    monkeypatch.setattr(run, "HEARTBEAT", 0.0)
+
+
+def stop_at(step):
+    """A wish to stop that comes after so many steps."""
+    looks = iter(range(1, 10**6))
+    return lambda: next(looks) >= step
+
+
+@pytest.mark.parametrize("step", [1, 10, 17, 29])
+def test_interrupted_run_ends_with_the_same_bytes(step, uninterrupted, tmp_path, every_step):
+    """In the first step, at the end of an epoch, in the middle of one, before the last."""
+    assert conduct(SPEC, tmp_path, EAGER, Session(), stop=stop_at(step)) == "interrupted"
+    interrupted = read_run(tmp_path)
+    assert (interrupted.outcome, interrupted.steps) == ("interrupted", step)
+    assert state_of(tmp_path).kind == "interrupted"
+    torch.rand(3)
+    assert conduct(SPEC, tmp_path, EAGER, Session()) == "finished"
+    assert (tmp_path / "metrics.jsonl").read_bytes() == uninterrupted
+    began = [line for line in read_lines(tmp_path / "sessions.jsonl") if line["event"] == "began"]
+    assert [line["from_step"] for line in began] == [0, step]
+    assert not list(tmp_path.glob("checkpoint-*"))
+
+
+@pytest.mark.parametrize("name", ["segmentation-quick-bfloat16", "cifar10-cnn"])
+def test_other_tasks_go_on_to_the_same_bytes_too(name, tmp_path, every_step, monkeypatch):
+    """Statistics of batch normalisation are part of the state, and so are the draws of crops."""
+    spec = read_grid(name).base.with_settings({"epochs": 2, "batch_size": 16, "images": 50})
+    if name == "cifar10-cnn":
+        spec = spec.with_settings({"crop": 24})
+        generator = torch.Generator().manual_seed(0)
+        pixels = torch.randint(256, (50, 3, 32, 32), generator=generator, dtype=torch.uint8)
+        classes = ("airplane", "bird", "automobile", "ship", "truck")
+        images = Images(pixels, torch.arange(50) % 5, classes)
+        monkeypatch.setattr(run, "load", lambda *_: images)
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert conduct(spec, whole, Settings(), Session()) == "finished"
+    assert conduct(spec, parts, EAGER, Session(), stop=stop_at(3)) == "interrupted"
+    assert conduct(spec, parts, EAGER, Session(), stop=stop_at(2)) == "interrupted"
+    assert conduct(spec, parts, EAGER, Session()) == "finished"
+    assert (parts / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+
+
+def test_failure_after_a_resumption_is_the_same_failure(tmp_path, every_step):
+    """Step, sample and logit; the run is done then, and isn't begun again."""
+    spec = SPEC.with_settings(
+        {"loss": "original", "logits": "bfloat16", "gamma": 0.1, "learning_rate": 0.1, "epochs": 60}
+    )
+    whole, parts = tmp_path / "whole", tmp_path / "parts"
+    assert conduct(spec, whole, Settings(), Session()) == "failed"
+    failure = read_run(whole).failure
+    assert failure.quantity == "gradient"
+    while conduct(spec, parts, EAGER, Session(), stop=stop_at(failure.step // 3)) != "failed":
+        pass
+    assert (parts / "metrics.jsonl").read_bytes() == (whole / "metrics.jsonl").read_bytes()
+    sessions = (parts / "sessions.jsonl").read_bytes()
+    assert conduct(spec, parts, EAGER, Session()) == "failed"
+    assert (parts / "sessions.jsonl").read_bytes() == sessions
+
+
+def test_checkpoint_is_plain_tensors_and_numbers(tmp_path, every_step):
+    """torch.load takes it with weights_only; both generators' states are in it; two are kept."""
+    conduct(SPEC, tmp_path, EAGER, Session(), stop=stop_at(13))
+    files = sorted(tmp_path.glob("checkpoint-*.pt"))
+    assert len(files) == 2
+    contents = torch.load(files[-1], weights_only=True)
+    assert contents["trainer"]["step"] == 13
+    generator = torch.Generator()
+    for name in ("epoch_order", "draws"):
+        generator.set_state(contents["trainer"][name])
+    assert len(contents["epochs"]) == 1
+
+
+@pytest.mark.parametrize("damage", ["flipped", "cut", "empty"])
+def test_damaged_checkpoint_costs_an_interval(damage, uninterrupted, tmp_path, every_step):
+    """The one before it is used; the damaged one is kept under another name."""
+    conduct(SPEC, tmp_path, EAGER, Session(), stop=stop_at(13))
+    *_, last = sorted(tmp_path.glob("checkpoint-*.pt"))
+    contents = bytearray(last.read_bytes())
+    contents[len(contents) // 2] ^= 1
+    last.write_bytes({"flipped": contents, "cut": contents[:-9], "empty": b""}[damage])
+    assert conduct(SPEC, tmp_path, EAGER, Session()) == "finished"
+    assert (tmp_path / "metrics.jsonl").read_bytes() == uninterrupted
+    *_, began, _ = read_lines(tmp_path / "sessions.jsonl")
+    assert began["from_step"] == 12
+    assert began["damaged"] == [last.with_suffix(".damaged").name]
+
+
+@pytest.mark.parametrize("damage", [b'{"event": "epo', b"\x00\xff\n", b'{"event": "epoch"}\n'])
+def test_damaged_metrics_of_an_unfinished_run_are_made_whole(
+    damage, uninterrupted, tmp_path, every_step
+):
+    """From the checkpoint, which holds them; until then the damage is named, with its line."""
+    conduct(SPEC, tmp_path, EAGER, Session(), stop=stop_at(25))
+    lines = (tmp_path / "metrics.jsonl").read_bytes().splitlines(keepends=True)
+    (tmp_path / "metrics.jsonl").write_bytes(lines[0] + damage)
+    state = state_of(tmp_path)
+    assert state.kind == "damaged"
+    assert "metrics.jsonl, line 2 is damaged" in state.problem
+    assert conduct(SPEC, tmp_path, EAGER, Session()) == "finished"
+    assert (tmp_path / "metrics.jsonl").read_bytes() == uninterrupted
+
+
+def test_damaged_metrics_of_a_finished_run_are_kept_and_made_again(uninterrupted, tmp_path):
+    """There is nothing to make them from but the run."""
+    conduct(SPEC, tmp_path, Settings(), Session())
+    path = tmp_path / "metrics.jsonl"
+    damaged = path.read_bytes().replace(b"epoch", b'ep"och', 1)
+    path.write_bytes(damaged)
+    with pytest.raises(DamagedRecordError, match="line 1"):
+        read_run(tmp_path)
+    assert conduct(SPEC, tmp_path, Settings(), Session()) == "finished"
+    assert path.read_bytes() == uninterrupted
+    (kept,) = tmp_path.glob("metrics.jsonl.*.damaged")
+    assert kept.read_bytes() == damaged
+
+
+def test_run_is_one_processs_at_a_time(tmp_path):
+    """A second one is refused, and changes nothing."""
+    with (
+        FileLock(tmp_path / "lock"),
+        multiprocessing.get_context("spawn").Pool(1) as pool,
+        pytest.raises(BusyRunError, match="another process works on"),
+    ):
+        pool.apply(conduct, (SPEC, tmp_path, Settings(), Session()))
+    assert not (tmp_path / "spec.json").exists()
+
+
+def test_other_data_are_refused(tmp_path, every_step, monkeypatch):
+    """A run that began with other images doesn't go on."""
+    conduct(SPEC, tmp_path, EAGER, Session(), stop=stop_at(5))
+    before = (tmp_path / "metrics.jsonl").read_bytes()
+    loaded = run.load(SPEC.data, Settings().sources)
+    changed = loaded._replace(pixels=loaded.pixels + 1)
+    monkeypatch.setattr(run, "load", lambda *_: changed)
+    with pytest.raises(ChangedDataError, match=loaded.checksum()):
+        conduct(SPEC, tmp_path, EAGER, Session())
+    assert (tmp_path / "metrics.jsonl").read_bytes() == before
+
+
+def test_folder_of_another_run_is_refused(tmp_path, every_step):
+    """Done or not, it isn't taken for this one; nothing is changed."""
+    conduct(SPEC, tmp_path, EAGER, Session(), stop=stop_at(5))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
+    with pytest.raises(OtherRunError, match="--out, or add --overwrite"):
+        conduct(SPEC.with_settings({"gamma": 0.2}), tmp_path, EAGER, Session())
+    assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_full_disk_is_named_and_loses_nothing(uninterrupted, tmp_path):
+    """On a real disk of one megabyte, filled in the middle of the run; then there is room again."""
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    mounted = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=3m", "tmpfs", str(disk)],
+        check=False,
+        capture_output=True,
+    )
+    if mounted.returncode:
+        pytest.skip("no right to mount a small disk")
+    filler = disk / "filler"
+
+    def fill(progress):
+        if progress.step > 10 and not filler.exists():
+            with suppress(OSError), filler.open("wb", buffering=0) as file:
+                while True:
+                    file.write(bytes(4096))
+
+    try:
+        with pytest.MonkeyPatch.context() as patch:
+            patch.setattr(run, "HEARTBEAT", 0.0)
+            with pytest.raises(OSError, match="No space left") as caught:
+                conduct(SPEC, disk / "run", EAGER, Session(), watch=fill)
+        assert caught.value.errno == errno.ENOSPC
+        assert not [p for p in (disk / "run").iterdir() if p.name.startswith(".")]
+        assert state_of(disk / "run").kind in ("interrupted", "damaged")
+        filler.unlink()
+        assert conduct(SPEC, disk / "run", Settings(), Session()) == "finished"
+        assert (disk / "run" / "metrics.jsonl").read_bytes() == uninterrupted
+        *_, began, _ = read_lines(disk / "run" / "sessions.jsonl")
+        assert began["from_step"] >= 10
+    finally:
+        subprocess.run(["umount", str(disk)], check=True)
+
+
+def test_progress_says_how_far_a_run_is(tmp_path, every_step):
+    """While it goes; afterwards there is none."""
+    seen = []
+    conduct(SPEC, tmp_path, Settings(), Session("here"), watch=seen.append)
+    assert [p.step for p in seen] == list(range(1, 31))
+    assert (seen[0].engine, seen[0].pid, seen[0].epochs) == ("here", os.getpid(), 3)
+    assert seen[-1].images_per_second == pytest.approx(300 * seen[-1].epochs_per_second)
+    assert read_progress(tmp_path) is None
+
+
+def test_two_processes_give_the_curve_of_one(uninterrupted, tmp_path):
+    """torchrun and DistributedDataParallel, also when the last batch can't be shared evenly."""
+    settings = ["images=290", "batch_size=33", "noise=0.5", "epochs=3", "loss=exact"]
+    command = ["parfocal", "train", "mnist-quick"]
+    command += [part for setting in settings for part in ("--set", setting)]
+    one, two = tmp_path / "one", tmp_path / "two"
+    alone = [sys.executable, "-m", *command, "--out", str(one)]
+    torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
+    torchrun += ["--master-addr", "127.0.0.1", "--master-port", str(free_port()), "-m"]
+    # The third finds nothing left to do, on all ranks.
+    for run_command in (alone, *[[*torchrun, *command, "--out", str(two)]] * 2):
+        done = subprocess.run(run_command, check=False, capture_output=True, text=True, timeout=120)
+        assert done.returncode == 0, done.stdout + done.stderr
+    expected, found = read_run(one), read_run(two)
+    assert json.loads((two / "sessions.jsonl").read_text().splitlines()[0])["ranks"] == 2
+    assert found.steps == expected.steps == 27
+    for ours, theirs in zip(found.epochs, expected.epochs, strict=True):
+        assert ours.loss == pytest.approx(theirs.loss, rel=1e-6)
+        assert ours.largest_logit == pytest.approx(theirs.largest_logit, rel=1e-5)
+        assert ours.accuracy == theirs.accuracy
+
+
+def free_port():
+    import socket
+
+    with socket.socket() as s:
+        s.bind(("127.0.0.1", 0))
+        return s.getsockname()[1]
