@@ -1,0 +1,174 @@
+"""Many runs, each in its own folder, on whichever engine; what is done isn't done again."""
+
+import json
+import multiprocessing
+import os
+import signal
+import socket
+from collections.abc import Callable, Iterator, Sequence
+from concurrent.futures import FIRST_COMPLETED, Future, wait
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, NamedTuple
+
+from filelock import FileLock, Timeout
+
+from parfocal.experiments.engines import Engine
+from parfocal.experiments.errors import BusySweepError, DeadWorkerError
+from parfocal.experiments.record import Outcome, write_json
+from parfocal.experiments.run import Settings, conduct
+from parfocal.experiments.session import Session, now
+from parfocal.experiments.spec import RunSpec
+from parfocal.experiments.states import RunState, state_of
+
+# A file with which all runs of a folder are asked to end, wherever they are.
+STOP = "stop"
+
+# How often a run is begun whose process died.
+ATTEMPTS = 2
+
+_TICK = 1.0
+
+
+class Ended(NamedTuple):
+    """A run that ended: how, or with which error."""
+
+    directory: Path
+    outcome: Outcome | None
+    error: str | None
+
+
+def folder_of(spec: RunSpec, directory: Path) -> Path:
+    """Where a run of a sweep is."""
+    return directory / spec.digest
+
+
+def sweep(
+    specs: Sequence[RunSpec],
+    directory: Path,
+    engine: Engine,
+    settings: Settings,
+    session: Session,
+    *,
+    ended: Callable[[Ended], None] = lambda _: None,
+    tick: Callable[[], None] = lambda: None,
+) -> None:
+    """Conduct all runs that aren't done.
+
+    A run whose process died is begun once more, from its checkpoint. `ended` is called for each run
+    that ends, `tick` every second. On KeyboardInterrupt the runs are asked to end, and waited for.
+
+    Raises:
+        BusySweepError: another sweep works on the folder.
+    """
+    directory = directory.resolve()
+    with _alone(directory, session):
+        stop = directory / STOP
+        stop.unlink(missing_ok=True)
+        waiting: dict[Future[Outcome], tuple[RunSpec, int]] = {}
+
+        def submit(spec: RunSpec, attempt: int) -> None:
+            arguments = (spec, folder_of(spec, directory), settings, session, stop)
+            waiting[engine.submit(work, *arguments)] = spec, attempt
+
+        for spec in prepare(specs, directory):
+            submit(spec, 1)
+        try:
+            while waiting:
+                done, _ = wait(waiting, timeout=_TICK, return_when=FIRST_COMPLETED)
+                for future in done:
+                    spec, attempt = waiting.pop(future)
+                    if isinstance(future.exception(), DeadWorkerError) and attempt < ATTEMPTS:
+                        submit(spec, attempt + 1)
+                    else:
+                        ended(_ended(folder_of(spec, directory), future))
+                tick()
+        except BaseException:
+            with _only_once():
+                stop.touch()
+                wait([future for future in waiting if not future.cancel()])
+            raise
+
+
+def prepare(specs: Sequence[RunSpec], directory: Path) -> list[RunSpec]:
+    """Make the folders of all runs, so that others see them; those that aren't done."""
+    todo = []
+    for spec in specs:
+        folder = folder_of(spec, directory)
+        if not (folder / "spec.json").exists():
+            folder.mkdir(parents=True, exist_ok=True)
+            write_json(folder / "spec.json", spec.as_record())
+        if not is_done(state_of(folder)):
+            todo.append(spec)
+    return todo
+
+
+def is_done(state: RunState) -> bool:
+    """Whether a run has nothing left to do."""
+    return state.kind in ("finished", "failed")
+
+
+def work(
+    spec: RunSpec, directory: Path, settings: Settings, session: Session, stop: Path
+) -> Outcome:
+    """One run, in a process of an engine's; it ends when asked to, or when its parent is gone."""
+    if not (directory / "spec.json").exists():
+        raise OSError(
+            f"{socket.gethostname()} doesn't see {directory}: the folder of a sweep has to be on a "
+            "disk that all machines share, by the same path"
+        )
+    parent = multiprocessing.parent_process()
+
+    def wanted() -> bool:
+        return stop.exists() or (parent is not None and not parent.is_alive())
+
+    if wanted():
+        return "interrupted"
+    return conduct(spec, directory, settings, session, stop=wanted)
+
+
+def _ended(directory: Path, future: Future[Outcome]) -> Ended:
+    error = future.exception()
+    if error is None:
+        return Ended(directory, future.result(), None)
+    return Ended(directory, None, f"{type(error).__name__}: {error}")
+
+
+@contextmanager
+def _alone(directory: Path, session: Session) -> Iterator[None]:
+    """Only one sweep at a time works on a folder; a second one is told who the first is."""
+    directory.mkdir(parents=True, exist_ok=True)
+    lock = FileLock(directory / "lock")
+    try:
+        lock.acquire(blocking=False)
+    except Timeout as error:
+        owner = _owner(directory)
+        raise BusySweepError(
+            f"another sweep works on {directory}: process {owner.get('pid')} on "
+            f"{owner.get('host')}, since {owner.get('began')}; wait for it, or name another folder "
+            "by --out"
+        ) from error
+    try:
+        values = {"host": socket.gethostname(), "pid": os.getpid(), "engine": session.engine}
+        write_json(directory / "sweep.json", {"began": now(), **values})
+        yield
+    finally:
+        lock.release()
+
+
+def _owner(directory: Path) -> dict[str, Any]:
+    try:
+        owner = json.loads((directory / "sweep.json").read_text(encoding="utf-8"))
+        return owner if isinstance(owner, dict) else {}
+    except (OSError, ValueError):
+        return {}
+
+
+@contextmanager
+def _only_once() -> Iterator[None]:
+    """An impatient second Ctrl-C leaves at once; the runs see that their parent is gone."""
+    before = signal.signal(signal.SIGINT, lambda *_: os._exit(130))
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, before)
