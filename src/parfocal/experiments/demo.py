@@ -4,7 +4,6 @@ import multiprocessing
 import queue
 import signal
 from collections.abc import Sequence
-from dataclasses import replace
 from multiprocessing.context import SpawnProcess
 from pathlib import Path
 from typing import Any
@@ -13,14 +12,16 @@ import torch
 from rich.console import Console
 
 from parfocal.experiments.compared import LOSS_NAMES
-from parfocal.experiments.data import load
-from parfocal.experiments.display import Pace, TrainingDisplay
+from parfocal.experiments.data import Sources, load
+from parfocal.experiments.display import TrainingDisplay
+from parfocal.experiments.pace import Pace
 from parfocal.experiments.record import Recorder, Run, read_run
-from parfocal.experiments.spec import MnistSpec
-from parfocal.experiments.trainer import Epoch, Failure, Step, train
+from parfocal.experiments.spec import RunSpec
+from parfocal.experiments.specs import read_grid
+from parfocal.experiments.trainer import Epoch, Failure, Step, Trainer
 
 # The original dies at step 4,565 with seed 0; a run that outlives this many epochs is let go.
-SPEC = MnistSpec(loss="original", gamma=0.1, threshold=0, epochs=200, seed=0)
+SPEC = read_grid("mnist-quick").base.with_settings({"epochs": 200})
 
 # What the limit on the steps says when it is no number of steps.
 _UNLIMITED = -1
@@ -31,13 +32,13 @@ class SideBySideError(Exception):
     """A run that ended without saying why."""
 
 
-def side_by_side(spec: MnistSpec, directory: Path, console: Console) -> tuple[Run, ...]:
+def side_by_side(spec: RunSpec, directory: Path, console: Console) -> tuple[Run, ...]:
     """Train with each loss, one process each, and read the records back.
 
     When the original has failed at step s, the others go on to step 1.5 s.
     """
     context = multiprocessing.get_context("spawn")
-    specs = [replace(spec, loss=name) for name in LOSS_NAMES]
+    specs = [spec.with_settings({"loss": name}) for name in LOSS_NAMES]
     folders = [directory / name for name in LOSS_NAMES]
     messages = context.Queue()
     limit = context.Value("q", _UNLIMITED)
@@ -94,13 +95,14 @@ def _follow(
                 running.discard(index)
 
 
-def _work(index: int, spec: MnistSpec, directory: Path, messages: Any, limit: Any) -> None:
+def _work(index: int, spec: RunSpec, directory: Path, messages: Any, limit: Any) -> None:
     """One run, in a process and on a thread of its own; the parent handles Ctrl-C."""
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     pace = Pace()
-    with Recorder(directory, spec, overwrite=True) as recorder:
-        for event in train(spec, load(spec.data, Path("data"))):
+    trainer = Trainer(spec, load(spec.data, Sources()))
+    with Recorder(directory, spec) as recorder:
+        for event in trainer.events():
             match event:
                 case Step():
                     recorder.step = event.step

@@ -1,0 +1,120 @@
+"""The paper's published results, read from its tables, and the runs that they are results of."""
+
+import csv
+from collections.abc import Iterable
+from functools import cache
+from pathlib import Path
+from typing import NamedTuple
+
+from parfocal.experiments.errors import UnreadableResultsError
+from parfocal.experiments.spec import RunSpec
+from parfocal.experiments.specs import read_grid
+
+# Files of a folder of published results, each with the spec whose runs it is about.
+FILES = {
+    "mnist_classification.csv": "mnist",
+    "cifar10_cnn.csv": "cifar10-cnn",
+    "mnist_segmentation.csv": "segmentation",
+}
+
+
+class PublishedRun(NamedTuple):
+    """What the paper says about one run.
+
+    first_failure: the first epoch whose loss wasn't finite; None if all were.
+    first_loss, last_loss: of the first epoch, and of the last finite one.
+    epochs: how many it was meant to have.
+    losses: by epoch, where they were published.
+    """
+
+    first_failure: int | None
+    first_loss: float
+    last_loss: float
+    epochs: int
+    losses: tuple[float, ...] = ()
+
+
+# By the digest of a run of a shipped spec.
+Published = dict[str, PublishedRun]
+
+
+def read_published(folder: Path) -> Published:
+    """All published runs of a folder that holds some of FILES.
+
+    Raises:
+        UnreadableResultsError: there is none, or one isn't as expected.
+    """
+    found: Published = {}
+    for name, spec in FILES.items():
+        path = folder / name
+        if path.exists():
+            with path.open(newline="", encoding="utf-8") as file:
+                rows = list(csv.DictReader(file))
+            try:
+                read = _summaries if "first_nonfinite_epoch" in rows[0] else _curves
+                found |= read(spec, rows)
+            except (KeyError, ValueError, IndexError) as error:
+                raise UnreadableResultsError(f"{path}: {error!r}") from error
+    if not found:
+        raise UnreadableResultsError(f"none of {', '.join(FILES)} in {folder}")
+    return found
+
+
+def published_of(spec: RunSpec, published: Published) -> PublishedRun | None:
+    """The published run with a spec's settings, whatever its seed and its number of epochs."""
+    for name in FILES.values():
+        paper = _by_digest(name)
+        base = next(iter(paper.values()))
+        same = spec.with_settings({"epochs": base.training.epochs, "seed": base.training.seed})
+        if same.digest in paper:
+            return published.get(same.digest)
+    return None
+
+
+@cache
+def _by_digest(name: str) -> dict[str, RunSpec]:
+    return {run.digest: run for run in read_grid(name).runs()}
+
+
+def _summaries(name: str, rows: Iterable[dict[str, str]]) -> Published:
+    """One row a run."""
+    base = read_grid(name).base
+    found = {}
+    for row in rows:
+        settings = {
+            "loss": row["loss"],
+            "noise": float(row["noise"]),
+            "gamma": float(row["gamma"]),
+            "threshold": int(row["threshold"]),
+        }
+        failure = row["first_nonfinite_epoch"]
+        found[base.with_settings(settings).digest] = PublishedRun(
+            first_failure=int(failure) if failure else None,
+            first_loss=float(row["first_epoch_loss"]),
+            last_loss=float(row["last_finite_loss"]),
+            epochs=base.training.epochs,
+        )
+    return found
+
+
+def _curves(name: str, rows: Iterable[dict[str, str]]) -> Published:
+    """One row an epoch; a loss that wasn't finite is empty, or the first row that is missing."""
+    base = read_grid(name).base
+    curves: dict[str, list[float]] = {}
+    for row in rows:
+        settings = {key: float(row[key]) for key in ("noise",) if key in row}
+        digest = base.with_settings({"loss": row["loss"], **settings}).digest
+        curve = curves.setdefault(digest, [])
+        if row["train_loss"] and int(row["epoch"]) == len(curve):
+            curve.append(float(row["train_loss"]))
+    epochs = base.training.epochs
+    return {
+        digest: PublishedRun(
+            first_failure=len(curve) if len(curve) < epochs else None,
+            first_loss=curve[0],
+            last_loss=curve[-1],
+            epochs=epochs,
+            losses=tuple(curve),
+        )
+        for digest, curve in curves.items()
+    }

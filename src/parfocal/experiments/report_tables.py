@@ -1,0 +1,100 @@
+"""A report on the terminal."""
+
+from collections.abc import Iterator, Sequence
+
+from rich import box
+from rich.console import RenderableType
+from rich.table import Table
+from rich.text import Text
+
+from parfocal.experiments.comparison import FailureRate, LossRatio, RankCorrelation
+from parfocal.experiments.report import Report, cell_text, published_text
+from parfocal.experiments.tabulation import Block, short, text
+
+
+def report_tables(report: Report) -> Iterator[RenderableType]:
+    """First failures, failure rates and, where there are published results, the comparison."""
+    legend = "Epoch of the first failure, from 0; 30+: none in 30; 12…: under way; ·: not begun"
+    yield Text(legend + "; (published)" * report.compared, style="dim")
+    for section in report.sections:
+        yield Text(section.heading, style="bold")
+        for block in section.blocks:
+            across = f"columns: {short(block.column)}" if block.column else ""
+            yield Text("; ".join(part for part in (block.title, across) if part))
+            yield _failures(report, block)
+        yield from _statistics(report, section.heading)
+    for problem in report.problems:
+        yield Text(f"not read: {problem}", style="bold magenta")
+
+
+def _statistics(report: Report, experiment: str) -> Iterator[RenderableType]:
+    """Of one experiment."""
+    rates = [rate for rate in report.rates if rate.experiment == experiment]
+    correlations = [c for c in report.correlations if c.experiment == experiment]
+    ratios = [ratio for ratio in report.ratios if ratio.experiment == experiment]
+    if rates:
+        yield _rates(rates, report.compared)
+    if correlations:
+        yield _correlations(correlations)
+    if ratios:
+        yield _ratios(ratios)
+
+
+def _failures(report: Report, block: Block) -> Table:
+    table = Table(padding=(0, 0), box=box.SIMPLE_HEAD)
+    table.add_column(short(block.row) if block.row else "")
+    for column in block.columns:
+        table.add_column(text(column) if block.column else "", justify="right")
+    for value in block.rows:
+        cells = []
+        for column in block.columns:
+            index = block.cells.get((value, column))
+            cells.append(Text() if index is None else _cell(report, index))
+        table.add_row(text(value) if block.row else "", *cells)
+    return table
+
+
+def _cell(report: Report, index: int) -> Text:
+    row = report.rows[index]
+    words = Text(cell_text(row), style="red" if row.kind == "failed" else "")
+    if row.published is not None:
+        words.append(f" ({published_text(row)})", style="dim")
+    return words
+
+
+def _rates(rates: Sequence[FailureRate], compared: bool) -> Table:
+    headings = ["loss", "noise", "gamma", "epochs", "failed", "runs"]
+    table = _table("Failure rates", [*headings, *["published", "runs "] * compared])
+    for r in rates:
+        cells = [r.loss, text(r.noise), text(r.gamma), r.epochs, r.failed, r.runs]
+        theirs = [r.published_failed, r.published_runs] if r.published_runs else ["-", "-"]
+        table.add_row(*map(str, [*cells, *theirs * compared]))
+    return table
+
+
+def _correlations(correlations: Sequence[RankCorrelation]) -> Table:
+    table = _table(
+        "Rank correlation of the first failures with the published ones",
+        ["loss", "noise", "cells", "rho", "95 % interval"],
+    )
+    for c in correlations:
+        interval = f"{c.low:.3f} to {c.high:.3f}"
+        table.add_row(c.loss, text(c.noise), str(c.cells), f"{c.rho:.3f}", interval)
+    return table
+
+
+def _ratios(ratios: Sequence[LossRatio]) -> Table:
+    table = _table(
+        "Training loss here / published", ["loss", "epoch", "runs", "lowest", "median", "highest"]
+    )
+    for r in ratios:
+        numbers = (f"{value:.3f}" for value in (r.low, r.median, r.high))
+        table.add_row(r.loss, r.what, str(r.cells), *numbers)
+    return table
+
+
+def _table(title: str, headings: list[str]) -> Table:
+    table = Table(title=title)
+    for heading in headings:
+        table.add_column(heading, justify="left" if heading == "loss" else "right")
+    return table
