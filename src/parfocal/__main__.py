@@ -2,17 +2,22 @@
 
 import sys
 
-OPTIONAL = (
-    "click",
-    "flint",
-    "jinja2",
-    "matplotlib",
-    "mlxtend",
-    "mpmath",
-    "numpy",
-    "rich",
-    "torchvision",
-)
+OPTIONAL = {
+    "click": "experiments",
+    "filelock": "experiments",
+    "flint": "experiments",
+    "jinja2": "experiments",
+    "matplotlib": "experiments",
+    "mlxtend": "experiments",
+    "mpmath": "experiments",
+    "msgspec": "experiments",
+    "numpy": "experiments",
+    "ray": "cluster",
+    "rich": "experiments",
+    "scipy": "experiments",
+    "timm": "experiments",
+    "torchvision": "experiments",
+}
 
 
 def main() -> None:
@@ -22,10 +27,11 @@ def main() -> None:
 
         cli(prog_name="parfocal")
     except ModuleNotFoundError as missing:
-        if missing.name is None or missing.name.partition(".")[0] not in OPTIONAL:
+        extra = OPTIONAL.get((missing.name or "").partition(".")[0])
+        if extra is None:
             raise
         print(
-            f"parfocal: this command needs {missing.name}: pip install 'parfocal[experiments]'",
+            f"parfocal: this command needs {missing.name}: pip install 'parfocal[{extra}]'",
             file=sys.stderr,
         )
         sys.exit(2)

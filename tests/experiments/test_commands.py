@@ -8,23 +8,23 @@ import signal
 import subprocess
 import sys
 import time
-from dataclasses import replace
 
 import pytest
 from click.testing import CliRunner
+from PIL import Image
 from rich.console import Console
 
 from parfocal.cli import cli
 from parfocal.experiments.compared import LOSS_NAMES
 from parfocal.experiments.demo import SPEC, SideBySideError, side_by_side
 from parfocal.experiments.gradient_study import gradient_study
-from parfocal.experiments.page import write_page
+from parfocal.experiments.page import write_demo_page
 from parfocal.experiments.record import Recorder, read_run, write_json
-from parfocal.experiments.spec import MnistSpec
+from parfocal.experiments.spec import RunSpec
 from parfocal.experiments.trainer import Epoch, Failure
 
 EPOCH = Epoch(0, 79, 0.25, 0.9, 3.5)
-FAILURE = Failure(1, 100, "gradient", float("nan"), 17.5, 12, 12, 7, -17.5)
+FAILURE = Failure(1, 100, "gradient", float("nan"), 17.5, 12, 12, "7", None, -17.5)
 
 
 @pytest.fixture
@@ -48,41 +48,67 @@ def test_gradients_prints_the_cliffs_and_leaves_both_figures(run, tmp_path):
     assert "<svg" in (tmp_path / "gradients.svg").read_text()
 
 
+def test_specs_are_listed(run):
+    """With the number of their runs."""
+    assert re.search(r"mnist +│ 1215 │", run("specs"))
+
+
 def test_training_leaves_a_whole_record(run, tmp_path):
-    """Spec, environment, one line an epoch, the outcome and a figure; again: the same record."""
-    first, second = tmp_path / "first", tmp_path / "second"
-    options = ("--loss", "exact", "--epochs", 1, "--noise", 0.5, "--batch-size", 500)
-    for out in (first, second):
-        output = run("train", "mnist", *options, "--out", out)
+    """Spec, sessions, one line an epoch, the outcome and a figure; again: nothing left to do."""
+    options = ("--set", "loss=exact", "--set", "epochs=1", "--set", "images=500")
+    output = run("train", "mnist-quick", *options, "--out", tmp_path)
     assert "none" in output
-    spec = json.loads((first / "spec.json").read_text())
-    assert (spec["loss"], spec["gamma"], spec["schema"]) == ("exact", 0.1, 1)
-    assert json.loads((first / "environment.json").read_text())["torch"]
-    lines = (first / "metrics.jsonl").read_text()
+    spec = json.loads((tmp_path / "spec.json").read_text())
+    assert (spec["objective"]["loss"], spec["objective"]["gamma"], spec["schema"]) == (
+        "exact",
+        0.1,
+        2,
+    )
+    began, ended = map(json.loads, (tmp_path / "sessions.jsonl").read_text().splitlines())
+    assert began["versions"]["torch"]
+    assert len(began["data"]) == 64
+    assert ended["outcome"] == "finished"
+    lines = (tmp_path / "metrics.jsonl").read_text()
     assert [json.loads(line)["event"] for line in lines.splitlines()] == ["epoch", "end"]
-    assert (second / "metrics.jsonl").read_text() == lines
-    assert (second / "spec.json").read_text() == (first / "spec.json").read_text()
-    assert (first / "curve.png").stat().st_size > 10_000
-    assert "--overwrite" in run("train", "mnist", *options, "--out", first, status=2)
-    run("train", "mnist", *options, "--out", first, "--overwrite")
+    assert (tmp_path / "curve.png").stat().st_size > 10_000
+    run("train", "mnist-quick", *options, "--out", tmp_path)
+    assert len((tmp_path / "sessions.jsonl").read_text().splitlines()) == 2
+    run("train", "mnist-quick", *options, "--out", tmp_path, "--overwrite")
+    assert (tmp_path / "metrics.jsonl").read_text() == lines
+    assert json.loads((tmp_path / "sessions.jsonl").read_text().splitlines()[0])["from_step"] == 0
 
 
 def test_failed_training_exits_with_1_and_records_what_failed(run, tmp_path):
     """float16 logits overflow at such a learning rate, at once."""
-    options = ("--loss", "original", "--lr", 1e4, "--dtype-of-logits", "float16")
-    output = run("train", "mnist", *options, "--out", tmp_path, status=1)
+    options = ("--set", "loss=original", "--set", "learning_rate=1e4", "--set", "logits=float16")
+    output = run("train", "mnist-quick", *options, "--out", tmp_path, status=1)
     failure = read_run(tmp_path).failure
     assert f"{failure.quantity}, step {failure.step}, epoch" in output
     assert read_run(tmp_path).outcome == "failed"
 
 
+EXACT = ("train", "mnist-quick", "--set", "loss=exact")
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
-        (("train", "mnist", "--threshold", 9), "`threshold` from 0 to 8"),
-        (("train", "mnist", "--gamma", -1), "`gamma` finite and >= 0, got -1"),
-        (("train", "mnist", "--loss", "focal"), "'focal' is not one of"),
-        (("train", "mnist", "--data", "mnist", "--data-dir", "/nowhere"), "--download"),
+        ((*EXACT, "--set", "threshold=9"), "`$.data.threshold`, got 9"),
+        ((*EXACT, "--set", "gamma=-1"), "`$.objective.gamma`, got -1"),
+        ((*EXACT, "--set", "gama=1"), "got 'gama'"),
+        ((*EXACT, "--set", "gamma"), "NAME=VALUE"),
+        ((*EXACT, "--image-folder", "."), "'folder'"),
+        ((*EXACT, "--out", "/proc/nowhere"), "/proc/nowhere"),
+        (("train", "mnist-quick"), "is 3 runs; fix loss by --set"),
+        (("train", "mnist-quick", "--set", "loss=focal"), "original, smoothed, exact, sigmoid"),
+        (("train", "mnist-quick", "--set", "loss=original", "--set", "options={a=1}"), "without"),
+        (("train", "nothing"), "or a path to a .toml; got 'nothing'"),
+        (("train", "nowhere.toml"), "nowhere.toml"),
+        ((*EXACT, "--set", "source=mnist", "--data-dir", "/nowhere"), "--download"),
+        (("sweep", "cifar10-cnn", "--image-folder", "/nowhere"), "--image-folder"),
+        (("sweep", "mnist-quick", "--out", "/proc/nowhere"), "/proc/nowhere"),
+        (("status", "src"), "no runs in src"),
+        (("report", "src"), "no runs in src"),
         (("gradients", "--dtype", "int8"), "'int8' is not one of"),
         (("gradients", "--out", "/proc/nowhere"), "/proc/nowhere"),
     ],
@@ -94,9 +120,33 @@ def test_bad_input_is_one_line_and_status_2(arguments, words, run):
     assert "Traceback" not in output
 
 
-def test_ctrl_c_leaves_the_files_whole(tmp_path):
-    """SIGINT in the middle of an epoch: exit status 130, every line readable, outcome said."""
-    command = [sys.executable, "-m", "parfocal", "train", "mnist", "--loss", "exact"]
+def test_any_loss_of_the_package_can_be_named(run, tmp_path):
+    """With its options; the smoothing constant makes it the smoothed loss."""
+    common = ("--set", "epochs=2", "--set", "images=300", "--set", "batch_size=30")
+    named = ("--set", "loss=sigmoid_focal_loss", "--set", "options={epsilon=1e-3}")
+    run("train", "mnist-quick", *common, *named, "--out", tmp_path / "named")
+    run("train", "mnist-quick", *common, "--set", "loss=smoothed", "--out", tmp_path / "smoothed")
+    assert read_run(tmp_path / "named").epochs == read_run(tmp_path / "smoothed").epochs
+
+
+def test_folder_of_images_takes_cifars_place(run, tmp_path):
+    """Its checksum becomes part of the spec; classes are chosen by name."""
+    for name, colour in (("cat", "red"), ("dog", "blue"), ("owl", "green")):
+        (tmp_path / name).mkdir()
+        for i in range(8):
+            Image.new("RGB", (40, 30), colour).save(tmp_path / name / f"{i}.png")
+    out = tmp_path.with_name("out")
+    options = ("--image-folder", tmp_path, "--positive", "cat,owl", "--set", "epochs=2")
+    run("train", "cifar10-cnn", *options, "--set", "loss=exact", "--out", out)
+    data = read_run(out).spec.data
+    assert (data.source, data.positive) == ("folder", ("cat", "owl"))
+    assert json.loads((out / "sessions.jsonl").read_text().splitlines()[0])["data"] == data.checksum
+
+
+def test_ctrl_c_leaves_the_files_whole_and_the_run_goes_on(tmp_path):
+    """SIGINT in the middle of an epoch: exit status 130, a checkpoint, and the end as without."""
+    settings = ("--set", "loss=exact", "--set", "epochs=40")
+    command = [sys.executable, "-m", "parfocal", "train", "mnist-quick", *settings]
     with subprocess.Popen(
         [*command, "--out", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
     ) as process:
@@ -107,17 +157,19 @@ def test_ctrl_c_leaves_the_files_whole(tmp_path):
         output = process.communicate(timeout=60)[0].decode()
     assert process.returncode == 130, output
     assert "Traceback" not in output
+    assert "goes on from here" in output
     run = read_run(tmp_path)
     assert run.outcome == "interrupted"
     assert run.epochs
     assert run.steps >= run.epochs[-1].step
     assert (tmp_path / "curve.png").exists()
+    assert any(tmp_path.glob("checkpoint-*.pt"))
 
 
 def test_side_by_side_stops_the_others_half_as_long_again(tmp_path):
     """At twenty times the paper's rate the original dies within seconds; the others don't."""
     console = Console(file=io.StringIO(), force_terminal=True, width=80)
-    spec = replace(SPEC, learning_rate=0.02)
+    spec = SPEC.with_settings({"learning_rate": 0.02})
     original, smoothed, exact = side_by_side(spec, tmp_path, console)
     assert (original.outcome, original.failure.quantity) == ("failed", "gradient")
     assert 16.6 < abs(original.failure.logit) < 25
@@ -162,7 +214,7 @@ def _wait_until(condition, seconds=90):
 
 def test_record_reads_back_what_was_written(tmp_path):
     """NaN and infinity included; an unfinished record reads as far as it goes."""
-    spec = MnistSpec(gamma=0.3)
+    spec = RunSpec().with_settings({"gamma": 0.3})
     with Recorder(tmp_path, spec) as recorder:
         recorder.epoch(EPOCH)
         unfinished = read_run(tmp_path)
@@ -187,7 +239,7 @@ def test_page_is_self_contained_and_says_what_happened(tmp_path):
     """No address outside the page; the numbers are those of the records; markup is escaped."""
     runs = []
     for name in LOSS_NAMES:
-        with Recorder(tmp_path / name, MnistSpec(loss=name)) as recorder:
+        with Recorder(tmp_path / name, RunSpec().with_settings({"loss": name})) as recorder:
             recorder.epoch(EPOCH)
             if name == "original":
                 recorder.failure(FAILURE)
@@ -197,7 +249,7 @@ def test_page_is_self_contained_and_says_what_happened(tmp_path):
         runs.append(read_run(tmp_path / name))
     image = tmp_path / "image.png"
     image.write_bytes(b"png")
-    write_page(tmp_path / "index.html", gradient_study(), runs, image, image)
+    write_demo_page(tmp_path / "index.html", gradient_study(), runs, image, image)
     page = (tmp_path / "index.html").read_text()
     assert not re.search(r"https?://|src=\"(?!data:)|href=", page)
     for words in ("died at step 100", "to step\n150", "sample 12", "a picture of a 7", "-17.50"):

@@ -1,0 +1,35 @@
+"""`parfocal gradients`."""
+
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from parfocal.cli.options import DEFAULT_OUT, fails_in_one_line, out_option
+
+DTYPES = ("float64", "float32", "float16", "bfloat16")
+
+
+@click.command()
+@click.option("--gamma", type=click.FloatRange(min=0), default=0.5, help="Focusing exponent.")
+@click.option("--alpha", type=click.FloatRange(0, 1), default=0.5, help="Share of the positives.")
+@click.option("--dtype", type=click.Choice(DTYPES), default="float64", help="Of the logits.")
+@out_option("Folder for the figure.", DEFAULT_OUT / "gradients")
+@fails_in_one_line
+def gradients(gamma: float, alpha: float, dtype: str, out: Path) -> None:
+    """Compare the gradient of each loss with the true one.
+
+    The paper's first experiment; the defaults are the paper's settings.
+    """
+    import torch
+
+    from parfocal.experiments.display import gradient_table
+    from parfocal.experiments.figures import gradient_figure, save
+    from parfocal.experiments.gradient_study import gradient_study
+
+    study = gradient_study(gamma, alpha, getattr(torch, dtype))
+    console = Console()
+    console.print(gradient_table(study))
+    out.mkdir(parents=True, exist_ok=True)
+    for path in save(gradient_figure(study), out / "gradients"):
+        console.print(f"figure: {path}", soft_wrap=True)

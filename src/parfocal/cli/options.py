@@ -1,0 +1,164 @@
+"""Options that several commands share, and what they mean."""
+
+import functools
+import sys
+from collections.abc import Callable
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from parfocal.experiments.errors import ExperimentError
+
+if TYPE_CHECKING:
+    from parfocal.experiments.run import Settings
+    from parfocal.experiments.specs import Grid
+
+DEFAULT_OUT = Path("runs")
+
+_PATH = click.Path(file_okay=False, path_type=Path)
+
+
+def out_option(help_text: str, default: Path | None = None) -> Callable[..., Any]:
+    """The folder that a command writes to."""
+    return click.option("--out", type=_PATH, default=default, help=help_text)
+
+
+def fails_in_one_line(command: Callable[..., None]) -> Callable[..., None]:
+    """Turn an error that a user can mend into one line and exit status 2."""
+
+    @functools.wraps(command)
+    def wrapped(*arguments: Any, **options: Any) -> None:
+        try:
+            command(*arguments, **options)
+        except (ExperimentError, ValueError, OSError) as error:
+            raise click.UsageError(str(error)) from error
+        except KeyboardInterrupt:
+            sys.exit(130)
+
+    return wrapped
+
+
+def spec_options(command: Callable[..., None]) -> Callable[..., None]:
+    """Which runs: a spec, what is set anew, and the images that take CIFAR-10's place."""
+    for option in reversed(
+        (
+            click.argument("spec"),
+            click.option(
+                "--set",
+                "settings",
+                multiple=True,
+                metavar="NAME=VALUE,...",
+                help="Give a setting one or several values; again for another setting.",
+            ),
+            click.option(
+                "--image-folder",
+                type=_PATH,
+                help="Images in place of CIFAR-10's: one folder a class.",
+            ),
+            click.option(
+                "--positive",
+                multiple=True,
+                metavar="CLASS,...",
+                help="Which classes of the images are positive.",
+            ),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def run_options(command: Callable[..., None]) -> Callable[..., None]:
+    """How a run is conducted; nothing here changes its numbers but by the order of sums."""
+    for option in reversed(
+        (
+            click.option(
+                "--data-dir",
+                type=_PATH,
+                default=Path("data"),
+                help="Where torchvision's data sets are: the folder that holds MNIST/raw.",
+            ),
+            click.option(
+                "--download", is_flag=True, help="Let torchvision download them to there."
+            ),
+            click.option("--device", default="cpu", help="cpu, or cuda where there is one."),
+            click.option("--threads", type=click.IntRange(min=1), default=1, help="Of each run."),
+            click.option(
+                "--checkpoint-seconds",
+                type=click.FloatRange(min=0),
+                default=60.0,
+                help="Between two checkpoints: what a kill may cost.",
+            ),
+            click.option("--keep-checkpoint", is_flag=True, help="Also of a run that is done."),
+        )
+    ):
+        command = option(command)
+    return command
+
+
+def grid_of(
+    spec: str,
+    settings: tuple[str, ...],
+    image_folder: Path | None,
+    positive: tuple[str, ...],
+) -> "Grid":
+    """The grid of a spec with what the options say; each of its losses exists."""
+    from parfocal.experiments.compared import compared_loss
+
+    grid = _grid_of(spec, settings, image_folder, positive)
+    for objective in {repr(run.objective): run.objective for run in grid.runs()}.values():
+        compared_loss(
+            objective.loss,
+            alpha=objective.alpha,
+            gamma=objective.gamma,
+            reduction="mean",
+            options=objective.options,
+        )
+    return grid
+
+
+def _grid_of(
+    spec: str,
+    settings: tuple[str, ...],
+    image_folder: Path | None,
+    positive: tuple[str, ...],
+) -> "Grid":
+    from parfocal.experiments.data import Sources, load
+    from parfocal.experiments.spec import Photographs
+    from parfocal.experiments.specs import read_grid, read_setting
+
+    axes: dict[str, list[Any]] = {}
+    for text in settings:
+        name, values = read_setting(text)
+        axes.setdefault(name, []).extend(values)
+    grid = read_grid(spec)
+    if positive:
+        axes["positive"] = [[name for text in positive for name in text.split(",")]]
+    if image_folder is not None:
+        grid = grid.with_axes({"source": ["folder"], **axes})
+        checksums = []
+        for run in grid.runs():
+            assert isinstance(run.data, Photographs)
+            checksums.append(load(run.data, Sources(image_folder=image_folder)).checksum())
+        if len(set(checksums)) > 1:
+            raise ValueError("Expected one number of images and of pixels for all runs of a folder")
+        return grid.with_axes({"checksum": checksums[:1]})
+    return grid.with_axes(axes)
+
+
+def settings_of(
+    image_folder: Path | None,
+    data_dir: Path,
+    download: bool,
+    device: str,
+    threads: int,
+    checkpoint_seconds: float,
+    keep_checkpoint: bool,
+) -> "Settings":
+    """The options of a run as a value; folders absolute, for processes elsewhere."""
+    from parfocal.experiments.data import Sources
+    from parfocal.experiments.run import Settings
+
+    folder = image_folder.resolve() if image_folder is not None else None
+    sources = Sources(data_dir.resolve(), folder, download)
+    return Settings(sources, device, threads, checkpoint_seconds, keep_checkpoint)

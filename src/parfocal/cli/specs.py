@@ -1,0 +1,19 @@
+"""`parfocal specs`."""
+
+import click
+from rich.console import Console
+from rich.table import Table
+
+
+@click.command()
+def specs() -> None:
+    """List the specs that ship with the package."""
+    from parfocal.experiments.specs import shipped
+
+    table = Table()
+    table.add_column("spec", no_wrap=True)
+    table.add_column("runs", justify="right")
+    table.add_column("what")
+    for grid in shipped():
+        table.add_row(grid.name, str(len(grid.runs())), grid.title)
+    Console().print(table)

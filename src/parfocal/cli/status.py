@@ -1,0 +1,37 @@
+"""`parfocal status`."""
+
+import time
+from pathlib import Path
+
+import click
+from rich.console import Console
+
+from parfocal.cli.options import fails_in_one_line
+
+
+@click.command()
+@click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
+@click.option("--watch", is_flag=True, help="Look again every second, until Ctrl-C.")
+@fails_in_one_line
+def status(directory: Path, watch: bool) -> None:
+    """Show how far the runs of a folder are.
+
+    From the records alone, so it works in another terminal, and on another machine that sees the
+    folder.
+    """
+    from rich.live import Live
+
+    from parfocal.experiments.grid_display import grid
+    from parfocal.experiments.states import scan
+
+    console = Console()
+    states = scan(directory)
+    if not states:
+        raise click.UsageError(f"no runs in {directory}: expected folders that hold a spec.json")
+    if not watch:
+        console.print(grid(states, console))
+        return
+    with Live(grid(states, console), console=console, auto_refresh=False) as live:
+        while True:
+            time.sleep(1)
+            live.update(grid(scan(directory), console), refresh=True)

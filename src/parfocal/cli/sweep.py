@@ -1,0 +1,125 @@
+"""`parfocal sweep`."""
+
+import os
+import signal
+import sys
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+
+from parfocal.cli.options import (
+    DEFAULT_OUT,
+    fails_in_one_line,
+    grid_of,
+    out_option,
+    run_options,
+    settings_of,
+    spec_options,
+)
+
+if TYPE_CHECKING:
+    from parfocal.experiments.engines import Engine
+
+
+@click.command()
+@spec_options
+@run_options
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=lambda: os.cpu_count() or 1,
+    show_default="number of cores",
+    help="Runs at once, here or on a local Ray.",
+)
+@click.option("--ray", metavar="ADDRESS|local", help="Conduct the runs as tasks of a Ray cluster.")
+@click.option("--ray-cpus", type=float, default=1.0, help="CPUs that a run takes of it.")
+@click.option("--ray-gpus", type=float, default=0.0, help="GPUs that a run takes of it.")
+@click.option(
+    "--ray-resource", multiple=True, metavar="NAME=AMOUNT", help="A resource of the cluster's own."
+)
+@out_option("Folder of the records.  [default: runs/SPEC]")
+@fails_in_one_line
+def sweep(
+    spec: str,
+    settings: tuple[str, ...],
+    image_folder: Path | None,
+    positive: tuple[str, ...],
+    jobs: int,
+    ray: str | None,
+    ray_cpus: float,
+    ray_gpus: float,
+    ray_resource: tuple[str, ...],
+    out: Path | None,
+    **options: Any,
+) -> None:
+    """Conduct all runs of a spec that aren't done.
+
+    SPEC is a name that `parfocal specs` lists, or a path to a TOML file. The same command goes on
+    where a sweep was killed, also on another engine. Exit status 1 if a run ended with an error;
+    one whose numbers became NaN has not: that is what is studied.
+    """
+    from parfocal.experiments.data import load
+    from parfocal.experiments.engines import Processes, Ray
+    from parfocal.experiments.session import session
+
+    grid = grid_of(spec, settings, image_folder, positive)
+    resources = dict(_resource(text) for text in ray_resource)
+    conducted = settings_of(image_folder, **options)
+    engine: Engine
+    if ray is None:
+        for data in {repr(run.data): run.data for run in grid.runs()}.values():
+            load(data, conducted.sources)  # what is missing is said once, and at once
+        engine = Processes(jobs, options["threads"])
+    else:
+        engine = Ray(ray, jobs=jobs, cpus=ray_cpus, gpus=ray_gpus, resources=resources)
+    signal.signal(signal.SIGTERM, _as_ctrl_c)
+    with engine:
+        errors = _sweep(
+            grid.runs(),
+            out or DEFAULT_OUT / grid.name,
+            engine,
+            conducted,
+            session(engine.name),
+        )
+    sys.exit(1 if errors else 0)
+
+
+def _resource(text: str) -> tuple[str, float]:
+    name, _, amount = text.partition("=")
+    try:
+        return name, float(amount)
+    except ValueError as error:
+        raise ValueError(f"expected --ray-resource NAME=AMOUNT, got {text!r}") from error
+
+
+def _sweep(runs: Any, directory: Path, engine: "Engine", settings: Any, session: Any) -> int:
+    from parfocal.experiments.grid_display import SweepDisplay
+    from parfocal.experiments.sweep import Ended, folder_of, sweep
+
+    console = Console()
+    errors: list[Ended] = []
+    folders = [folder_of(run, directory.resolve()) for run in runs]
+    try:
+        with SweepDisplay(console, folders) as display:
+
+            def note(ended: Ended) -> None:
+                display.ended(ended)
+                if ended.error is not None:
+                    errors.append(ended)
+
+            sweep(runs, directory, engine, settings, session, ended=note, tick=display.tick)
+    except KeyboardInterrupt:
+        console.print(f"interrupted; the same command goes on from here: {directory}")
+        raise
+    for path in sorted(directory.glob("*/*.damaged")):
+        console.print(f"damaged, and set aside: {path}", soft_wrap=True)
+    for ended in errors:
+        console.print(f"[bold red]{ended.directory.name[:12]}[/]: {ended.error}", soft_wrap=True)
+    console.print(f"records: {directory}", soft_wrap=True)
+    return len(errors)
+
+
+def _as_ctrl_c(*_: Any) -> None:
+    raise KeyboardInterrupt

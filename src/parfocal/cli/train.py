@@ -1,0 +1,128 @@
+"""`parfocal train`."""
+
+import os
+import signal
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from threading import Event
+from typing import Any
+
+import click
+from rich.console import Console
+
+from parfocal.cli.options import (
+    DEFAULT_OUT,
+    fails_in_one_line,
+    grid_of,
+    out_option,
+    run_options,
+    settings_of,
+    spec_options,
+)
+
+
+@click.command()
+@spec_options
+@run_options
+@click.option("--overwrite", is_flag=True, help="Begin anew, whatever the folder holds.")
+@out_option("Folder of the record.  [default: runs/SPEC/DIGEST]")
+@fails_in_one_line
+def train(
+    spec: str,
+    settings: tuple[str, ...],
+    image_folder: Path | None,
+    positive: tuple[str, ...],
+    overwrite: bool,
+    out: Path | None,
+    **options: Any,
+) -> None:
+    """Conduct one run, to the last epoch or the first number that isn't finite.
+
+    SPEC is a name that `parfocal specs` lists, or a path to a TOML file. A run that was interrupted
+    goes on from its checkpoint. Under torchrun all processes share the work on one run. Exit status
+    1 if the training failed, 130 if it was interrupted.
+    """
+    grid = grid_of(spec, settings, image_folder, positive)
+    runs = grid.runs()
+    if len(runs) > 1:
+        varied = ", ".join(name.rpartition(".")[2] for name, v in grid.axes.items() if len(v) > 1)
+        raise click.UsageError(
+            f"{spec} is {len(runs)} runs; fix {varied} by --set, or use `parfocal sweep`"
+        )
+    (run,) = runs
+    directory = out or DEFAULT_OUT / grid.name / run.digest
+    with _process_group(str(options["device"])) as rank:
+        if overwrite and rank == 0:
+            _remove_record(directory)
+        outcome = _conduct(run, directory, settings_of(image_folder, **options), rank)
+    if outcome == "interrupted":
+        sys.exit(130)
+    if outcome == "failed":
+        sys.exit(1)
+
+
+def _conduct(run: Any, directory: Path, settings: Any, rank: int) -> str:
+    from parfocal.experiments.display import RunDisplay, outcome_table
+    from parfocal.experiments.figures import save, training_figure
+    from parfocal.experiments.record import read_run
+    from parfocal.experiments.run import conduct
+    from parfocal.experiments.session import session
+
+    console = Console(quiet=rank > 0)
+    engine = "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "alone"
+    with _stop_on_signal() as stop, RunDisplay(console, run) as display:
+        outcome = conduct(
+            run, directory, settings, session(engine), stop=stop.is_set, watch=display.show
+        )
+    if rank == 0:
+        record = read_run(directory)
+        if record.epochs:
+            save(training_figure([record]), directory / "curve")
+        console.print(outcome_table([record]))
+        console.print(f"record: {directory}", soft_wrap=True)
+        if outcome == "interrupted":
+            console.print("interrupted; the same command goes on from here")
+    return outcome
+
+
+@contextmanager
+def _stop_on_signal() -> Iterator[Event]:
+    """Ctrl-C and SIGTERM ask for the end between two steps; a second Ctrl-C ends at once."""
+    stop = Event()
+
+    def handle(number: int, _: Any) -> None:
+        if stop.is_set() and number == signal.SIGINT:
+            raise KeyboardInterrupt
+        stop.set()
+
+    before = {number: signal.signal(number, handle) for number in (signal.SIGINT, signal.SIGTERM)}
+    try:
+        yield stop
+    finally:
+        for number, handler in before.items():
+            signal.signal(number, handler)
+
+
+@contextmanager
+def _process_group(device: str) -> Iterator[int]:
+    """This process's rank among those that torchrun started, or 0."""
+    import torch.distributed as dist
+
+    if int(os.environ.get("WORLD_SIZE", "1")) == 1:
+        yield 0
+        return
+    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    try:
+        yield dist.get_rank()
+    finally:
+        dist.destroy_process_group()
+
+
+def _remove_record(directory: Path) -> None:
+    """Remove a run's own files, and nothing else that a folder may hold."""
+    for name in ("spec.json", "metrics.jsonl", "sessions.jsonl", "progress.json"):
+        (directory / name).unlink(missing_ok=True)
+    for path in directory.glob("checkpoint-*.pt"):
+        path.unlink()

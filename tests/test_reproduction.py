@@ -1,0 +1,65 @@
+"""The committed records are whole, give the committed tables, and show what the text says."""
+
+import csv
+from pathlib import Path
+
+import pytest
+
+from parfocal.experiments.record import read_lines, read_run
+from parfocal.experiments.report import make_report, write_csv
+
+ROOT = Path(__file__).parents[1] / "docs" / "reproduction"
+RECORDS = ROOT / "records"
+
+
+@pytest.fixture(scope="module")
+def runs():
+    return {path.parent: read_run(path.parent) for path in RECORDS.glob("*/*/spec.json")}
+
+
+def test_records_are_named_by_their_digests_and_done(runs):
+    """Each ended, at the last epoch or at a failure; none is damaged."""
+    assert len(runs) == 61 + 4 * 3
+    for directory, run in runs.items():
+        assert directory.name == run.spec.digest
+        assert run.outcome in ("finished", "failed")
+
+
+def test_committed_tables_are_made_from_the_records(tmp_path):
+    """The same bytes."""
+    write_csv(make_report(RECORDS), tmp_path)
+    assert (tmp_path / "runs.csv").read_bytes() == (ROOT / "runs.csv").read_bytes()
+    with (tmp_path / "failure_rates.csv").open() as file:
+        ours = list(csv.DictReader(file))
+    with (ROOT / "failure_rates.csv").open() as file:
+        committed = list(csv.DictReader(file))
+    # The published columns are those of the report that was made beside the paper's results.
+    keys = [key for key in ours[0] if not key.startswith("published")]
+    assert [[row[k] for k in keys] for row in ours] == [[row[k] for k in keys] for row in committed]
+
+
+def test_original_failed_below_one_and_nothing_else_did(runs):
+    """All 45 runs at gamma 0.1 to 0.5 by their gradient, past the cliff; none at gamma 1 or 2."""
+    mnist = [run for path, run in runs.items() if path.parent.name == "mnist"]
+    original = [run for run in mnist if run.spec.objective.loss == "original"]
+    failed = [run for run in original if run.spec.objective.gamma < 1]
+    assert len(failed) == 45
+    for run in failed:
+        assert run.failure.quantity == "gradient"
+        assert 16.6 < abs(run.failure.logit) <= run.failure.largest_logit < 19
+    others = [run for run in runs.values() if run.spec.objective.loss != "original"]
+    assert len(others) == 12 + 4 * 2
+    survivors = [run for run in original if run.spec.objective.gamma >= 1]
+    assert len(survivors) == 4
+    assert not any(run.failure for run in (*others, *survivors))
+
+
+def test_a_sweep_changed_its_engine(runs):
+    """Killed among processes and finished on Ray, from its checkpoints."""
+    sweep = [path for path in runs if path.parent.name == "cifar10-cnn-quick"]
+    assert len(sweep) == 3
+    for directory in sweep:
+        sessions = read_lines(directory / "sessions.jsonl")
+        began = [line for line in sessions if line["event"] == "began"]
+        assert [line["engine"] for line in began] == ["processes", "ray"]
+        assert began[1]["from_step"] > 0
