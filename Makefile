@@ -1,7 +1,8 @@
 # make demo        the gradient study and three trainings side by side, a minute and a half on two cores
 # make test        format, lint, types, tests and documentation examples
 # make test-wheel  the built wheel with torch alone
-# make bench-training  what a training costs beside a bare loop
+# make bench-training  what a training, its record and a second job cost
+# make reproduction    the committed report from the committed records; PUBLISHED=FOLDER beside the paper's
 # make ledger      measure the accuracy anew; refuses what got worse
 
 PYTHON ?= python3
@@ -11,7 +12,7 @@ WHEEL_VENV := .venv-wheel
 # The oldest torch that is supported; its wheel runs without a GPU.
 OLDEST_TORCH := torch==2.13.0
 
-.PHONY: demo test test-wheel ledger bench-training clean
+.PHONY: demo test test-wheel ledger bench-training reproduction clean
 
 demo: $(VENV)/installed
 	$(BIN)/parfocal demo
@@ -27,6 +28,9 @@ ledger: $(VENV)/installed
 
 bench-training: $(VENV)/installed
 	$(BIN)/python benchmarks/training.py
+
+reproduction: $(VENV)/installed
+	$(BIN)/parfocal report docs/reproduction/records --out docs/reproduction $(if $(PUBLISHED),--published $(PUBLISHED))
 
 test-wheel: $(VENV)/installed
 	rm -rf dist $(WHEEL_VENV)
