@@ -13,12 +13,13 @@ mnist: epochs of the whole MNIST, two runs at once on two workers, in model-epoc
 Ratios are of neighbours in time; medians are quoted, with quartiles.
 """
 
+import functools
 import os
 import statistics
 import sys
 import tempfile
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
@@ -27,9 +28,10 @@ from rich.console import Console
 
 from parfocal.experiments.compared import LOSS_NAMES, compared_loss
 from parfocal.experiments.data import Images, Sources, mnist5k
-from parfocal.experiments.display import RunDisplay
+from parfocal.experiments.display import TrainingDisplay
 from parfocal.experiments.engines import Engine, Processes, Ray
 from parfocal.experiments.models import network
+from parfocal.experiments.progress import RunProgress
 from parfocal.experiments.run import Settings, conduct
 from parfocal.experiments.session import Session
 from parfocal.experiments.spec import RunSpec
@@ -40,6 +42,7 @@ from parfocal.experiments.trainer import Trainer
 TURN = 40
 TURNS = 30
 PAIRS = 12
+ROUNDS = 4
 
 # Seconds an epoch of the authors' published script on two cores: the lower end of 35 to 40.
 PUBLISHED_SCRIPT = 35.0
@@ -98,6 +101,10 @@ def loop() -> None:
             show(f"{loss} noise {noise}: training / bare loop", ratios)
 
 
+def _show_progress(display: TrainingDisplay, progress: RunProgress) -> None:
+    display.step(0, progress, progress.images_per_second)
+
+
 def record() -> None:
     """A whole run over its events alone."""
     data = mnist5k()
@@ -112,9 +119,12 @@ def record() -> None:
                 with (
                     tempfile.TemporaryDirectory() as directory,
                     open(os.devnull, "w") as nowhere,
-                    RunDisplay(Console(file=nowhere, force_terminal=True, width=120), spec) as live,
+                    TrainingDisplay(
+                        Console(file=nowhere, force_terminal=True, width=120), [spec]
+                    ) as live,
                 ):
-                    conduct(spec, Path(directory), settings, Session(), watch=live.show)
+                    show_progress = functools.partial(_show_progress, live)
+                    conduct(spec, Path(directory), settings, Session(), watch=show_progress)
             else:
                 for _ in Trainer(spec, data).events():
                     pass
@@ -144,18 +154,22 @@ def jobs() -> None:
     """Throughput of two workers over that of one, on both engines."""
     runs = [spec_of(epochs=5, seed=seed) for seed in range(6)]
 
-    def both(name: str, one: Engine, two: Engine) -> None:
-        with warm(one, 1), warm(two, 2):
-            ratios = []
-            for _ in range(4):
-                alone = sweep_seconds(one, runs, Settings())
-                ratios.append(alone / sweep_seconds(two, runs, Settings()))
+    engines: dict[str, Callable[[int], Engine]] = {
+        "processes": Processes,
+        "ray": lambda workers: Ray("local", jobs=workers),
+    }
+    for name, engine in engines.items():
+        ratios = []
+        for _ in range(ROUNDS):
+            alone, together = (warm_seconds(engine(n), n, runs) for n in (1, 2))
+            ratios.append(alone / together)
         show(f"{name}: throughput of two jobs / of one", ratios)
 
-    both("processes", Processes(1), Processes(2))
-    # Ray is one cluster a process: a run that takes two of its two CPUs has it for itself.
-    with Ray("local", jobs=2) as two:
-        both("ray", two.with_cpus(2), two)
+
+def warm_seconds(engine: Engine, workers: int, runs: Sequence[RunSpec]) -> float:
+    """How long a sweep takes at an engine whose workers have imported everything."""
+    with warm(engine, workers):
+        return min(sweep_seconds(engine, runs, Settings()) for _ in range(2))
 
 
 def mnist(data_dir: str) -> None:

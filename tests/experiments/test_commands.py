@@ -17,11 +17,11 @@ from rich.console import Console
 from parfocal.cli import cli
 from parfocal.experiments.compared import LOSS_NAMES
 from parfocal.experiments.demo import SPEC, SideBySideError, side_by_side
+from parfocal.experiments.events import Epoch, Failure
 from parfocal.experiments.gradient_study import gradient_study
 from parfocal.experiments.page import write_demo_page
 from parfocal.experiments.record import Recorder, read_run, write_json
 from parfocal.experiments.spec import RunSpec
-from parfocal.experiments.trainer import Epoch, Failure
 
 EPOCH = Epoch(0, 79, 0.25, 0.9, 3.5)
 FAILURE = Failure(1, 100, "gradient", float("nan"), 17.5, 12, 12, "7", None, -17.5)

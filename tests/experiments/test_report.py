@@ -17,12 +17,12 @@ from parfocal.experiments.comparison import (
     rank_correlations,
 )
 from parfocal.experiments.errors import UnreadableResultsError
+from parfocal.experiments.events import Epoch, Failure
 from parfocal.experiments.published import PublishedRun, published_of, read_published
 from parfocal.experiments.record import Recorder, Run
 from parfocal.experiments.report import make_report
 from parfocal.experiments.spec import RunSpec
 from parfocal.experiments.specs import read_grid
-from parfocal.experiments.trainer import Epoch, Failure
 
 # First failures' epochs here and in the paper, by gamma and threshold; None: none in 100 epochs.
 CELLS = {

@@ -180,6 +180,31 @@ def test_run_is_one_processs_at_a_time(tmp_path):
     assert not (tmp_path / "spec.json").exists()
 
 
+def test_overwriting_begins_anew_and_spares_what_is_not_the_runs(tmp_path, every_step):
+    """Of any spec; a file of the user's stays."""
+    conduct(SPEC.with_settings({"gamma": 0.2}), tmp_path, EAGER, Session(), stop=stop_at(5))
+    (tmp_path / "notes.txt").write_text("mine")
+    conduct(SPEC, tmp_path, EAGER, Session(), overwrite=True, stop=stop_at(3))
+    assert read_run(tmp_path).spec.digest == SPEC.digest
+    began, _ = read_lines(tmp_path / "sessions.jsonl")
+    assert began["from_step"] == 0
+    assert (tmp_path / "notes.txt").read_text() == "mine"
+
+
+def test_a_run_at_work_is_not_overwritten(tmp_path, every_step):
+    """It is refused before anything is removed."""
+    conduct(SPEC, tmp_path, EAGER, Session(), stop=stop_at(5))
+    before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name != "lock"}
+    with (
+        FileLock(tmp_path / "lock"),
+        multiprocessing.get_context("spawn").Pool(1) as pool,
+        pytest.raises(BusyRunError, match="another process works on"),
+    ):
+        pool.apply(conduct, (SPEC, tmp_path, EAGER, Session()), {"overwrite": True})
+    after = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name != "lock"}
+    assert after == before
+
+
 def test_other_data_are_refused(tmp_path, every_step, monkeypatch):
     """A run that began with other images doesn't go on."""
     conduct(SPEC, tmp_path, EAGER, Session(), stop=stop_at(5))

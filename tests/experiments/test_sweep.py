@@ -17,7 +17,8 @@ from rich.console import Console
 
 from parfocal.cli import cli
 from parfocal.experiments.engines import Processes
-from parfocal.experiments.errors import BusySweepError, DeadWorkerError
+from parfocal.experiments.errors import BusySweepError
+from parfocal.experiments.events import Epoch, Failure
 from parfocal.experiments.grid_display import grid
 from parfocal.experiments.progress import read_progress
 from parfocal.experiments.record import read_lines, read_run
@@ -26,7 +27,6 @@ from parfocal.experiments.session import Session
 from parfocal.experiments.specs import read_grid
 from parfocal.experiments.states import scan, state_of
 from parfocal.experiments.sweep import prepare, sweep
-from parfocal.experiments.trainer import Epoch, Failure
 
 # Two runs of a few seconds: one that fails on the way, one that doesn't.
 SETTINGS = {
@@ -154,12 +154,28 @@ def test_dead_worker_is_replaced_and_its_run_goes_on(uninterrupted, tmp_path):
     assert len(read_lines(other.directory / "sessions.jsonl")) == 2
 
 
-def test_run_whose_process_always_dies_is_named(tmp_path):
-    """After two attempts; the sweep goes on with the rest, and says so in its exit status."""
-    with Processes(1) as engine:
-        with pytest.raises(DeadWorkerError, match="the process died"):
-            engine.submit(os._exit, 3).result()
-        assert engine.submit(len, "abc").result() == 3
+def test_run_whose_process_always_dies_is_named(uninterrupted, tmp_path):
+    """After two attempts; the other run goes on to its end."""
+    dying, living = RUNS
+
+    class Deadly(Processes):
+        attempts = 0
+
+        def submit(self, function, *arguments):
+            if arguments[0] != dying:
+                return super().submit(function, *arguments)
+            self.attempts += 1
+            return super().submit(os._exit, 3)
+
+    ends = []
+    with Deadly(2) as engine:
+        sweep(RUNS, tmp_path, engine, Settings(), Session(), ended=ends.append)
+    assert engine.attempts == 2
+    dead, alive = sorted(ends, key=lambda end: end.directory.name != dying.digest)
+    assert dead.error.startswith("DeadWorkerError: the process died")
+    assert (alive.directory.name, alive.outcome) == (living.digest, "finished")
+    metrics = (alive.directory / "metrics.jsonl").read_bytes()
+    assert metrics == uninterrupted[living.digest]
 
 
 def test_ctrl_c_ends_a_sweep_cleanly(uninterrupted, tmp_path):

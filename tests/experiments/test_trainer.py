@@ -5,10 +5,11 @@ import torch
 
 from parfocal.experiments import trainer
 from parfocal.experiments.data import Images, mnist5k
+from parfocal.experiments.events import Epoch, Failure, Step
 from parfocal.experiments.models import cnn, network
 from parfocal.experiments.spec import RunSpec
 from parfocal.experiments.specs import read_grid
-from parfocal.experiments.trainer import Epoch, Failure, Step, Trainer, parameter_vector
+from parfocal.experiments.trainer import Trainer, parameter_vector
 
 
 @pytest.fixture(scope="module")

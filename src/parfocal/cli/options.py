@@ -136,13 +136,14 @@ def _grid_of(
         axes["positive"] = [[name for text in positive for name in text.split(",")]]
     if image_folder is not None:
         grid = grid.with_axes({"source": ["folder"], **axes})
-        checksums = []
-        for run in grid.runs():
-            assert isinstance(run.data, Photographs)
-            checksums.append(load(run.data, Sources(image_folder=image_folder)).checksum())
-        if len(set(checksums)) > 1:
+        # Of what is read from it: as many images, of as many pixels, as a run takes.
+        photographs = [run.data for run in grid.runs() if isinstance(run.data, Photographs)]
+        kinds = {(data.images, data.pixels): data for data in photographs}
+        if len(kinds) > 1:
             raise ValueError("Expected one number of images and of pixels for all runs of a folder")
-        return grid.with_axes({"checksum": checksums[:1]})
+        (data,) = kinds.values()
+        checksum = load(data, Sources(image_folder=image_folder)).checksum()
+        return grid.with_axes({"checksum": [checksum]})
     return grid.with_axes(axes)
 
 

@@ -54,17 +54,16 @@ def train(
     (run,) = runs
     directory = out or DEFAULT_OUT / grid.name / run.digest
     with _process_group(str(options["device"])) as rank:
-        if overwrite and rank == 0:
-            _remove_record(directory)
-        outcome = _conduct(run, directory, settings_of(image_folder, **options), rank)
+        settings_of_run = settings_of(image_folder, **options)
+        outcome = _conduct(run, directory, settings_of_run, overwrite, rank)
     if outcome == "interrupted":
         sys.exit(130)
     if outcome == "failed":
         sys.exit(1)
 
 
-def _conduct(run: Any, directory: Path, settings: Any, rank: int) -> str:
-    from parfocal.experiments.display import RunDisplay, outcome_table
+def _conduct(run: Any, directory: Path, settings: Any, overwrite: bool, rank: int) -> str:
+    from parfocal.experiments.display import TrainingDisplay, outcome_table
     from parfocal.experiments.figures import save, training_figure
     from parfocal.experiments.record import read_run
     from parfocal.experiments.run import conduct
@@ -72,9 +71,15 @@ def _conduct(run: Any, directory: Path, settings: Any, rank: int) -> str:
 
     console = Console(quiet=rank > 0)
     engine = "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "alone"
-    with _stop_on_signal() as stop, RunDisplay(console, run) as display:
+    with _stop_on_signal() as stop, TrainingDisplay(console, [run]) as display:
         outcome = conduct(
-            run, directory, settings, session(engine), stop=stop.is_set, watch=display.show
+            run,
+            directory,
+            settings,
+            session(engine),
+            overwrite=overwrite,
+            stop=stop.is_set,
+            watch=lambda progress: display.step(0, progress, progress.images_per_second),
         )
     if rank == 0:
         record = read_run(directory)
@@ -118,11 +123,3 @@ def _process_group(device: str) -> Iterator[int]:
         yield dist.get_rank()
     finally:
         dist.destroy_process_group()
-
-
-def _remove_record(directory: Path) -> None:
-    """Remove a run's own files, and nothing else that a folder may hold."""
-    for name in ("spec.json", "metrics.jsonl", "sessions.jsonl", "progress.json"):
-        (directory / name).unlink(missing_ok=True)
-    for path in directory.glob("checkpoint-*.pt"):
-        path.unlink()

@@ -75,7 +75,7 @@ def failure_rates(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[FailureRat
     """By experiment, loss, noise and gamma, in that order; of runs that have ended."""
     groups: dict[tuple[str, str, float, float], list[Run]] = {}
     for run in runs:
-        if run.outcome in ("finished", "failed"):
+        if run.done:
             groups.setdefault((*_group(run), run.spec.objective.gamma), []).append(run)
     beside = {pair.run.spec.digest: pair.published for pair in pairs}
     found = []
@@ -103,7 +103,7 @@ def rank_correlations(pairs: Sequence[Pair]) -> list[RankCorrelation]:
     groups: dict[tuple[str, str, float], list[tuple[float, float]]] = {}
     for pair in pairs:
         ours, theirs = _first_failure(pair.run), pair.published.first_failure
-        if pair.run.outcome in ("finished", "failed") and _comparable(pair):
+        if pair.run.done and _comparable(pair):
             both = (_epoch_or_never(ours), _epoch_or_never(theirs))
             groups.setdefault(_group(pair.run), []).append(both)
     found = []

@@ -14,11 +14,12 @@ from rich.console import Console
 from parfocal.experiments.compared import LOSS_NAMES
 from parfocal.experiments.data import Sources, load
 from parfocal.experiments.display import TrainingDisplay
+from parfocal.experiments.events import Epoch, Failure, Step
 from parfocal.experiments.pace import Pace
 from parfocal.experiments.record import Recorder, Run, read_run
 from parfocal.experiments.spec import RunSpec
 from parfocal.experiments.specs import read_grid
-from parfocal.experiments.trainer import Epoch, Failure, Step, Trainer
+from parfocal.experiments.trainer import Trainer
 
 # The original dies at step 4,565 with seed 0; a run that outlives this many epochs is let go.
 SPEC = read_grid("mnist-quick").base.with_settings({"epochs": 200})

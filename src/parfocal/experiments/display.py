@@ -1,18 +1,18 @@
 """What the terminal shows."""
 
+import math
 from collections.abc import Sequence
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
+from parfocal.experiments.events import Failure, Step
 from parfocal.experiments.gradient_study import GradientStudy
 from parfocal.experiments.progress import RunProgress
 from parfocal.experiments.record import Run
 from parfocal.experiments.spec import RunSpec
-from parfocal.experiments.trainer import Failure, Step
 
 # Columns of a terminal from which on a bar fits beside the 79 of the line.
 _WIDE = 100
@@ -44,7 +44,7 @@ class TrainingDisplay:
         self._open_ended = open_ended
         self._limits: dict[int, int] = {}
 
-    def step(self, index: int, step: Step, images_per_second: float) -> None:
+    def step(self, index: int, step: Step | RunProgress, images_per_second: float) -> None:
         """Show how far a run is."""
         last = (
             None if self._open_ended else step.steps_per_epoch * self._specs[index].training.epochs
@@ -73,45 +73,8 @@ class TrainingDisplay:
         self._progress.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._progress.stop()
-
-
-class RunDisplay:
-    """The live line of one run, from its progress."""
-
-    def __init__(self, console: Console, spec: RunSpec) -> None:
-        self._display = TrainingDisplay(console, [spec])
-
-    def show(self, progress: RunProgress) -> None:
-        """Show how far the run is."""
-        step = Step(
-            progress.epoch,
-            progress.step,
-            progress.steps_per_epoch,
-            0,
-            progress.loss,
-            progress.accuracy,
-            progress.largest_logit,
-        )
-        self._display.step(0, step, progress.images_per_second)
-
-    def __enter__(self) -> Self:
-        self._display.__enter__()
-        return self
-
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
-        self._display.__exit__(kind, error, traceback)
 
 
 def failure_text(failure: Failure) -> str:
@@ -163,10 +126,7 @@ def outcome_cells(run: Run) -> tuple[str, str, str, str, str]:
     """Loss, first failure, steps, largest |logit| and accuracy of a run, as text."""
     last = run.epochs[-1] if run.epochs else None
     failed = run.failure
-    largest = max(
-        [e.largest_logit for e in run.epochs] + ([failed.largest_logit] if failed else []),
-        default=float("nan"),
-    )
+    largest = math.nan if run.largest_logit is None else run.largest_logit
     return (
         run.spec.objective.loss,
         f"{failed.quantity}, step {failed.step}, epoch {failed.epoch}" if failed else "none",

@@ -4,7 +4,6 @@ An engine takes a function with its arguments and gives a future, as an executor
 library does; both have one process a run at a time, so that one that dies takes no other with it.
 """
 
-import copy
 import logging
 import math
 import os
@@ -15,7 +14,6 @@ from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
 from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
-from types import TracebackType
 from typing import Any, Protocol, Self
 
 from parfocal.experiments.errors import DeadWorkerError
@@ -31,7 +29,7 @@ class Engine(Protocol):
 
     def __enter__(self) -> Self: ...
 
-    def __exit__(self, *_: Any) -> None: ...
+    def __exit__(self, *_: object) -> None: ...
 
 
 class Processes:
@@ -69,12 +67,7 @@ class Processes:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._waiting.shutdown(cancel_futures=True)
         while not self._idle.empty():
             self._idle.get().shutdown()
@@ -148,15 +141,9 @@ class Ray:
             "max_retries": 0,  # the sweep tries again, as on the other engine
         }
 
-    def with_cpus(self, cpus: float) -> "Ray":
-        """The same cluster, with runs that take so many CPUs each."""
-        other = copy.copy(self)
-        other._options = {**self._options, "num_cpus": cpus}
-        return other
-
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Call a function as a task."""
-        task = self._ray.remote(_as_task).options(**self._options).remote(function, arguments)
+        task = self._ray.remote(_call).options(**self._options).remote(function, arguments)
         theirs: Future[Any] = task.future()
         ours: Future[Any] = Future()
         ours.set_running_or_notify_cancel()
@@ -181,14 +168,5 @@ class Ray:
     def __enter__(self) -> Self:
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._ray.shutdown()
-
-
-def _as_task(function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
-    return function(*arguments)

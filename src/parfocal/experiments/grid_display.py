@@ -4,7 +4,6 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from types import TracebackType
 from typing import Self
 
 from rich.console import Console, Group, RenderableType
@@ -85,12 +84,7 @@ class SweepDisplay:
             self._live.start()
         return self
 
-    def __exit__(
-        self,
-        kind: type[BaseException] | None,
-        error: BaseException | None,
-        traceback: TracebackType | None,
-    ) -> None:
+    def __exit__(self, *_: object) -> None:
         self._live.stop()
         if not self._console.is_terminal:
             self._console.print(grid(list(self._states.values()), self._console, 0.0))
@@ -119,9 +113,7 @@ def epochs_done(states: Sequence[RunState]) -> float:
 def epochs_left(states: Sequence[RunState]) -> float:
     """Epochs at most until all runs have ended: one that fails ends before."""
     return sum(
-        s.run.spec.training.epochs - s.epochs
-        for s in states
-        if s.run is not None and s.kind not in ("finished", "failed")
+        s.run.spec.training.epochs - s.epochs for s in states if s.run is not None and not s.done
     )
 
 
@@ -216,7 +208,7 @@ def _counts(states: Sequence[RunState]) -> str:
 
 
 def _totals(states: Sequence[RunState], rate: float | None) -> RenderableType:
-    done = sum(state.kind in ("finished", "failed") for state in states)
+    done = sum(state.done for state in states)
     running = [state.progress for state in states if state.kind == "running" and state.progress]
     words = f"{len(states)} runs: {_counts(states)}"
     if rate is None:

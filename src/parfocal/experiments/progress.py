@@ -7,8 +7,12 @@ from pathlib import Path
 
 import msgspec
 
+from parfocal.experiments.events import Step
 from parfocal.experiments.record import replacing
-from parfocal.experiments.trainer import Step, Trainer
+from parfocal.experiments.trainer import Trainer
+
+# Seconds between two looks at a run's other duties: progress written, a wish to stop heard.
+HEARTBEAT = 1.0
 
 
 class RunProgress(msgspec.Struct, frozen=True):

@@ -5,6 +5,7 @@
     metrics.jsonl    a line an epoch, a line for the failure, and a last line with the outcome
     progress.json    how far the run is, rewritten every second while it goes
     checkpoint-*.pt  what it goes on from; gone when the run is done
+    lock             held by the process that works on the run
 
 The spec and the metrics depend on nothing but the spec and the numerical software: a run that was
 killed and taken up again ends with the same bytes.
@@ -20,8 +21,8 @@ from types import TracebackType
 from typing import IO, Any, Literal, NamedTuple, Self
 
 from parfocal.experiments.errors import DamagedRecordError
+from parfocal.experiments.events import Epoch, Failure
 from parfocal.experiments.spec import RunSpec
-from parfocal.experiments.trainer import Epoch, Failure
 
 Outcome = Literal["finished", "failed", "stopped", "interrupted"]
 
@@ -37,6 +38,19 @@ class Run(NamedTuple):
     failure: Failure | None
     outcome: Outcome | None
     steps: int
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.outcome in DONE
+
+    @property
+    def largest_logit(self) -> float | None:
+        """The largest |logit| of the run so far."""
+        seen = [epoch.largest_logit for epoch in self.epochs[-1:]]
+        if self.failure is not None:
+            seen.append(self.failure.largest_logit)
+        return max(seen, default=None)
 
 
 class Recorder:
@@ -108,6 +122,14 @@ class Recorder:
         finally:
             with suppress(OSError):
                 self._file.close()
+
+
+def remove_record(directory: Path) -> None:
+    """Remove a run's own files, and nothing else that a folder may hold."""
+    for name in ("spec.json", "metrics.jsonl", "sessions.jsonl", "progress.json"):
+        (directory / name).unlink(missing_ok=True)
+    for path in directory.glob("checkpoint-*.pt"):
+        path.unlink()
 
 
 def read_run(directory: Path) -> Run:

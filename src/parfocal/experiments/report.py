@@ -170,7 +170,7 @@ def _run_values(row: Row) -> dict[str, Any]:
         "digest": run.spec.digest,
         "outcome": row.kind,
         "epochs": len(run.epochs),
-        "largest_logit": largest_logit(run),
+        "largest_logit": run.largest_logit,
     }
     if failure is not None:
         values |= {
@@ -200,14 +200,6 @@ def _comparison_values(row: Row, published: PublishedRun) -> dict[str, Any]:
         "published_first_epoch_loss": published.first_loss,
         "published_last_loss": published.last_loss,
     }
-
-
-def largest_logit(run: Run) -> float | None:
-    """The largest |logit| of a run, the failing batch included."""
-    seen = [e.largest_logit for e in run.epochs[-1:]]
-    if run.failure is not None:
-        seen.append(run.failure.largest_logit)
-    return max(seen, default=None)
 
 
 def _write(path: Path, header: Sequence[str], rows: Sequence[dict[str, Any]]) -> Path:

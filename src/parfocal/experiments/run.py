@@ -19,8 +19,15 @@ from parfocal.experiments.errors import (
     DamagedRecordError,
     OtherRunError,
 )
+from parfocal.experiments.events import Epoch, Failure, Step
 from parfocal.experiments.pace import Pace
-from parfocal.experiments.progress import RunProgress, progress_of, read_progress, write_progress
+from parfocal.experiments.progress import (
+    HEARTBEAT,
+    RunProgress,
+    progress_of,
+    read_progress,
+    write_progress,
+)
 from parfocal.experiments.record import (
     DONE,
     Outcome,
@@ -28,13 +35,11 @@ from parfocal.experiments.record import (
     append_line,
     read_lines,
     read_run,
+    remove_record,
 )
 from parfocal.experiments.session import Session, environment, now
 from parfocal.experiments.spec import RunSpec
-from parfocal.experiments.trainer import Epoch, Failure, Step, Trainer
-
-# Seconds between two looks at the clock's other duties: progress written, a wish to stop heard.
-HEARTBEAT = 1.0
+from parfocal.experiments.trainer import Trainer
 
 
 class Settings(NamedTuple):
@@ -57,13 +62,14 @@ def conduct(
     settings: Settings,
     session: Session,
     *,
+    overwrite: bool = False,
     stop: Callable[[], bool] = lambda: False,
     watch: Callable[[RunProgress], None] = lambda _: None,
 ) -> Outcome:
     """Train to the end, or until `stop` says so, from wherever the run's folder is.
 
-    A run that is done is left as it is. In a process group all ranks call this with the same
-    arguments; the first alone writes.
+    A run that is done is left as it is; `overwrite` first removes whatever record the folder holds.
+    In a process group all ranks call this with the same arguments; the first alone writes.
 
     Raises:
         BusyRunError: another process works on it.
@@ -82,6 +88,8 @@ def conduct(
         who = f"process {owner.pid} on {owner.host}" if owner else "another process"
         raise BusyRunError(f"{who} works on {directory}") from error
     try:
+        if overwrite:
+            remove_record(directory)
         done = _agreed(outcome_of(spec, directory))
         outcome = done or _lead(spec, directory, settings, session, stop, watch)
         if outcome in DONE and not settings.keep_checkpoint:

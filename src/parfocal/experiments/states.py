@@ -7,9 +7,8 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from parfocal.experiments.errors import DamagedRecordError
-from parfocal.experiments.progress import RunProgress, read_progress
+from parfocal.experiments.progress import HEARTBEAT, RunProgress, read_progress
 from parfocal.experiments.record import Run, read_run
-from parfocal.experiments.run import HEARTBEAT
 
 Kind = Literal["waiting", "running", "interrupted", "lost", "finished", "failed", "damaged"]
 
@@ -30,6 +29,11 @@ class RunState(NamedTuple):
     run: Run | None
     progress: RunProgress | None
     problem: str | None = None
+
+    @property
+    def done(self) -> bool:
+        """Whether nothing is left to do."""
+        return self.kind in ("finished", "failed")
 
     @property
     def epochs(self) -> float:

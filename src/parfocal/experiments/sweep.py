@@ -19,7 +19,7 @@ from parfocal.experiments.record import Outcome, write_json
 from parfocal.experiments.run import Settings, conduct
 from parfocal.experiments.session import Session, now
 from parfocal.experiments.spec import RunSpec
-from parfocal.experiments.states import RunState, state_of
+from parfocal.experiments.states import state_of
 
 # A file with which all runs of a folder are asked to end, wherever they are.
 STOP = "stop"
@@ -98,14 +98,9 @@ def prepare(specs: Sequence[RunSpec], directory: Path) -> list[RunSpec]:
         if not (folder / "spec.json").exists():
             folder.mkdir(parents=True, exist_ok=True)
             write_json(folder / "spec.json", spec.as_record())
-        if not is_done(state_of(folder)):
+        if not state_of(folder).done:
             todo.append(spec)
     return todo
-
-
-def is_done(state: RunState) -> bool:
-    """Whether a run has nothing left to do."""
-    return state.kind in ("finished", "failed")
 
 
 def work(

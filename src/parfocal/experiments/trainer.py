@@ -7,7 +7,7 @@ nothing here writes, prints or keeps time.
 import math
 from collections.abc import Iterator
 from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 import torch.distributed as dist
@@ -15,58 +15,10 @@ from torch import Tensor, nn
 
 from parfocal.experiments.compared import compared_loss
 from parfocal.experiments.data import Images
+from parfocal.experiments.events import Epoch, Event, Failure, Quantity, Step
 from parfocal.experiments.models import network
 from parfocal.experiments.spec import RunSpec
 from parfocal.experiments.tasks import task_of
-
-Quantity = Literal["loss", "gradient", "parameters"]
-
-
-class Step(NamedTuple):
-    """One batch: how far the training is, and how the epoch goes so far."""
-
-    epoch: int
-    step: int
-    steps_per_epoch: int
-    images: int
-    loss: float
-    accuracy: float
-    largest_logit: float
-
-
-class Epoch(NamedTuple):
-    """One pass over the images: mean loss, accuracy while training, largest |logit| so far."""
-
-    epoch: int
-    step: int
-    loss: float
-    accuracy: float
-    largest_logit: float
-
-
-class Failure(NamedTuple):
-    """The first thing that wasn't finite, and the sample behind it.
-
-    quantity: what failed first in the step: loss, gradient or parameters.
-    largest_logit, largest_logit_sample: over the failing batch, as an absolute value.
-    sample, label, logit: the sample whose logit has the gradient that isn't finite, its index
-        among the images and its class; if there is none, the one with the largest |logit|.
-    pixel: row and column of that logit, where each pixel has one.
-    """
-
-    epoch: int
-    step: int
-    quantity: Quantity
-    loss: float
-    largest_logit: float
-    largest_logit_sample: int
-    sample: int
-    label: str
-    pixel: tuple[int, int] | None
-    logit: float
-
-
-Event = Step | Epoch | Failure
 
 
 class _Batch(NamedTuple):
