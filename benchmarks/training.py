@@ -6,7 +6,8 @@ loop: the bare loop has the same network, batches and loss, floats in memory, an
 optimizer over the layers; the training adds noise, conversion from bytes, and the looks at loss,
 gradient and parameters. Both take turns of 40 steps in one process on one thread.
 record: a whole run with progress, metrics, display, and a checkpoint a second, 60 times as often
-as by default, against the events of the same training, drawn and thrown away.
+as by default, over the time in which it draws its events; and the share of a core that the
+display's own thread takes, which draws ten times a second.
 jobs: six runs on one worker and on two, on both engines, with the workers warm.
 mnist: epochs of the whole MNIST, two runs at once on two workers, in model-epochs a second.
 
@@ -30,6 +31,7 @@ from parfocal.experiments.compared import LOSS_NAMES, compared_loss
 from parfocal.experiments.data import Images, Sources, mnist5k
 from parfocal.experiments.display import TrainingDisplay
 from parfocal.experiments.engines import Engine, Processes, Ray
+from parfocal.experiments.events import Event, Step
 from parfocal.experiments.models import network
 from parfocal.experiments.progress import RunProgress
 from parfocal.experiments.run import Settings, conduct
@@ -42,6 +44,7 @@ from parfocal.experiments.trainer import Trainer
 TURN = 40
 TURNS = 30
 PAIRS = 12
+EPOCHS = 20
 ROUNDS = 4
 
 # Seconds an epoch of the authors' published script on two cores: the lower end of 35 to 40.
@@ -106,31 +109,60 @@ def _show_progress(display: TrainingDisplay, progress: RunProgress) -> None:
 
 
 def record() -> None:
-    """A whole run over its events alone."""
-    data = mnist5k()
-    spec = spec_of(epochs=5)
+    """A whole run over the time in which it draws its events; both within one run."""
+    mnist5k()  # read once, before any measurement
+    spec = spec_of(epochs=EPOCHS)
     settings = Settings(checkpoint_seconds=1.0)
     ratios = []
-    for pair in range(PAIRS):
-        times = {}
-        for whole in (True, False) if pair % 2 else (False, True):
+    for _ in range(PAIRS):
+        with (
+            tempfile.TemporaryDirectory() as directory,
+            open(os.devnull, "w") as nowhere,
+            TrainingDisplay(Console(file=nowhere, force_terminal=True, width=120), [spec]) as live,
+            _drawing_timed() as drawing,
+        ):
+            show_progress = functools.partial(_show_progress, live)
             begin = time.perf_counter()
-            if whole:
-                with (
-                    tempfile.TemporaryDirectory() as directory,
-                    open(os.devnull, "w") as nowhere,
-                    TrainingDisplay(
-                        Console(file=nowhere, force_terminal=True, width=120), [spec]
-                    ) as live,
-                ):
-                    show_progress = functools.partial(_show_progress, live)
-                    conduct(spec, Path(directory), settings, Session(), watch=show_progress)
-            else:
-                for _ in Trainer(spec, data).events():
-                    pass
-            times[whole] = time.perf_counter() - begin
-        ratios.append(times[True] / times[False])
+            conduct(spec, Path(directory), settings, Session(), watch=show_progress)
+            ratios.append((time.perf_counter() - begin) / sum(drawing))
     show("record, display and a checkpoint a second / events alone", ratios)
+    show(
+        "share of a core that the display's thread takes", [_refresh_share() for _ in range(PAIRS)]
+    )
+
+
+def _refresh_share() -> float:
+    with (
+        open(os.devnull, "w") as nowhere,
+        TrainingDisplay(Console(file=nowhere, force_terminal=True, width=120), [spec_of()]) as live,
+    ):
+        live.step(0, Step(0, 1, 100, 50, 0.1, 0.5, 2.0), 5000.0)
+        begin = time.process_time()
+        time.sleep(1)
+        return time.process_time() - begin
+
+
+@contextmanager
+def _drawing_timed() -> Iterator[list[float]]:
+    """The seconds that each event of a training takes, while the context lasts."""
+    seconds_of_events: list[float] = []
+    events = Trainer.events
+
+    def timed(self: Trainer) -> Iterator[Event]:
+        drawn = events(self)
+        while True:
+            begin = time.perf_counter()
+            event = next(drawn, None)
+            seconds_of_events.append(time.perf_counter() - begin)
+            if event is None:
+                return
+            yield event
+
+    Trainer.events = timed  # type: ignore[method-assign]
+    try:
+        yield seconds_of_events
+    finally:
+        Trainer.events = events  # type: ignore[method-assign]
 
 
 @contextmanager
