@@ -6,9 +6,15 @@ import measure
 import pytest
 import torch
 
-# Another vectorised exp or pow (another processor, another torch) moves a worst case a little.
-# The bounds themselves leave no such room.
-HARDWARE = 0.5
+
+def hardware(gamma):
+    """What another vectorised exp or pow (another processor, another torch) may add to the ledger.
+
+    Half an ULP of a result, and a quarter that a power of gamma feels gamma times. Seen between
+    two processors: 0.8 at gamma 5, 0.6 at 1.5. The bounds themselves leave no such room.
+    """
+    return 0.5 + 0.25 * measure.gamma_of(gamma, torch.float64)
+
 
 CELLS = [(dtype, gamma) for dtype in measure.DTYPES for gamma in measure.GAMMAS]
 
@@ -58,7 +64,7 @@ def test_errors_are_within_bounds_and_not_above_the_ledger(dtype, gamma):
     recorded = measure.read()
     for cell in measure.measure(dtype, gamma):
         assert cell.is_within_bounds, cell
-        assert cell.worst.ulp <= recorded[cell.key] + HARDWARE, cell
+        assert cell.worst.ulp <= recorded[cell.key] + hardware(gamma), cell
         assert cell.worst.points > 500, cell
 
 
