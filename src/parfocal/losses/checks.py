@@ -15,26 +15,128 @@ REDUCTIONS = ("none", "mean", "sum")
 _FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
 
-def logits_and_targets(call: str, inputs: Tensor, targets: Tensor) -> None:
-    """Floating-point logits, and real targets of the same shape on the same device."""
-    for name, argument in (("inputs", inputs), ("targets", targets)):
-        if not isinstance(argument, Tensor):
-            raise TypeError(f"{call}: expected `{name}` to be a tensor, got {_kind(argument)}")
+def logits(call: str, inputs: Tensor) -> None:
+    """Floating-point logits."""
+    if not isinstance(inputs, Tensor):
+        raise TypeError(f"{call}: expected `inputs` to be a tensor, got {_kind(inputs)}")
     if inputs.dtype not in _FLOATING:
         raise TypeError(
             f"{call}: expected `inputs` to be logits in float64, float32, float16 or bfloat16, "
             f"got {_describe(inputs)}"
         )
-    if targets.is_complex() or (targets.is_floating_point() and targets.dtype not in _FLOATING):
-        raise TypeError(
-            f"{call}: expected `targets` to be real numbers in [0, 1], got {_describe(targets)}"
-        )
-    if targets.shape != inputs.shape:
-        raise ValueError(
-            f"{call}: expected `targets` to have the shape of `inputs`, "
-            f"{tuple(inputs.shape)}, got {_describe(targets)}"
-        )
+
+
+def logits_and_targets(call: str, inputs: Tensor, targets: Tensor) -> None:
+    """Floating-point logits, and real targets of the same shape on the same device."""
+    logits(call, inputs)
+    _real_targets(call, targets)
+    _same_shape(call, targets, inputs)
     _same_device(call, "targets", targets, inputs)
+
+
+def class_logits_and_targets(call: str, inputs: Tensor, targets: Tensor) -> None:
+    """Logits (C), (N, C) or (N, C, ...), and indices without C or probabilities with it."""
+    logits(call, inputs)
+    _real_targets(call, targets)
+    if inputs.ndim == 0:
+        raise ValueError(
+            f"{call}: expected `inputs` of shape (C), (N, C) or (N, C, ...), "
+            f"got {_describe(inputs)}"
+        )
+    if targets.is_floating_point():
+        _same_shape(call, targets, inputs)
+    else:
+        positions = positions_of(inputs)
+        if targets.dtype == torch.bool or targets.shape != positions:
+            raise ValueError(
+                f"{call}: expected `targets` to be class indices of shape {tuple(positions)}, or "
+                f"probabilities of shape {tuple(inputs.shape)}, got {_describe(targets)}"
+            )
+    _same_device(call, "targets", targets, inputs)
+
+
+def positions_of(inputs: Tensor) -> torch.Size:
+    """The shape of class logits without their classes."""
+    return inputs.shape[:0] if inputs.ndim == 1 else inputs.shape[:1] + inputs.shape[2:]
+
+
+def class_weight(call: str, given: Tensor | None, inputs: Tensor) -> None:
+    """A real tensor with one number a class."""
+    if given is None:
+        return
+    _parameter(call, "weight", given, None)
+    count = inputs.shape[0 if inputs.ndim == 1 else 1]
+    if given.shape != (count,):
+        raise ValueError(
+            f"{call}: expected `weight` to have one number for each of the {count} classes, "
+            f"got {_describe(given)}"
+        )
+    _same_device(call, "weight", given, inputs)
+
+
+def position_mask(call: str, given: Tensor | None, inputs: Tensor) -> None:
+    """A boolean tensor that broadcasts to the positions of class logits."""
+    if given is not None:
+        _boolean(call, given)
+        _broadcasts(call, "mask", given, positions_of(inputs), "the positions of `inputs`")
+        _same_device(call, "mask", given, inputs)
+
+
+def ignore_index(call: str, given: int, targets: Tensor) -> None:
+    """An integer; one that could be a class has no meaning beside probabilities."""
+    if not isinstance(given, int | torch.SymInt) or isinstance(given, bool):
+        raise TypeError(f"{call}: expected `ignore_index` to be an integer, got {_kind(given)}")
+    if targets.is_floating_point() and given >= 0:
+        raise ValueError(
+            f"{call}: expected no `ignore_index` beside class probabilities, got {given}; "
+            "give the positions that count as `mask`"
+        )
+
+
+def labels(call: str, given: Tensor, inputs: Tensor) -> None:
+    """Classes (M) of objects, for logits (..., N, C)."""
+    if not isinstance(given, Tensor):
+        raise TypeError(f"{call}: expected `labels` to be a tensor, got {_kind(given)}")
+    if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
+        raise TypeError(f"{call}: expected `labels` to be class indices, got {_describe(given)}")
+    if given.ndim != 1 or inputs.ndim < 2:
+        raise ValueError(
+            f"{call}: expected `labels` of shape (M) and `inputs` of shape (..., N, C), "
+            f"got {_describe(given)} and {_describe(inputs)}"
+        )
+    _same_device(call, "labels", given, inputs)
+
+
+def maps(call: str, inputs: Tensor) -> None:
+    """Logits (N, C, d1, ...): classes of images."""
+    if inputs.ndim < 3:
+        raise ValueError(
+            f"{call}: expected `inputs` of shape (N, C, d1, ...), got {_describe(inputs)}"
+        )
+
+
+def class_index(call: str, name: str, given: int, inputs: Tensor) -> None:
+    """One of the classes of logits (N, C, ...)."""
+    if not isinstance(given, int) or isinstance(given, bool) or not 0 <= given < inputs.shape[1]:
+        raise ValueError(
+            f"{call}: expected `{name}` to be the index of one of {inputs.shape[1]} classes, "
+            f"got {_kind(given)}"
+        )
+
+
+def positive(call: str, name: str, given: float) -> None:
+    """A finite number > 0."""
+    _non_negative(call, name, given)
+    if given == 0:
+        raise ValueError(f"{call}: expected `{name}` to be positive, got {given}")
+
+
+def share(call: str, name: str, given: float) -> None:
+    """A number in [0, 1]."""
+    if not _is_real(given):
+        raise TypeError(f"{call}: expected `{name}` to be a number, got {_kind(given)}")
+    if not 0 <= given <= 1:
+        raise ValueError(f"{call}: expected `{name}` in [0, 1], got {given}")
 
 
 def alpha(call: str, given: float | Tensor | None, inputs: Tensor | None = None) -> None:
@@ -55,17 +157,19 @@ def alpha(call: str, given: float | Tensor | None, inputs: Tensor | None = None)
         )
 
 
-def gamma(call: str, given: float | Tensor, inputs: Tensor | None = None) -> None:
+def gamma(
+    call: str, given: float | Tensor, inputs: Tensor | None = None, *, name: str = "gamma"
+) -> None:
     """A finite exponent >= 0, or a tensor that broadcasts."""
     if isinstance(given, Tensor):
-        _parameter(call, "gamma", given, inputs)
+        _parameter(call, name, given, inputs)
         return
-    _non_negative(call, "gamma", given, or_tensor=" or a tensor")
+    _non_negative(call, name, given, or_tensor=" or a tensor")
 
 
-def epsilon(call: str, given: float) -> None:
+def epsilon(call: str, given: float, *, name: str = "epsilon") -> None:
     """A finite constant >= 0."""
-    _non_negative(call, "epsilon", given)
+    _non_negative(call, name, given)
 
 
 def weight(call: str, given: Tensor | None, inputs: Tensor) -> None:
@@ -76,15 +180,10 @@ def weight(call: str, given: Tensor | None, inputs: Tensor) -> None:
 
 def mask(call: str, given: Tensor | None, inputs: Tensor) -> None:
     """A boolean tensor that broadcasts; True where a position counts."""
-    if given is None:
-        return
-    if not isinstance(given, Tensor) or given.dtype != torch.bool:
-        raise TypeError(
-            f"{call}: expected `mask` to be a boolean tensor, True where a position counts, "
-            f"got {_describe(given) if isinstance(given, Tensor) else _kind(given)}"
-        )
-    _broadcasts(call, "mask", given, inputs)
-    _same_device(call, "mask", given, inputs)
+    if given is not None:
+        _boolean(call, given)
+        _broadcasts(call, "mask", given, inputs.shape)
+        _same_device(call, "mask", given, inputs)
 
 
 def reduction(call: str, given: str, normalizer: float | Tensor | None = None) -> None:
@@ -113,13 +212,38 @@ def reduction(call: str, given: str, normalizer: float | Tensor | None = None) -
         raise ValueError(f"{call}: expected `normalizer` to be positive, got {normalizer}")
 
 
+def _boolean(call: str, given: Tensor) -> None:
+    if not isinstance(given, Tensor) or given.dtype != torch.bool:
+        raise TypeError(
+            f"{call}: expected `mask` to be a boolean tensor, True where a position counts, "
+            f"got {_describe(given) if isinstance(given, Tensor) else _kind(given)}"
+        )
+
+
+def _real_targets(call: str, targets: Tensor) -> None:
+    if not isinstance(targets, Tensor):
+        raise TypeError(f"{call}: expected `targets` to be a tensor, got {_kind(targets)}")
+    if targets.is_complex() or (targets.is_floating_point() and targets.dtype not in _FLOATING):
+        raise TypeError(
+            f"{call}: expected `targets` to be real numbers in [0, 1], got {_describe(targets)}"
+        )
+
+
+def _same_shape(call: str, targets: Tensor, inputs: Tensor) -> None:
+    if targets.shape != inputs.shape:
+        raise ValueError(
+            f"{call}: expected `targets` to have the shape of `inputs`, "
+            f"{tuple(inputs.shape)}, got {_describe(targets)}"
+        )
+
+
 def _parameter(call: str, name: str, given: Tensor, inputs: Tensor | None) -> None:
     if not isinstance(given, Tensor):
         raise TypeError(f"{call}: expected `{name}` to be a tensor, got {_kind(given)}")
     if given.is_complex() or given.dtype == torch.bool:
         raise TypeError(f"{call}: expected `{name}` to hold real numbers, got {_describe(given)}")
     if inputs is not None:
-        _broadcasts(call, name, given, inputs)
+        _broadcasts(call, name, given, inputs.shape)
         _same_device(call, name, given, inputs)
 
 
@@ -130,15 +254,16 @@ def _non_negative(call: str, name: str, given: float, or_tensor: str = "") -> No
         raise ValueError(f"{call}: expected `{name}` to be finite and >= 0, got {given}")
 
 
-def _broadcasts(call: str, name: str, given: Tensor, inputs: Tensor) -> None:
-    ours, theirs = given.shape, inputs.shape
-    fits = len(ours) <= len(theirs) and all(
-        n in (1, m) for n, m in zip(reversed(ours), reversed(theirs), strict=False)
+def _broadcasts(
+    call: str, name: str, given: Tensor, shape: torch.Size, what: str = "the shape of `inputs`"
+) -> None:
+    fits = len(given.shape) <= len(shape) and all(
+        n in (1, m) for n, m in zip(reversed(given.shape), reversed(shape), strict=False)
     )
     if not fits:
         raise ValueError(
-            f"{call}: expected `{name}` to broadcast to the shape of `inputs`, "
-            f"{tuple(theirs)}, got {_describe(given)}"
+            f"{call}: expected `{name}` to broadcast to {what}, {tuple(shape)}, "
+            f"got {_describe(given)}"
         )
 
 

@@ -5,11 +5,16 @@ from torch import Tensor
 
 
 def reduce(
-    loss: Tensor, reduction: str, mask: Tensor | None, normalizer: float | Tensor | None
+    loss: Tensor,
+    reduction: str,
+    mask: Tensor | None,
+    normalizer: float | Tensor | None,
+    shares: Tensor | None = None,
 ) -> Tensor:
     """The loss itself, its mean over the positions that count, or its sum over the normalizer.
 
-    Masked positions of `loss` are 0 already. The mean of no positions is 0 / 0, as in PyTorch.
+    A mean divides by the sum of `shares` where these are given. Masked positions of `loss` and of
+    `shares` are 0 already. The mean of no positions is 0 / 0, as in PyTorch.
     """
     if reduction == "none":
         return loss
@@ -18,6 +23,8 @@ def reduce(
         if isinstance(normalizer, Tensor):
             normalizer = normalizer.to(total).reshape(())
         return total if normalizer is None else total / normalizer
+    if shares is not None:
+        return loss.sum() / shares.sum()
     if mask is None:
         return loss.mean()
     return loss.sum() / mask.expand_as(loss).sum()

@@ -1,10 +1,10 @@
 """The binary focal loss of logits, for single-label and multi-label problems."""
 
-import torch
 from torch import Tensor, nn
 
 from parfocal.losses import checks
-from parfocal.losses.reduction import reduce, select
+from parfocal.losses.elementwise import Positions
+from parfocal.losses.parameters import shown, store
 from parfocal.numerics import focal
 
 
@@ -87,36 +87,23 @@ def sigmoid_focal_loss(
     van Leeuwen et al., "A Note On The Stability Of The Focal Loss", TMLR 2025.
     """
     call = "sigmoid_focal_loss"
-    checks.logits_and_targets(call, inputs, targets)
+    positions = Positions(weight, mask, reduction, normalizer)
+    positions.check(call, inputs, targets)
     checks.alpha(call, alpha, inputs)
     checks.gamma(call, gamma, inputs)
     checks.epsilon(call, epsilon)
-    checks.weight(call, weight, inputs)
-    checks.mask(call, mask, inputs)
-    checks.reduction(call, reduction, normalizer)
-
-    # 16-bit logits are computed in float32 and rounded once, at the end.
-    dtype = torch.float64 if inputs.dtype == torch.float64 else torch.float32
-    x = select(mask, inputs.to(dtype))
-    y = select(mask, targets.to(dtype))
-    if isinstance(gamma, Tensor):
-        gamma = select(mask, gamma.to(x).expand_as(x))
-    loss = focal(x, y, gamma, float(epsilon))
-    if isinstance(alpha, Tensor) or (alpha is not None and alpha >= 0):
-        loss = _alpha_t(alpha, y) * loss
-    if weight is not None:
-        loss = weight.to(dtype) * loss
-    loss = reduce(select(mask, loss), reduction, mask, normalizer)
-    is_narrow = inputs.dtype != dtype
-    if is_narrow and not torch.is_autocast_enabled(inputs.device.type):
-        loss = loss.to(inputs.dtype)
-    return loss
+    x, y = positions.taken(inputs, targets)
+    loss = focal(x, y, positions.parameter(gamma, x), float(epsilon))
+    return positions.reduced(balanced(loss, alpha, y), inputs)
 
 
-def _alpha_t(alpha: float | Tensor, y: Tensor) -> Tensor:
+def balanced(loss: Tensor, alpha: float | Tensor | None, y: Tensor) -> Tensor:
+    """alpha_t times the loss, alpha_t = y alpha + (1 - y) (1 - alpha); the loss itself if off."""
     if isinstance(alpha, Tensor):
         alpha = alpha.to(y.dtype)
-    return alpha * y + (1 - alpha) * (1 - y)
+    elif alpha is None or alpha < 0:
+        return loss
+    return (alpha * y + (1 - alpha) * (1 - y)) * loss
 
 
 class SigmoidFocalLoss(nn.Module):
@@ -158,16 +145,10 @@ class SigmoidFocalLoss(nn.Module):
         checks.gamma(call, gamma)
         checks.epsilon(call, epsilon)
         checks.reduction(call, reduction)
-        self._store("alpha", alpha)
-        self._store("gamma", gamma)
+        store(self, "alpha", alpha)
+        store(self, "gamma", gamma)
         self.reduction = reduction
         self.epsilon = epsilon
-
-    def _store(self, name: str, given: float | Tensor | None) -> None:
-        if isinstance(given, Tensor) and not isinstance(given, nn.Parameter):
-            self.register_buffer(name, given)
-        else:
-            setattr(self, name, given)
 
     def forward(
         self,
@@ -194,14 +175,6 @@ class SigmoidFocalLoss(nn.Module):
     def extra_repr(self) -> str:
         """The hyper-parameters, as they are given to the constructor."""
         return (
-            f"alpha={_shown(self.alpha)}, gamma={_shown(self.gamma)}, "
+            f"alpha={shown(self.alpha)}, gamma={shown(self.gamma)}, "
             f"reduction={self.reduction!r}, epsilon={self.epsilon}"
         )
-
-
-def _shown(given: float | Tensor | None) -> str:
-    """A number as itself, a tensor by its shape alone: printing must not read a device."""
-    if not isinstance(given, Tensor):
-        return str(given)
-    kind = "Parameter" if isinstance(given, nn.Parameter) else "Tensor"
-    return f"{kind}(shape={tuple(given.shape)})"

@@ -116,7 +116,7 @@ def slope(x: Tensor, y: Tensor, gamma: Gamma, epsilon: float) -> Tensor:
     With respect to a: ce' = (v - w t) / n and (log b)' = (v - w) t / (n z). At a hard target
     both terms have one sign. Where z underflows so does ce, and any finite quotient will do.
     """
-    s = sides(_finite(x), y)
+    s = sides(finite(x), y)
     z = _mixture(s, epsilon)
     log_slope = (s.v - s.w) * (s.t / torch.where(z == 0, 1.0, z))
     inner = gamma * log_slope * s.cross_entropy + (s.v - s.w * s.t)
@@ -130,7 +130,7 @@ def gamma_slope(x: Tensor, y: Tensor, gamma: Gamma, epsilon: float) -> Tensor:
     There l = t, log b = -t on the wrong side of a hard target, and the products are formed with
     exp(C - a), to be scaled by exp(-C) at the end.
     """
-    s = sides(_finite(x), y)
+    s = sides(finite(x), y)
     z = _mixture(s, epsilon)
     log_b = _log_base(s, z, epsilon)
     factor = _over_n(s, z) ** gamma
@@ -150,7 +150,7 @@ def target_slope(x: Tensor, y: Tensor, gamma: Gamma, epsilon: float) -> Tensor:
     b ** gamma is the square of b ** (gamma / 2): its product with x may be a normal number
     where it is none itself.
     """
-    bounded = _finite(x, _HEADROOM)
+    bounded = finite(x, _HEADROOM)
     s = sides(bounded, y)
     z = _mixture(s, epsilon)
     root = _root_of_factor(s, z, gamma, epsilon)
@@ -159,27 +159,28 @@ def target_slope(x: Tensor, y: Tensor, gamma: Gamma, epsilon: float) -> Tensor:
     return result * _stretch(x, bounded)
 
 
-def differentiable_value(
-    x: Tensor, y: Tensor, gamma: Gamma, epsilon: float, *, target_varies: bool
-) -> Tensor:
-    """L again, as a composition that autograd may differentiate any number of times.
+class Development(NamedTuple):
+    """The parts of the loss around the point at which they are evaluated, for autograd.
 
-    All that depends on a is developed around the point a0 at which it is evaluated. With
-    d = exp(a0 - a) - 1, which is 0, s = t / n, and k = -(log b)' = (w - v) t / (n z),
+    All that depends on a is developed around a0 = a. With d = exp(a0 - a) - 1, which is 0,
+    s = t / n, and k = -(log b)' = (w - v) t / (n z),
 
         l = l0 + log(1 + s d)        b = b0 (1 + k d / (1 + s d))
 
     are exact. Their values are those of the closed form, and their derivatives of every order
     are polynomials in s and k: no quotient of vanishing numbers is ever differentiated in x.
-
-    In y it is Taylor's polynomial of second order around y itself, and only where it varies: at
-    a hard target autograd would divide by a zero. A third derivative in y is zero therefore, and
-    where 1 - p_t < tiny ** (1 / 2) the second one is smaller than the true one.
-
-    At a soft target and |x| above 2 ** -20 of the largest number, derivatives in gamma are those
-    at that bound, and so are mixed ones with y.
     """
-    bounded = _finite(x, _HEADROOM)
+
+    s: Sides
+    z: Tensor
+    a: Tensor
+    l_shift: Tensor
+    b_shift: Tensor
+    one: Tensor
+    factor: Tensor
+
+
+def _develop(bounded: Tensor, y: Tensor, gamma: Gamma, epsilon: float) -> Development:
     s = sides(bounded.detach(), y.detach())
     a = torch.where(s.positive, bounded, -bounded)
     z = _mixture(s, epsilon)
@@ -189,15 +190,36 @@ def differentiable_value(
     far = s.a > _LOG1P_IS_IDENTITY
     half = torch.where(far, torch.exp(-s.a / 2), 1.0)
     sd = d / s.n * torch.where(far, half, s.t) * half
-    z_is_gone = z < torch.finfo(x.dtype).tiny  # then w = 1, z = t and k = 1 / n
+    z_is_gone = z < torch.finfo(bounded.dtype).tiny  # then w = 1, z = t and k = 1 / n
     kd = torch.where(z_is_gone, d / s.n, sd * ((s.w - s.v) / torch.where(z_is_gone, 1.0, z)))
 
-    l_shift = torch.log1p(sd)
     b_shift = kd / (1 + sd)
     # exp(h - h0) is 1, with the derivatives of every order of exp(h) / exp(h0).
     h = gamma * (_log_base(s, z, epsilon) + torch.log1p(b_shift))
     one = torch.exp(h - h.detach())
     factor = (_over_n(s, z) ** gamma).detach() * one
+    return Development(s, z, a, torch.log1p(sd), b_shift, one, factor)
+
+
+def modulator(x: Tensor, y: Tensor, gamma: Gamma) -> Tensor:
+    """(1 - p_t) ** gamma, which autograd may differentiate any number of times in x and gamma."""
+    return _develop(finite(x, _HEADROOM), y, gamma, 0.0).factor
+
+
+def differentiable_value(
+    x: Tensor, y: Tensor, gamma: Gamma, epsilon: float, *, target_varies: bool
+) -> Tensor:
+    """L again, as a composition that autograd may differentiate any number of times.
+
+    In y it is Taylor's polynomial of second order around y itself, and only where it varies: at
+    a hard target autograd would divide by a zero. A third derivative in y is zero therefore, and
+    where 1 - p_t < tiny ** (1 / 2) the second one is smaller than the true one.
+
+    At a soft target and |x| above 2 ** -20 of the largest number, derivatives in gamma are those
+    at that bound, and so are mixed ones with y.
+    """
+    bounded = finite(x, _HEADROOM)
+    s, z, a, l_shift, b_shift, one, factor = _develop(bounded, y, gamma, epsilon)
     # Beyond the headroom the factor is constant and the loss is linear in x, up to infinity.
     beyond = torch.where(s.positive, x, -x) - a
     linear = factor.detach() * torch.where(s.v > 0, s.v * beyond, 0.0)
@@ -217,6 +239,15 @@ def differentiable_value(
     second = factor * gamma * q_y * ((gamma - 1) * kappa * q_y - 2 * bounded)
     second = second / b.clamp(min=math.sqrt(tiny)) / (1 + b_shift)
     return loss + step * (first + step * second / 2)
+
+
+def difference(x: Tensor, y: Tensor) -> Tensor:
+    """p - y = (1 - y) s(x) - y s(-x), which is -(1 - p_t) or its negative at a hard target.
+
+    That is ce', from the side to which the logit points: (v - w t) / n.
+    """
+    s = sides(x, y)
+    return s.sign * ((s.v - s.w * s.t) / s.n)
 
 
 def _kappa(s: Sides, epsilon: float) -> Tensor:
@@ -271,10 +302,10 @@ def _log_base(s: Sides, z: Tensor, epsilon: float) -> Tensor:
 
 def _stretch(x: Tensor, bounded: Tensor) -> Tensor:
     """By what a result that is linear in x beyond the bound is to be multiplied there."""
-    return torch.where(x.abs() > bounded.abs(), _finite(x) / bounded, 1.0)
+    return torch.where(x.abs() > bounded.abs(), finite(x) / bounded, 1.0)
 
 
-def _finite(x: Tensor, headroom: float = 1.0) -> Tensor:
+def finite(x: Tensor, headroom: float = 1.0) -> Tensor:
     """x with its infinities replaced by the largest number: a limit, where 0 * inf is none."""
     largest = torch.finfo(x.dtype).max * headroom
     return x.clamp(min=-largest, max=largest)

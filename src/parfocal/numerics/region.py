@@ -1,0 +1,78 @@
+"""The Tversky index of a region, by its complement, from the margins of its pixels.
+
+With s the logistic function, u the margin of a pixel and y its target,
+
+    TP = sum of y s(u)      FN = sum of y s(-u)      FP = sum of (1 - y) s(u)
+    E  = alpha FN + beta FP                          what is wrong
+    G  = TP + smooth                                 what is right
+    1 - T = E / (G + E) = 1 / (1 + G / E)
+
+No complement is ever formed by subtraction, and in the last form neither is a derivative: G grows
+where E shrinks. A power k < 1 of it is singular at E = 0 only, and E is 0 only where the region is
+empty; but far into a perfect prediction E underflows. There every term has a factor exp(-|u|), so
+that E = exp(-c) E', with E' summed from exp(c - |u|), and
+
+    (1 - T) ** k = exp(-c) ** k / (exp(-c) + G / E') ** k.
+"""
+
+import torch
+from torch import Tensor
+
+from parfocal.numerics.closed_form import sides
+
+# E' >= exp(-_NEAR) for one pixel, and its power -2 is finite for a million of them in float32.
+_NEAR = 20.0
+
+# exp(-c) is a normal number up to there, in float32; beyond, exp(-k c) is formed.
+_NORMAL = 80.0
+
+
+def tversky_power(
+    u: Tensor,
+    y: Tensor,
+    mask: Tensor | None,
+    dims: tuple[int, ...],
+    *,
+    alpha: float,
+    beta: float,
+    smooth: float,
+    exponent: float | Tensor,
+) -> Tensor:
+    """(1 - T) ** exponent, differentiable any number of times in u.
+
+    Args:
+        u: margins of the pixels, float32 or float64.
+        y: targets in [0, 1], of the shape and dtype of u.
+        mask: True where a pixel counts, of the shape of u; all count if None.
+        dims: the dimensions of a region, over which is summed.
+        alpha, beta: weights of FN and FP, >= 0.
+        smooth: >= 0.
+        exponent: > 0; a number, or a tensor that broadcasts to the result.
+
+    Returns:
+        u without `dims`. A region of which nothing counts has 0; one without TP, where smooth is
+        0, has 1.
+    """
+    s = sides(u, y)
+    w, v = s.w, s.v
+    if mask is not None:
+        w, v = torch.where(mask, w, 0.0), torch.where(mask, v, 0.0)
+    # With a factor t = exp(-|u|), and without: where the margin has the wrong sign.
+    right = torch.where(s.positive, alpha * w, beta * w)
+    wrong = torch.where(s.positive, beta * v, alpha * v)
+
+    distance = torch.where(wrong > 0, 0.0, torch.where(right > 0, s.a.detach(), torch.inf))
+    c = (distance.amin(dim=dims, keepdim=True) - _NEAR).clamp(min=0.0)
+    c = torch.where(c.isinf(), 0.0, c)
+    e = ((right * torch.exp(c - s.a) + wrong) / s.n).sum(dim=dims)
+    g = (torch.where(s.positive, w, v * s.t) / s.n).sum(dim=dims) + smooth
+
+    c = c.squeeze(dims)
+    is_regular = (e > 0) & (g > 0)
+    ratio = torch.where(is_regular, g, 1.0) / torch.where(is_regular, e, 1.0)
+    power = (torch.exp(-c) + ratio) ** -exponent
+    near = c < _NORMAL
+    scale = torch.where(
+        near, torch.exp(-torch.where(near, c, 0.0)) ** exponent, torch.exp(-exponent * c)
+    )
+    return torch.where(is_regular, power * scale, (e > 0).to(u.dtype))
