@@ -1,0 +1,108 @@
+"""The asymmetric loss of multi-label classification."""
+
+import math
+
+import torch
+from torch import Tensor
+
+from parfocal.losses import checks
+from parfocal.losses.elementwise import Positions
+from parfocal.losses.reduction import select
+from parfocal.numerics import difference, focal, sides
+
+
+def asymmetric_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    gamma_neg: float | Tensor = 4,
+    gamma_pos: float | Tensor = 1,
+    margin: float = 0.05,
+    reduction: str = "none",
+    *,
+    weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    normalizer: float | Tensor | None = None,
+) -> Tensor:
+    r"""Asymmetric loss of logits, exact in every precision.
+
+    With ``p = sigmoid(inputs)``, ``y = targets`` and ``p_m = max(p - margin, 0)``, elementwise::
+
+        L = y (1 - p) ** gamma_pos (-log p) + (1 - y) p_m ** gamma_neg (-log(1 - p_m))
+
+    A margin above 0 with ``0 < gamma_neg < 1`` has a cusp at ``p = margin``: the slope there is
+    infinite, and no evaluation can mend that.
+
+    Args:
+        inputs: Logits of any shape; float64, float32, float16 or bfloat16.
+        targets: Shape of `inputs`, values in [0, 1]; a soft target mixes the two losses. Data: no
+            gradient flows to them.
+        gamma_neg, gamma_pos: Focusing exponents of the negatives and positives, >= 0; may be
+            tensors that broadcast. With a margin, the values of a tensor `gamma_neg` have to be 0
+            or at least 1; they are not looked at.
+        margin: Probability below which a negative adds nothing, in [0, 1). The original's ``clip``.
+        reduction, weight, mask, normalizer: as in `sigmoid_focal_loss`. The original sums.
+
+    Returns:
+        The loss, of the shape of `inputs` for ``reduction="none"``, else a scalar; in the dtype
+        of `inputs`, under autocast in float32 at least.
+
+    Raises:
+        TypeError: as `sigmoid_focal_loss`.
+        ValueError: ``0 < gamma_neg < 1`` with a margin; else as `sigmoid_focal_loss`.
+
+    Accuracy: positives, and negatives without a margin, as `sigmoid_focal_loss`. With one, the
+    error of ``p - margin`` is that of its terms, up to 3 ULP of ``p + margin``, felt gamma_neg
+    times. At ``p = margin`` derivatives are those from below, 0.
+
+    Example:
+        >>> import torch
+        >>> from parfocal import asymmetric_loss
+        >>> asymmetric_loss(torch.tensor([2.0, 2.0, -4.0]), torch.tensor([1.0, 0.0, 0.0]))
+        tensor([0.0151, 0.8464, 0.0000])
+
+    Source: Ben-Baruch et al., "Asymmetric Loss For Multi-Label Classification", ICCV 2021,
+    equations 4 to 7.
+    """
+    call = "asymmetric_loss"
+    positions = Positions(weight, mask, reduction, normalizer)
+    positions.check(call, inputs, targets)
+    checks.gamma(call, gamma_neg, inputs, name="gamma_neg")
+    checks.gamma(call, gamma_pos, inputs, name="gamma_pos")
+    checks.share(call, "margin", margin)
+    if margin == 1:
+        raise ValueError(f"{call}: expected `margin` below 1, at which no negative is left")
+    if margin > 0 and not isinstance(gamma_neg, Tensor) and 0 < gamma_neg < 1:
+        raise ValueError(
+            f"{call}: expected `gamma_neg` of 0 or at least 1 with margin={margin}, got "
+            f"{gamma_neg}: the slope would be infinite at p = margin; use margin=0"
+        )
+    x, y = positions.taken(inputs, targets.detach())
+    one = torch.ones_like(x)
+    positive = focal(x, one, positions.parameter(gamma_pos, x))
+    gamma_neg = positions.parameter(gamma_neg, x)
+    if margin == 0:
+        negative = focal(x, 1 - one, gamma_neg)
+    else:
+        negative = _shifted_negative(x, gamma_neg, margin)
+    # An infinite loss of weight 0 adds nothing.
+    loss = select(y > 0, y * positive) + select(y < 1, (1 - y) * negative)
+    return positions.reduced(loss, inputs)
+
+
+def _shifted_negative(x: Tensor, gamma: float | Tensor, margin: float) -> Tensor:
+    """p_m ** gamma (-log(1 - p_m)), with p_m = p - margin > 0 and 1 - p_m = (1 - p) + margin."""
+    counts = x > math.log(margin / (1 - margin))
+    x = torch.where(counts, x, 0.0)
+    p_m = difference(x, torch.full_like(x, margin))
+    counts = counts & (p_m > 0)
+    p_m = torch.where(counts, p_m, 0.5)
+    s = sides(x, torch.ones_like(x))
+    q = torch.where(s.positive, s.t, 1.0) / s.n
+    # The logarithm of what is near 1 goes through log1p.
+    near_one = p_m < 0.5
+    cross_entropy = torch.where(
+        near_one,
+        -torch.log1p(-torch.where(near_one, p_m, 0.0)),
+        -torch.log(torch.where(near_one, 1.0, q + margin)),
+    )
+    return select(counts, p_m**gamma * cross_entropy)

@@ -1,0 +1,77 @@
+"""The quality focal loss: a focal loss of soft labels, that vanishes where p is the label."""
+
+import torch
+from torch import Tensor
+
+from parfocal.losses import checks
+from parfocal.losses.elementwise import Positions
+from parfocal.losses.reduction import select
+from parfocal.numerics import difference, focal
+
+
+def quality_focal_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    beta: float = 2,
+    reduction: str = "none",
+    *,
+    weight: Tensor | None = None,
+    mask: Tensor | None = None,
+    normalizer: float | Tensor | None = None,
+) -> Tensor:
+    r"""Quality focal loss of logits, exact in every precision.
+
+    With ``p = sigmoid(inputs)`` and ``y = targets``, elementwise::
+
+        L = |y - p| ** beta (-y log p - (1 - y) log(1 - p))
+
+    At labels 0 and 1 this is `sigmoid_focal_loss` with ``gamma=beta, alpha=None``, at every beta.
+    Between them it has a cusp at ``p = y`` for beta < 1: the slope there is infinite, and no
+    evaluation can mend that.
+
+    Args:
+        inputs: Logits of any shape; float64, float32, float16 or bfloat16.
+        targets: Shape of `inputs`: the quality of a positive, in [0, 1]; 0 for a negative. Data:
+            no gradient flows to them.
+        beta: Exponent, >= 1; at targets of an integer or boolean dtype, which are hard, >= 0.
+        reduction, weight, mask, normalizer: as in `sigmoid_focal_loss`.
+
+    Returns:
+        The loss, of the shape of `inputs` for ``reduction="none"``, else a scalar; in the dtype
+        of `inputs`, under autocast in float32 at least.
+
+    Raises:
+        TypeError: as `sigmoid_focal_loss`.
+        ValueError: beta < 1 with targets of a floating dtype; else as `sigmoid_focal_loss`.
+
+    Accuracy: at labels 0 and 1 as `sigmoid_focal_loss`. Between them the error of ``y - p`` is
+    that of its terms, up to 3 ULP of ``y (1 - p) + (1 - y) p``, and is felt beta times. At
+    ``p = y`` the second derivative is infinite for 1 < beta < 2 in truth, and given as 0.
+
+    Example:
+        >>> import torch
+        >>> from parfocal import quality_focal_loss
+        >>> quality_focal_loss(torch.tensor([2.0, 2.0]), torch.tensor([0.8, 0.0]))
+        tensor([0.0034, 1.6501])
+
+    Source: Li et al., "Generalized Focal Loss", NeurIPS 2020, equation 4.
+    """
+    call = "quality_focal_loss"
+    positions = Positions(weight, mask, reduction, normalizer)
+    positions.check(call, inputs, targets)
+    checks.epsilon(call, beta, name="beta")
+    if beta < 1 and targets.is_floating_point():
+        raise ValueError(
+            f"{call}: expected `beta` >= 1, got {beta}: at soft labels the slope is infinite where "
+            "p is the label; hard labels of an integer or boolean dtype may have any `beta` >= 0"
+        )
+    x, y = positions.taken(inputs, targets.detach())
+    hard = focal(x, torch.where((y == 0) | (y == 1), y, 0.0), beta)
+    if not targets.is_floating_point():
+        return positions.reduced(hard, inputs)
+    distance = difference(x, y)
+    # |.| ** beta is differentiated where it isn't 0 alone, and where the label is soft.
+    is_soft = (y > 0) & (y < 1) & (distance != 0)
+    base = torch.where(is_soft, distance.abs(), 1.0)
+    soft = select(is_soft, base**beta * focal(x, y, 0.0))
+    return positions.reduced(torch.where((y > 0) & (y < 1), soft, hard), inputs)

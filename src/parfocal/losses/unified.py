@@ -1,0 +1,332 @@
+"""The unified focal losses of segmentations: a focal cross-entropy and a focal Tversky loss.
+
+One pair of functions treats all classes alike; the asymmetric pair modulates the cross-entropy of
+the background alone, and raises the regions of the foreground alone to a power. Sigmoid versions
+take each class for a problem of two, itself and what it isn't.
+"""
+
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from parfocal.losses import checks
+from parfocal.losses.precision import rounded
+from parfocal.losses.reduction import reduce, select
+from parfocal.losses.tversky import Index, Pixels, sigmoid_pixels, softmax_pixels
+from parfocal.numerics import focal, tversky_power
+
+
+class Balance(NamedTuple):
+    """How the parts are weighed; the options of the same names."""
+
+    delta: float
+    gamma: float
+    balance: float
+    asymmetric: bool
+
+    def check(self, call: str) -> None:
+        """Refuse numbers out of their range, in the name of the call."""
+        for name in ("delta", "gamma", "balance"):
+            checks.share(call, name, getattr(self, name))
+        if self.gamma == 1:
+            raise ValueError(f"{call}: expected `gamma` in [0, 1), got 1: no region would count")
+
+
+def sigmoid_unified_focal_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    delta: float = 0.6,
+    gamma: float = 0.5,
+    balance: float = 0.5,
+    *,
+    smooth: float = 1.0,
+    per_image: bool = True,
+    mask: Tensor | None = None,
+) -> Tensor:
+    r"""Symmetric unified focal loss of logits, each class on its own.
+
+    Each class is a problem of two: with probability ``p = sigmoid(inputs)`` and target y it is
+    there, with ``1 - p`` and ``1 - y`` it isn't. On these the loss is that of
+    `softmax_unified_focal_loss`, averaged over the classes.
+
+    Args:
+        inputs: Logits (N, C, d1, ...); float64, float32, float16 or bfloat16.
+        targets: Shape of `inputs`, values in [0, 1], any real dtype. Data: no gradient flows to
+            them.
+        mask: Boolean, broadcasts against `inputs`; True where a pixel counts.
+        delta, gamma, balance, smooth, per_image: as in `softmax_unified_focal_loss`.
+
+    Returns:
+        A scalar, in the dtype of `inputs`, under autocast in float32 at least. NaN if no pixel
+        counts.
+
+    Raises:
+        TypeError, ValueError: arguments of another kind, shapes that don't fit, numbers out of
+            their range.
+
+    Accuracy: see `softmax_unified_focal_loss`.
+
+    Example:
+        >>> import torch
+        >>> from parfocal import sigmoid_unified_focal_loss
+        >>> logits = torch.tensor([[[[4.0, -4.0], [4.0, -4.0]]]])
+        >>> targets = torch.tensor([[[[1.0, 0.0], [1.0, 1.0]]]])
+        >>> sigmoid_unified_focal_loss(logits, targets)
+        tensor(0.5070)
+
+    Source: as `softmax_unified_focal_loss`.
+    """
+    parts = Balance(delta, gamma, balance, asymmetric=False)
+    return _sigmoid("sigmoid_unified_focal_loss", inputs, targets, parts, smooth, per_image, mask)
+
+
+def sigmoid_asymmetric_unified_focal_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    delta: float = 0.6,
+    gamma: float = 0.5,
+    balance: float = 0.5,
+    *,
+    smooth: float = 1.0,
+    per_image: bool = True,
+    mask: Tensor | None = None,
+) -> Tensor:
+    r"""Asymmetric unified focal loss of logits, each class on its own.
+
+    Each class is a problem of two, as in `sigmoid_unified_focal_loss`; where it isn't is the
+    background of `softmax_asymmetric_unified_focal_loss`.
+
+    Args:
+        inputs, targets, delta, gamma, balance, smooth, per_image, mask: as in
+            `sigmoid_unified_focal_loss`.
+
+    Returns:
+        A scalar, as `sigmoid_unified_focal_loss`.
+
+    Raises:
+        TypeError, ValueError: as `sigmoid_unified_focal_loss`.
+
+    Accuracy: see `softmax_unified_focal_loss`.
+
+    Example:
+        >>> import torch
+        >>> from parfocal import sigmoid_asymmetric_unified_focal_loss
+        >>> logits = torch.tensor([[[[4.0, -4.0], [4.0, -4.0]]]])
+        >>> targets = torch.tensor([[[[1.0, 0.0], [1.0, 1.0]]]])
+        >>> sigmoid_asymmetric_unified_focal_loss(logits, targets)
+        tensor(0.4513)
+
+    Source: as `softmax_unified_focal_loss`.
+    """
+    call = "sigmoid_asymmetric_unified_focal_loss"
+    parts = Balance(delta, gamma, balance, asymmetric=True)
+    return _sigmoid(call, inputs, targets, parts, smooth, per_image, mask)
+
+
+def softmax_unified_focal_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    delta: float = 0.6,
+    gamma: float = 0.5,
+    balance: float = 0.5,
+    *,
+    smooth: float = 1.0,
+    per_image: bool = True,
+    background: int = 0,
+    ignore_index: int = -100,
+    mask: Tensor | None = None,
+) -> Tensor:
+    r"""Symmetric unified focal loss of class logits.
+
+    With ``p = softmax(inputs)``, y the class probabilities of a pixel, T_c the Tversky index of
+    class c with ``alpha = delta, beta = 1 - delta``, and ``delta_c = delta`` for every class but
+    the background, which has ``1 - delta``::
+
+        CE = mean over pixels of the sum over c of delta_c y_c (1 - p_c) ** gamma (-log p_c)
+        R  = mean over regions of (1 - T_c) ** (1 - gamma)
+        L  = balance R + (1 - balance) CE
+
+    Often R is written as ``(1 - T) (1 - T) ** -gamma``, which is 0 times infinity at a perfect
+    match. In the logits it is finite everywhere, and so are its derivatives.
+
+    Args:
+        inputs: Logits (N, C, d1, ...); float64, float32, float16 or bfloat16.
+        targets: Class indices (N, d1, ...) of an integer dtype, in [0, C) or `ignore_index`; or
+            class probabilities (N, C, d1, ...) of a floating dtype. Data: no gradient flows to
+            them.
+        delta: Weight of what was missed, and of the foreground, in [0, 1].
+        gamma: Strength of the focus, in [0, 1).
+        balance: Share of the regions, in [0, 1]; the paper's lambda.
+        smooth, per_image: as in `softmax_tversky_loss`.
+        background: Index of the class that is the background.
+        ignore_index: Index of pixels that don't count; for indices only.
+        mask: Boolean, broadcasts against (N, d1, ...); True where a pixel counts.
+
+    Returns:
+        A scalar, in the dtype of `inputs`, under autocast in float32 at least. NaN if no pixel
+        counts. Classes that are absent have the meaning of `softmax_tversky_loss`.
+
+    Raises:
+        TypeError, ValueError: arguments of another kind, shapes that don't fit, numbers out of
+            their range.
+
+    Accuracy: that of its parts, `softmax_focal_loss` and `softmax_focal_tversky_loss`.
+
+    Example:
+        >>> import torch
+        >>> from parfocal import softmax_unified_focal_loss
+        >>> logits = torch.tensor([[[4.0, 0.0], [0.0, 4.0], [0.0, 0.0]]])
+        >>> softmax_unified_focal_loss(logits, torch.tensor([[0, 1]]))
+        tensor(0.0611)
+
+    Source: Yeung et al., "Unified Focal loss: Generalising Dice and cross entropy-based losses to
+    handle class imbalanced medical image segmentation", CMIG 2022, section 3.2; the exponents and
+    weights are those of the authors' code.
+    """
+    parts = Balance(delta, gamma, balance, asymmetric=False)
+    return _softmax(
+        "softmax_unified_focal_loss",
+        inputs,
+        targets,
+        parts,
+        smooth,
+        per_image,
+        background,
+        (ignore_index, mask),
+    )
+
+
+def softmax_asymmetric_unified_focal_loss(
+    inputs: Tensor,
+    targets: Tensor,
+    delta: float = 0.6,
+    gamma: float = 0.5,
+    balance: float = 0.5,
+    *,
+    smooth: float = 1.0,
+    per_image: bool = True,
+    background: int = 0,
+    ignore_index: int = -100,
+    mask: Tensor | None = None,
+) -> Tensor:
+    r"""Asymmetric unified focal loss of class logits.
+
+    As `softmax_unified_focal_loss`, but the cross-entropy of the foreground isn't modulated, and
+    the regions of the background have the exponent 1::
+
+        CE = mean over pixels of the sum over c of delta_c y_c (1 - p_c) ** gamma_c (-log p_c)
+        R  = mean over regions of (1 - T_c) ** k_c
+        gamma_c = gamma, k_c = 1          for the background
+        gamma_c = 0, k_c = 1 - gamma      for every other class
+
+    Args:
+        inputs, targets, delta, gamma, balance, smooth, per_image, background, ignore_index, mask:
+            as in `softmax_unified_focal_loss`.
+
+    Returns:
+        A scalar, as `softmax_unified_focal_loss`.
+
+    Raises:
+        TypeError, ValueError: as `softmax_unified_focal_loss`.
+
+    Accuracy: that of its parts, `softmax_focal_loss` and `softmax_focal_tversky_loss`.
+
+    Example:
+        >>> import torch
+        >>> from parfocal import softmax_asymmetric_unified_focal_loss
+        >>> logits = torch.tensor([[[4.0, 0.0], [0.0, 4.0], [0.0, 0.0]]])
+        >>> softmax_asymmetric_unified_focal_loss(logits, torch.tensor([[0, 1]]))
+        tensor(0.0480)
+
+    Source: as `softmax_unified_focal_loss`.
+    """
+    parts = Balance(delta, gamma, balance, asymmetric=True)
+    return _softmax(
+        "softmax_asymmetric_unified_focal_loss",
+        inputs,
+        targets,
+        parts,
+        smooth,
+        per_image,
+        background,
+        (ignore_index, mask),
+    )
+
+
+def _sigmoid(
+    call: str,
+    inputs: Tensor,
+    targets: Tensor,
+    parts: Balance,
+    smooth: float,
+    per_image: bool,
+    mask: Tensor | None,
+) -> Tensor:
+    parts.check(call)
+    Index(parts.delta, 1 - parts.delta, smooth, per_image).check(call)
+    pixels = sigmoid_pixels(call, inputs, targets, mask)
+    two = Pixels(
+        torch.stack([-pixels.u, pixels.u], dim=2),
+        torch.stack([1 - pixels.y, pixels.y], dim=2),
+        None if pixels.mask is None else torch.stack([pixels.mask, pixels.mask], dim=2),
+    )
+    return rounded(_unified(two, 2, 0, parts, smooth, per_image), inputs)
+
+
+def _softmax(
+    call: str,
+    inputs: Tensor,
+    targets: Tensor,
+    parts: Balance,
+    smooth: float,
+    per_image: bool,
+    background: int,
+    counts: tuple[int, Tensor | None],
+) -> Tensor:
+    parts.check(call)
+    Index(parts.delta, 1 - parts.delta, smooth, per_image).check(call)
+    pixels = softmax_pixels(call, inputs, targets, *counts)
+    checks.class_index(call, "background", background, inputs)
+    return rounded(_unified(pixels, 1, background, parts, smooth, per_image), inputs)
+
+
+def _unified(
+    pixels: Pixels,
+    class_dim: int,
+    background: int,
+    parts: Balance,
+    smooth: float,
+    per_image: bool,
+) -> Tensor:
+    """The loss of pixels whose classes are along `class_dim`; the dimensions after it are a map."""
+    u, y, mask = pixels
+    classes = torch.arange(u.shape[class_dim], device=u.device)
+    is_background = classes == background
+    spatial = tuple(range(class_dim + 1, u.ndim))
+
+    def along_classes(of_background: float, of_foreground: float) -> Tensor:
+        both = torch.tensor([of_foreground, of_background], dtype=u.dtype, device=u.device)
+        return both[is_background.long()]
+
+    def over_maps(of_classes: Tensor) -> Tensor:
+        return of_classes.view(-1, *(1 for _ in spatial)).expand_as(u)
+
+    focus = over_maps(along_classes(parts.gamma, 0.0 if parts.asymmetric else parts.gamma))
+    share = over_maps(along_classes(1 - parts.delta, parts.delta))
+    # An infinite loss of weight 0 adds nothing.
+    terms = select(y > 0, share * y * focal(u, torch.ones_like(u), focus))
+    counted = None if mask is None else mask.select(class_dim, 0)
+    cross_entropy = reduce(terms.sum(dim=class_dim), "mean", counted, None)
+
+    regions = tversky_power(
+        u,
+        y,
+        mask,
+        spatial if per_image else (0, *spatial),
+        alpha=float(parts.delta),
+        beta=float(1 - parts.delta),
+        smooth=float(smooth),
+        exponent=along_classes(1.0 if parts.asymmetric else 1 - parts.gamma, 1 - parts.gamma),
+    )
+    return parts.balance * regions.mean() + (1 - parts.balance) * cross_entropy

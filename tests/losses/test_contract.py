@@ -1,0 +1,333 @@
+"""What every loss of the package keeps, whichever it is; the table is `loss_cases`."""
+
+import copy
+import inspect
+import math
+import pickle
+
+import pytest
+import torch
+from loss_cases import LOSSES, SHAPES, Case
+
+import parfocal
+
+DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
+
+# Logits at which the usual formulas have no gradient in any of the dtypes.
+CLIFFS = (0.0, 6.25, -8.5, 17.5, -38.0, 90.0, -110.0, 800.0)
+
+every_case = pytest.mark.parametrize("case", LOSSES, ids=lambda case: case.name)
+
+
+def cases_with(*options: str) -> pytest.MarkDecorator:
+    chosen = [case for case in LOSSES if case.options & set(options)]
+    assert chosen
+    return pytest.mark.parametrize("case", chosen, ids=lambda case: case.name)
+
+
+def with_gradient(case: Case, logits, targets, **options):
+    """The loss, and the gradient of its sum."""
+    logits = logits.detach().clone().requires_grad_()
+    loss = case.loss(logits, targets, **options)
+    return loss.detach(), torch.autograd.grad(loss.sum(), logits)[0]
+
+
+def test_every_exported_loss_has_a_case():
+    """A new one can't be forgotten; what isn't a loss is named here."""
+    others = {
+        "SigmoidFocalLoss",
+        "SoftmaxFocalLoss",
+        "focal_matching_cost",
+        "init_prior_bias_",
+        "positive_count",
+    }
+    covered = {case.name.partition(",")[0] for case in LOSSES}
+    assert covered == set(parfocal.__all__) - others
+
+
+@every_case
+@pytest.mark.parametrize("seed", [0, 1])
+def test_meaning_is_the_textbooks(case, seed):
+    """In float64 at mild logits: values and gradients of the formula as it is printed."""
+    logits, targets = case.draw(seed)
+    logits.requires_grad_()
+    ours, theirs = case.unreduced(logits, targets), case.formula(logits, targets)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
+    gradients = [torch.autograd.grad(loss.sum(), logits)[0] for loss in (ours, theirs)]
+    torch.testing.assert_close(*gradients, rtol=1e-10, atol=1e-13)
+
+
+@pytest.mark.parametrize(
+    "case", [case for case in LOSSES if case.original], ids=lambda case: case.name
+)
+@pytest.mark.filterwarnings("ignore")
+def test_original_is_replaced(case):
+    """The public implementation agrees at mild logits, to the precision in which it computes."""
+    logits, targets = case.draw()
+    ours, theirs = case.unreduced(logits, targets), case.original(logits, targets)
+    tolerance = 1e-6 if case.original.__name__ == "monai_softmax" else 1e-12
+    torch.testing.assert_close(ours.to(theirs.dtype), theirs, rtol=tolerance, atol=tolerance)
+
+
+@every_case
+def test_derivatives_agree_with_differences(case):
+    """Once and twice, in reverse, forward and batched mode."""
+    logits, targets = case.draw()
+    logits = logits.requires_grad_()
+
+    def loss(logits):
+        return case.unreduced(logits, targets)
+
+    assert torch.autograd.gradcheck(loss, (logits,), check_forward_ad=True, check_batched_grad=True)
+    assert torch.autograd.gradgradcheck(loss, (logits,))
+
+
+@every_case
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("right", [True, False])
+def test_first_and_second_derivatives_are_finite_at_every_cliff(case, dtype, right):
+    """Logits far into saturation, on the right side of their targets and on the wrong one."""
+    drawn, targets = case.draw()
+    flat = torch.tensor(CLIFFS).repeat(drawn.numel())[: drawn.numel()].view_as(drawn)
+    if targets.shape == drawn.shape:
+        sign = torch.where(targets >= 0.5, 1.0, -1.0)
+    else:
+        classes = torch.arange(drawn.shape[1]).view(-1, *[1] * (drawn.ndim - 2))
+        sign = torch.where(targets.unsqueeze(1) == classes, 1.0, -1.0)
+    logits = (flat.abs() * sign * (1 if right else -1)).to(dtype).requires_grad_()
+    loss = case.unreduced(logits, targets).sum()
+    (gradient,) = torch.autograd.grad(loss, logits, create_graph=True)
+    (second,) = torch.autograd.grad(gradient.sum(), logits)
+    assert loss.isfinite()
+    assert gradient.isfinite().all()
+    assert second.isfinite().all()
+    assert right or (gradient != 0).any()
+
+
+@every_case
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+def test_dtype_is_kept_and_rounded_once(case, dtype):
+    """16-bit results are those of float64, rounded; a scalar has the dtype of the logits."""
+    logits, targets = case.draw(dtype=dtype)
+    loss, gradient = with_gradient(case, logits, targets)
+    assert (loss.dtype, gradient.dtype) == (dtype, dtype)
+    exact, exact_gradient = with_gradient(case, logits.double(), targets)
+    eps = torch.finfo(dtype).eps
+    if dtype.itemsize == 2:
+        torch.testing.assert_close(loss, exact.to(dtype), rtol=eps, atol=0)
+    else:
+        torch.testing.assert_close(loss.double(), exact, rtol=64 * eps, atol=64 * eps)
+    torch.testing.assert_close(gradient.double(), exact_gradient, rtol=64 * eps, atol=4 * eps)
+
+
+@every_case
+def test_autocast_gives_float32(case):
+    """Like PyTorch's own losses, from 16-bit logits."""
+    logits, targets = case.draw(dtype=torch.bfloat16)
+    with torch.autocast("cpu", torch.bfloat16):
+        loss = case.loss(logits, targets)
+    assert loss.dtype == torch.float32
+
+
+@cases_with("reduction")
+def test_reductions_are_those_of_the_unreduced_loss(case):
+    """Its mean and its sum; a normalizer divides the sum."""
+    logits, targets = case.draw()
+    whole = case.unreduced(logits, targets)
+    torch.testing.assert_close(case.loss(logits, targets, reduction="mean"), whole.mean())
+    total = case.loss(logits, targets, reduction="sum")
+    torch.testing.assert_close(total, whole.sum())
+    if "normalizer" in case.options:
+        halved = case.loss(logits, targets, reduction="sum", normalizer=2.0)
+        torch.testing.assert_close(halved, total / 2)
+
+
+@cases_with("weight", "class weight")
+def test_weights_multiply(case):
+    """A factor a position, or a factor a class, as the formula has it."""
+    logits, targets = case.draw()
+    generator = torch.Generator().manual_seed(1)
+    if "weight" in case.options:
+        weight = torch.rand(SHAPES[case.kind][-1], generator=generator).double()
+        expected = weight * case.unreduced(logits, targets)
+        torch.testing.assert_close(case.unreduced(logits, targets, weight=weight), expected)
+        return
+    weight = torch.rand(SHAPES[case.kind][1], generator=generator).double()
+    ours = case.unreduced(logits, targets, weight=weight)
+    plain = case.unreduced(logits, targets)
+    if ours.shape[-1] == weight.numel() and "tversky" in case.name:
+        expected = weight * plain
+    elif targets.shape == logits.shape:
+        one = torch.eye(weight.numel(), dtype=torch.float64)
+        parts = [case.unreduced(logits, targets, weight=w) for w in one]
+        expected = sum(w * part for w, part in zip(weight, parts, strict=True))
+        torch.testing.assert_close(sum(parts), plain)
+    else:
+        expected = weight[targets] * plain
+    torch.testing.assert_close(ours, expected)
+
+
+def hidden(case, targets, logits):
+    """A mask, of the shape that the case takes, that hides every third position."""
+    shape = logits.shape
+    if "row mask" in case.options:
+        shape = shape[:1] + shape[2:]
+    mask = torch.ones(shape, dtype=torch.bool).flatten()
+    mask[::3] = False
+    return mask.view(shape)
+
+
+@cases_with("mask", "row mask")
+@pytest.mark.parametrize("garbage", [math.nan, math.inf, -math.inf, 60.0])
+def test_masked_position_adds_exactly_nothing(case, garbage):
+    """Whatever stands there: value and gradient are those of any other thing standing there."""
+    logits, targets = case.draw()
+    mask = hidden(case, targets, logits)
+    over_logits = mask if mask.shape == logits.shape else mask.unsqueeze(1).expand_as(logits)
+    spoiled = torch.where(over_logits, logits, garbage)
+    expected, expected_gradient = with_gradient(case, logits, targets, mask=mask)
+    loss, gradient = with_gradient(case, spoiled, targets, mask=mask)
+    assert torch.equal(loss, expected)
+    assert torch.equal(gradient, expected_gradient)
+    assert (gradient[~over_logits] == 0).all()
+    assert (gradient != 0).any()
+
+
+@cases_with("ignore_index")
+@pytest.mark.parametrize("ignored", [-100, 255, -1])
+def test_ignored_index_is_a_mask(case, ignored):
+    """The same numbers, to the bit."""
+    logits, targets = case.draw()
+    mask = hidden(case, targets, logits)
+    expected = with_gradient(case, logits, targets, mask=mask)
+    marked = torch.where(mask, targets, ignored)
+    found = with_gradient(case, logits, marked, ignore_index=ignored)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+@cases_with("mask", "row mask")
+def test_nothing_that_counts_leaves_no_gradient(case):
+    """All masked: a mean of positions is NaN as in PyTorch, a sum 0, and so is its gradient."""
+    logits, targets = case.draw()
+    mask = torch.zeros_like(hidden(case, targets, logits))
+    if "reduction" in case.options:
+        total, gradient = with_gradient(case, logits, targets, mask=mask, reduction="sum")
+        assert total == 0
+        assert (gradient == 0).all()
+    if "normalizer" in case.options:
+        assert case.loss(logits, targets, mask=mask, reduction="mean").isnan()
+
+
+@cases_with("normalizer")
+def test_empty_batch(case):
+    """No positions: an empty loss, a sum of 0, a mean of NaN."""
+    logits, targets = case.draw()
+    logits, targets = logits[:0], targets[:0]
+    assert case.unreduced(logits, targets).numel() == 0
+    total, gradient = with_gradient(case, logits, targets, reduction="sum")
+    assert (total.item(), gradient.shape) == (0, logits.shape)
+    assert case.loss(logits, targets, reduction="mean").isnan()
+
+
+@every_case
+def test_layout_does_not_matter(case):
+    """Transposed logits give the numbers of a copy."""
+    logits, targets = case.draw()
+    strided = logits.transpose(0, -1).contiguous().transpose(0, -1)
+    assert not strided.is_contiguous()
+    torch.testing.assert_close(
+        case.loss(strided, targets), case.loss(logits, targets), rtol=1e-15, atol=1e-16
+    )
+
+
+@every_case
+def test_compiles_in_one_graph(case):
+    """fullgraph=True, value and gradient."""
+    logits, targets = case.draw()
+    compiled = case._replace(loss=torch.compile(case.loss, fullgraph=True))
+    for found, expected in zip(
+        with_gradient(compiled, logits, targets), with_gradient(case, logits, targets), strict=True
+    ):
+        torch.testing.assert_close(found, expected, rtol=1e-11, atol=1e-14)
+
+
+@every_case
+def test_vmap_and_func_grad(case):
+    """A batch of calls is one call a slice."""
+    first, second = case.draw(0), case.draw(1)
+    logits, targets = (torch.stack(pair) for pair in zip(first, second, strict=True))
+
+    def total(logits, targets):
+        return case.unreduced(logits, targets).sum()
+
+    found = torch.vmap(torch.func.grad(total))(logits, targets)
+    for gradient, (x, y) in zip(found, (first, second), strict=True):
+        options = {"reduction": "sum"} if "reduction" in case.options else {}
+        _, expected = with_gradient(case, x, y, **options)
+        torch.testing.assert_close(gradient, expected, rtol=1e-11, atol=1e-14)
+
+
+@every_case
+def test_call_changes_nothing_else(case):
+    """Neither arguments nor the generator nor a mode."""
+    logits, targets = case.draw()
+    before = copy.deepcopy((logits, targets)), torch.get_rng_state()
+    case.loss(logits, targets)
+    assert all(torch.equal(a, b) for a, b in zip(before[0], (logits, targets), strict=True))
+    assert torch.equal(torch.get_rng_state(), before[1])
+    assert torch.is_grad_enabled()
+
+
+@every_case
+def test_pickles(case):
+    """So that it can be sent to another process, options included."""
+    logits, targets = case.draw()
+    again = pickle.loads(pickle.dumps(case.loss))
+    assert torch.equal(again(logits, targets), case.loss(logits, targets))
+
+
+@every_case
+def test_meta_tensors_pass(case):
+    """No value is read: forward and backward work where there are none."""
+    logits, targets = case.draw()
+    logits = logits.to("meta").requires_grad_()
+    (gradient,) = torch.autograd.grad(case.loss(logits, targets.to("meta")).sum(), logits)
+    assert gradient.shape == logits.shape
+
+
+@every_case
+@pytest.mark.parametrize(
+    ("spoil", "error", "words"),
+    [
+        (lambda x, y: ([0.0], y), TypeError, r"`inputs` to be a tensor, got \[0.0\] \(list\)"),
+        (lambda x, y: (x.long(), y), TypeError, "`inputs` to be logits in float64"),
+        (lambda x, y: (x, y.cfloat()), TypeError, "`targets` to be real numbers"),
+        (lambda x, y: (x, y[:1]), ValueError, "got a .* tensor of shape"),
+        (lambda x, y: (x, y.to("meta")), ValueError, "`targets` on the device of `inputs`"),
+    ],
+    ids=["list", "integers", "complex", "shape", "device"],
+)
+def test_error_says_what_came(case, spoil, error, words):
+    """In the name of the call."""
+    with pytest.raises(error, match=f"^{case.name.partition(',')[0]}: expected .*{words}"):
+        case.loss(*spoil(*case.draw()))
+
+
+@cases_with("reduction")
+def test_unknown_reduction(case):
+    """Named, with what is known."""
+    with pytest.raises(ValueError, match="'none', 'mean' or 'sum', got 'avg'"):
+        case.loss(*case.draw(), reduction="avg")
+
+
+@every_case
+def test_docstring_has_all_its_parts(case):
+    """Formula, arguments, result, errors, accuracy, example, source."""
+    function = getattr(parfocal, case.name.partition(",")[0])
+    text = inspect.getdoc(function)
+    for part in ("Args:", "Returns:", "Raises:", "Accuracy:", "Example:", "Source:", ">>>"):
+        assert part in text, part
+    named = text[text.index("Args:") : text.index("Returns:")]
+    for parameter in inspect.signature(function).parameters:
+        assert parameter in named, parameter
