@@ -100,7 +100,10 @@ EXACT = ("train", "mnist-quick", "--set", "loss=exact")
         ((*EXACT, "--image-folder", "."), "'folder'"),
         ((*EXACT, "--out", "/proc/nowhere"), "/proc/nowhere"),
         (("train", "mnist-quick"), "is 3 runs; fix loss by --set"),
-        (("train", "mnist-quick", "--set", "loss=focal"), "original, smoothed, exact, sigmoid"),
+        (
+            ("train", "mnist-quick", "--set", "loss=focal"),
+            "original, smoothed, exact, asymmetric_loss, gaussian",
+        ),
         (("train", "mnist-quick", "--set", "loss=original", "--set", "options={a=1}"), "without"),
         (("train", "nothing"), "or a path to a .toml; got 'nothing'"),
         (("train", "nowhere.toml"), "nowhere.toml"),

@@ -23,9 +23,9 @@ except ImportError as missing:  # pragma: no cover - exercised by the bare-wheel
     raise ImportError("the oracle needs python-flint: pip install 'parfocal[audit]'") from missing
 
 # Enough for the 53 bits of `Truth.hi`, about as many of `Truth.lo`, and the cancellations.
-_PRECISION = 160
+PRECISION = 160
 _ACCURACY = 110
-_MOST_PRECISION = 1 << 14
+MOST_PRECISION = 1 << 14
 
 # Below every number of every dtype, and of their products: enclosed in +-2 ** -1200, taken for 0.
 _NEGLIGIBLE = arb(2) ** -1200
@@ -61,7 +61,9 @@ class FocalTruth(NamedTuple):
     target_gradient: Truth
 
 
-class _Ball(NamedTuple):
+class Ball(NamedTuple):
+    """An enclosure of a sum, and one of the sum of the absolute values of its terms."""
+
     result: arb
     scale: arb
 
@@ -82,35 +84,35 @@ def focal_truth(
     (0.6931471805599453, -0.5)
     """
     columns = zip(*(_certified(x, target, gamma, epsilon) for x in logits), strict=True)
-    return FocalTruth(*(_truth(column) for column in columns))
+    return FocalTruth(*(truth_of(column) for column in columns))
 
 
-def _certified(x: float, y: float, gamma: float, epsilon: float) -> tuple[_Ball, ...]:
+def _certified(x: float, y: float, gamma: float, epsilon: float) -> tuple[Ball, ...]:
     """The five results, at the first precision whose enclosures decide them."""
     previous = ctx.prec
     # exp(x) loses as many bits as x has before its binary point.
-    precision = _PRECISION + max(0, math.frexp(x)[1])
+    precision = PRECISION + max(0, math.frexp(x)[1])
     try:
-        while precision <= _MOST_PRECISION:
+        while precision <= MOST_PRECISION:
             ctx.prec = precision
             balls = _textbook(arb(x), arb(y), arb(gamma), arb(epsilon))
-            if all(_is_decided(ball) for ball in balls):
+            if all(is_decided(ball) for ball in balls):
                 return balls
             precision *= 2
     finally:
         ctx.prec = previous
     raise ArithmeticError(
-        f"no enclosure below {_MOST_PRECISION} bits at x={x!r}, y={y!r}, gamma={gamma!r}"
+        f"no enclosure below {MOST_PRECISION} bits at x={x!r}, y={y!r}, gamma={gamma!r}"
     )
 
 
-def _is_decided(ball: _Ball) -> bool:
+def is_decided(ball: Ball) -> bool:
     """Whether the radius is far below an ULP of the scale; false for a ball that is not finite."""
     result, scale = ball
     return bool(result.rad() < scale * _RELATIVE_RADIUS or scale < _NEGLIGIBLE)
 
 
-def _textbook(x: arb, y: arb, g: arb, epsilon: arb) -> tuple[_Ball, ...]:
+def _textbook(x: arb, y: arb, g: arb, epsilon: arb) -> tuple[Ball, ...]:
     one = arb(1)
     exp_x, exp_minus_x = x.exp(), (-x).exp()
     p, q = one / (one + exp_minus_x), one / (one + exp_x)
@@ -141,14 +143,15 @@ def _textbook(x: arb, y: arb, g: arb, epsilon: arb) -> tuple[_Ball, ...]:
     )
 
 
-def _sum(*terms: arb) -> _Ball:
+def _sum(*terms: arb) -> Ball:
     result, scale = terms[0], abs(terms[0])
     for term in terms[1:]:
         result, scale = result + term, scale + abs(term)
-    return _Ball(result, scale)
+    return Ball(result, scale)
 
 
-def _truth(balls: Iterable[_Ball]) -> Truth:
+def truth_of(balls: Iterable[Ball]) -> Truth:
+    """Decided enclosures, one a point, as numbers."""
     his, los, scales = [], [], []
     for result, scale in balls:
         middle = result.mid()

@@ -36,7 +36,7 @@ def compared_loss(
     """The loss of that name, as a function of logits and targets.
 
     Args:
-        name: one of LOSS_NAMES, or a function that parfocal exports.
+        name: one of LOSS_NAMES, or an elementwise loss that parfocal exports.
         alpha, gamma, reduction: as of `parfocal.sigmoid_focal_loss`.
         options: further keyword arguments of a function of parfocal's.
 
@@ -74,5 +74,13 @@ def compared_loss(
 
 
 def _exported() -> dict[str, Callable[..., Tensor]]:
-    names = [n for n in parfocal.__all__ if inspect.isfunction(getattr(parfocal, n))]
-    return {name: getattr(parfocal, name) for name in names}
+    """The losses of one logit and one target a position, whose sums over batches add up."""
+    functions = {name: getattr(parfocal, name) for name in parfocal.__all__}
+    taken = {"inputs", "targets", "normalizer"}
+    return {
+        name: function
+        for name, function in functions.items()
+        if inspect.isfunction(function)
+        and taken <= set(inspect.signature(function).parameters)
+        and not name.startswith("softmax_")
+    }

@@ -65,6 +65,8 @@ def poly_focal_loss(
     checks.gamma(call, gamma, inputs)
     checks.epsilon(call, epsilon_1 + 1, name="epsilon_1 + 1")
     x, y = positions.taken(inputs, targets.detach())
-    exponent = positions.tensor(gamma, x)
-    loss = focal(x, y, exponent) + epsilon_1 * modulator(x, y, exponent + 1)
+    gamma = positions.parameter(gamma, x)
+    # The rounding of gamma + 1 would be felt in the power as often as log(1 - p_t) is large.
+    added = modulator(x, y, gamma) * modulator(x, y, 1.0)
+    loss = focal(x, y, gamma) + epsilon_1 * added
     return positions.reduced(balanced(loss, alpha, y), inputs)

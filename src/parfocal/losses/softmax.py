@@ -128,18 +128,18 @@ def softmax_focal_loss(
 
 def _of_index(x: Tensor, index: Tensor, gamma: float | Tensor, epsilon: float) -> Tensor:
     """FL of one class a row, from its margin."""
-    u = margin(x, index)
+    u, t = margin(x, index)
     if isinstance(gamma, Tensor):
         gamma = gamma.gather(1, index.unsqueeze(1)).squeeze(1)
-    return focal(u, torch.ones_like(u), gamma, epsilon)
+    return focal(u, torch.ones_like(u), gamma, epsilon, t)
 
 
 def _of_probabilities(
     x: Tensor, y: Tensor, weight: Tensor | None, gamma: float | Tensor, epsilon: float
 ) -> Tensor:
     """The sum over the classes of w_c y_c FL_c, each from its own margin."""
-    u = margins(x)
-    terms = focal(u, torch.ones_like(u), gamma, epsilon)
+    u, t = margins(x)
+    terms = focal(u, torch.ones_like(u), gamma, epsilon, t)
     if weight is not None:
         y = y * weight.view(-1, *(1,) * (y.ndim - 2))
     # A class that was ruled out, by a logit of -inf and a probability of 0, adds nothing.

@@ -78,7 +78,7 @@ def softmax_pixels(
     checks.position_mask(call, mask, inputs)
     r = rows(inputs, targets.detach(), ignore_index, mask)
     counts = None if r.mask is None else r.mask.unsqueeze(1).expand_as(r.x)
-    return Pixels(margins(r.x), r.y, counts)
+    return Pixels(margins(r.x).u, r.y, counts)
 
 
 def sigmoid_tversky_loss(

@@ -10,7 +10,9 @@ from parfocal.numerics import closed_form
 from parfocal.numerics.closed_form import Gamma
 
 
-def focal(x: Tensor, y: Tensor, gamma: Gamma, epsilon: float = 0.0) -> Tensor:
+def focal(
+    x: Tensor, y: Tensor, gamma: Gamma, epsilon: float = 0.0, t: Tensor | None = None
+) -> Tensor:
     """The unreduced binary focal loss, differentiable any number of times in every mode.
 
     Args:
@@ -18,6 +20,8 @@ def focal(x: Tensor, y: Tensor, gamma: Gamma, epsilon: float = 0.0) -> Tensor:
         y: targets in [0, 1], of the shape and dtype of x.
         gamma: focusing exponent >= 0; a number, or a tensor of the shape and dtype of x.
         epsilon: constant added to 1 - p_t; 0 is the exact loss.
+        t: exp(-|x|), where the caller knows it better than from the rounded x; a constant to
+            autograd, which differentiates in x.
     """
     is_transformed = torch._C._are_functorch_transforms_active()
     is_dual = any(_has_tangent(argument) for argument in (x, y, gamma))
@@ -29,10 +33,12 @@ def focal(x: Tensor, y: Tensor, gamma: Gamma, epsilon: float = 0.0) -> Tensor:
         if not isinstance(gamma, Tensor):  # as a tensor it may change without a new compilation
             gamma = torch.full((), gamma, dtype=x.dtype, device=x.device)
         target_varies = is_transformed or is_dual or y.requires_grad
-        return closed_form.differentiable_value(x, y, gamma, epsilon, target_varies=target_varies)
+        return closed_form.differentiable_value(
+            x, y, gamma, epsilon, t, target_varies=target_varies
+        )
     if not isinstance(gamma, Tensor):
         gamma = _rounded(gamma, x.dtype)
-    return _Focal.apply(x, y, gamma, epsilon)  # type: ignore[no-any-return]
+    return _Focal.apply(x, y, gamma, epsilon, t)  # type: ignore[no-any-return]
 
 
 def _rounded(gamma: float, dtype: torch.dtype) -> float:
@@ -55,27 +61,33 @@ class _Focal(torch.autograd.Function):
     """L with its closed first derivatives; the further ones are those of the composition."""
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, y: Tensor, gamma: Gamma, epsilon: float) -> Tensor:
-        tensors = (x, y, gamma) if isinstance(gamma, Tensor) else (x, y)
-        ctx.save_for_backward(*tensors)
-        ctx.gamma = None if isinstance(gamma, Tensor) else gamma
+    def forward(
+        ctx: Any, x: Tensor, y: Tensor, gamma: Gamma, epsilon: float, t: Tensor | None
+    ) -> Tensor:
+        is_tensor = isinstance(gamma, Tensor)
+        ctx.save_for_backward(x, y, gamma if is_tensor else None, t)
+        ctx.gamma = None if is_tensor else gamma
         ctx.epsilon = epsilon
-        return closed_form.value(x, y, gamma, epsilon)
+        return closed_form.value(x, y, gamma, epsilon, t)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, *rest = ctx.saved_tensors
-        arguments = (x, y, rest[0] if rest else ctx.gamma)
+        x, y, gamma, t = ctx.saved_tensors
+        arguments = (x, y, ctx.gamma if gamma is None else gamma)
         forms = (closed_form.slope, closed_form.target_slope, closed_form.gamma_slope)
         needed = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():  # create_graph: the result will be differentiated itself
             output = closed_form.differentiable_value(
-                *arguments, ctx.epsilon, target_varies=needed[1]
+                *arguments, ctx.epsilon, t, target_varies=needed[1]
             )
             varied = [a for a, need in zip(arguments, needed, strict=True) if need]
             slopes = iter(torch.autograd.grad(output.sum(), varied, create_graph=True))
-            return *(grad * next(slopes) if need else None for need in needed), None
-        return *(
-            grad * form(*arguments, ctx.epsilon) if need else None
-            for form, need in zip(forms, needed, strict=True)
-        ), None
+            return *(grad * next(slopes) if need else None for need in needed), None, None
+        return (
+            *(
+                grad * form(*arguments, ctx.epsilon, t) if need else None
+                for form, need in zip(forms, needed, strict=True)
+            ),
+            None,
+            None,
+        )

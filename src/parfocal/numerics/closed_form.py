@@ -84,11 +84,15 @@ class Sides(NamedTuple):
         return self.l + self.v * self.a
 
 
-def sides(x: Tensor, y: Tensor) -> Sides:
-    """Split (x, y) by the sign of x. Differentiable in x at 0 too, unlike abs."""
+def sides(x: Tensor, y: Tensor, t: Tensor | None = None) -> Sides:
+    """Split (x, y) by the sign of x. Differentiable in x at 0 too, unlike abs.
+
+    t: exp(-|x|) where it is known better than from x, whose rounding it would feel.
+    """
     positive = x >= 0
     a = torch.where(positive, x, -x)
-    t = torch.exp(-a)
+    if t is None:
+        t = torch.exp(-a)
     other = 1 - y
     # The vectorised log1p rounds subnormal numbers, which are their own logarithms here.
     l = torch.where(a > _LOG1P_IS_IDENTITY, t, torch.log1p(t))  # noqa: E741
@@ -103,34 +107,36 @@ def sides(x: Tensor, y: Tensor) -> Sides:
     )
 
 
-def value(x: Tensor, y: Tensor, gamma: Gamma, epsilon: float) -> Tensor:
+def value(x: Tensor, y: Tensor, gamma: Gamma, epsilon: float, t: Tensor | None = None) -> Tensor:
     """L = b ** gamma * ce, where an infinite a of weight v = 0 adds nothing to ce."""
-    s = sides(x, y)
+    s = sides(x, y, t)
     cross_entropy = s.l + torch.where(s.v > 0, s.v * s.a, 0.0)
     return _over_n(s, _mixture(s, epsilon)) ** gamma * cross_entropy
 
 
-def slope(x: Tensor, y: Tensor, gamma: Gamma, epsilon: float) -> Tensor:
+def slope(x: Tensor, y: Tensor, gamma: Gamma, epsilon: float, t: Tensor | None = None) -> Tensor:
     """dL/dx = b ** gamma (gamma ce (log b)' + ce').
 
     With respect to a: ce' = (v - w t) / n and (log b)' = (v - w) t / (n z). At a hard target
     both terms have one sign. Where z underflows so does ce, and any finite quotient will do.
     """
-    s = sides(finite(x), y)
+    s = sides(finite(x), y, t)
     z = _mixture(s, epsilon)
     log_slope = (s.v - s.w) * (s.t / torch.where(z == 0, 1.0, z))
     inner = gamma * log_slope * s.cross_entropy + (s.v - s.w * s.t)
     return s.sign * _over_n(s, z) ** gamma * _over_n(s, inner)
 
 
-def gamma_slope(x: Tensor, y: Tensor, gamma: Gamma, epsilon: float) -> Tensor:
+def gamma_slope(
+    x: Tensor, y: Tensor, gamma: Gamma, epsilon: float, t: Tensor | None = None
+) -> Tensor:
     """dL/dgamma = b ** gamma * ce * log b.
 
     For small gamma this is a normal number where t is subnormal already and has lost digits.
     There l = t, log b = -t on the wrong side of a hard target, and the products are formed with
     exp(C - a), to be scaled by exp(-C) at the end.
     """
-    s = sides(finite(x), y)
+    s = sides(finite(x), y, t)
     z = _mixture(s, epsilon)
     log_b = _log_base(s, z, epsilon)
     factor = _over_n(s, z) ** gamma
@@ -144,14 +150,16 @@ def gamma_slope(x: Tensor, y: Tensor, gamma: Gamma, epsilon: float) -> Tensor:
     return product
 
 
-def target_slope(x: Tensor, y: Tensor, gamma: Gamma, epsilon: float) -> Tensor:
+def target_slope(
+    x: Tensor, y: Tensor, gamma: Gamma, epsilon: float, t: Tensor | None = None
+) -> Tensor:
     """dL/dy = b ** gamma (gamma kappa dq/dy - x), kappa = ce / b, dq/dy = -tanh(x / 2).
 
     b ** gamma is the square of b ** (gamma / 2): its product with x may be a normal number
     where it is none itself.
     """
     bounded = finite(x, _HEADROOM)
-    s = sides(bounded, y)
+    s = sides(bounded, y, t)
     z = _mixture(s, epsilon)
     root = _root_of_factor(s, z, gamma, epsilon)
     q_y = torch.expm1(-s.a) / s.n * s.sign
@@ -180,8 +188,10 @@ class Development(NamedTuple):
     factor: Tensor
 
 
-def _develop(bounded: Tensor, y: Tensor, gamma: Gamma, epsilon: float) -> Development:
-    s = sides(bounded.detach(), y.detach())
+def _develop(
+    bounded: Tensor, y: Tensor, gamma: Gamma, epsilon: float, t: Tensor | None = None
+) -> Development:
+    s = sides(bounded.detach(), y.detach(), t)
     a = torch.where(s.positive, bounded, -bounded)
     z = _mixture(s, epsilon)
 
@@ -207,7 +217,13 @@ def modulator(x: Tensor, y: Tensor, gamma: Gamma) -> Tensor:
 
 
 def differentiable_value(
-    x: Tensor, y: Tensor, gamma: Gamma, epsilon: float, *, target_varies: bool
+    x: Tensor,
+    y: Tensor,
+    gamma: Gamma,
+    epsilon: float,
+    t: Tensor | None = None,
+    *,
+    target_varies: bool,
 ) -> Tensor:
     """L again, as a composition that autograd may differentiate any number of times.
 
@@ -219,7 +235,7 @@ def differentiable_value(
     at that bound, and so are mixed ones with y.
     """
     bounded = finite(x, _HEADROOM)
-    s, z, a, l_shift, b_shift, one, factor = _develop(bounded, y, gamma, epsilon)
+    s, z, a, l_shift, b_shift, one, factor = _develop(bounded, y, gamma, epsilon, t)
     # Beyond the headroom the factor is constant and the loss is linear in x, up to infinity.
     beyond = torch.where(s.positive, x, -x) - a
     linear = factor.detach() * torch.where(s.v > 0, s.v * beyond, 0.0)

@@ -2,13 +2,19 @@
 
     u_c = x_c - log(sum of exp(x_j) over j != c)        softmax(x)_c = 1 / (1 + exp(-u_c))
 
-so that the binary kernel at (u_c, 1) is the multiclass loss of class c. The sum is taken from its
-own largest term on: it lies between 1 and the number of classes, whatever was added to all logits
-of a row, and neither it nor its derivatives can overflow or vanish. In exact arithmetic nothing
-depends on that largest term, and so nothing is differentiated through it.
+so that the binary kernel at (u_c, 1) is the multiclass loss of class c. Beside u the kernel gets
+t = exp(-|u|), from the sum itself and from differences without their rounding: an exponential of
+the rounded u would be off by |u| ULP and more.
+
+The sum is taken from its own largest term on: it lies between 1 and the number of classes,
+whatever was added to all logits of a row, and neither it nor its derivatives can overflow or
+vanish. In exact arithmetic nothing depends on that largest term, and so nothing is differentiated
+through it.
 
 Infinite logits count as the largest numbers: their margins are the limits.
 """
+
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -16,53 +22,78 @@ from torch import Tensor
 from parfocal.numerics.closed_form import finite
 
 
-def margin(x: Tensor, index: Tensor) -> Tensor:
-    """u of one class a row.
+class Margin(NamedTuple):
+    """u, and t = exp(-|u|), which is a constant to autograd."""
+
+    u: Tensor
+    t: Tensor
+
+
+def margin(x: Tensor, index: Tensor) -> Margin:
+    """u and t of one class a row.
 
     Args:
         x: logits (N, C, ...), float32 or float64.
         index: class indices (N, ...) in [0, C), int64.
 
     Returns:
-        (N, ...). With a single class, infinity: its probability is 1.
+        Each (N, ...). With a single class u is infinite: its probability is 1.
     """
     x = finite(x)
     own = x.gather(1, index.unsqueeze(1)).squeeze(1)
     if x.shape[1] == 1:
-        return own + torch.inf
+        return _certain(own)
     is_own = _classes(x) == index.unsqueeze(1)
-    top, log_sum = _log_sum_exp(x.masked_fill(is_own, -torch.inf))
-    return (own - top.squeeze(1)) - log_sum.squeeze(1)
+    top, others = _sum_exp(x.masked_fill(is_own, -torch.inf))
+    return _margin(own, top.squeeze(1), others.squeeze(1))
 
 
-def margins(x: Tensor) -> Tensor:
-    """u of every class: (N, C, ...) to (N, C, ...).
+def margins(x: Tensor) -> Margin:
+    """u and t of every class: (N, C, ...) to (N, C, ...).
 
     The sum over the others of a class is the sum over all less its own term; that cancels for the
     largest class alone, whose sum is taken over the others themselves.
     """
     x = finite(x)
     if x.shape[1] == 1:
-        return x + torch.inf
+        return _certain(x)
     top, index = x.detach().max(dim=1, keepdim=True)
     is_top = _classes(x) == index
-    second, log_beside_top = _log_sum_exp(x.masked_fill(is_top, -torch.inf))
+    second, of_top = _sum_exp(x.masked_fill(is_top, -torch.inf))
     terms = (x - top).exp()
     beside_top = terms.masked_fill(is_top, 0.0)
     # The top term is 1, and no other is larger: what remains after the subtraction is not small.
     sums = terms.gather(1, index) + (beside_top.sum(dim=1, keepdim=True) - beside_top)
-    return torch.where(is_top, (x - second) - log_beside_top, (x - top) - sums.log())
+    return _margin(x, torch.where(is_top, second, top), torch.where(is_top, of_top, sums))
 
 
-def _log_sum_exp(x: Tensor) -> tuple[Tensor, Tensor]:
-    """The largest of dim 1, and the logarithm of the sum of exp(x - largest): kept apart.
-
-    Added to the largest, the logarithm would be rounded to its digits. The derivatives are
-    quotients of terms and their sum; those of torch.logsumexp are exp(x - result), which feels
-    the rounding of the result.
-    """
+def _sum_exp(x: Tensor) -> tuple[Tensor, Tensor]:
+    """The largest of dim 1, and the sum of exp(x - largest)."""
     top = x.detach().amax(dim=1, keepdim=True)
-    return top, (x - top).exp().sum(dim=1, keepdim=True).log()
+    return top, (x - top).exp().sum(dim=1, keepdim=True)
+
+
+def _margin(own: Tensor, top: Tensor, others: Tensor) -> Margin:
+    """u = own - top - log(others), where the others were summed relative to top.
+
+    exp(-u) is formed from the halves of own - top, none of which is subnormal where t is normal,
+    and corrected by the rounding of that difference, which Knuth's two-sum gives.
+    """
+    ahead = own - top
+    fixed = ahead.detach()
+    back = own.detach() - fixed
+    error = (own.detach() - (fixed + back)) + (back - top)
+    error = torch.where(error.isfinite(), error, 0.0)
+    half = torch.exp(-fixed.abs() / 2)
+    total = others.detach()
+    u = ahead - others.log()
+    product = torch.where(fixed > 0, total * half * half, total / half / half)
+    return Margin(u, torch.where(u >= 0, product * (1 - error), (1 + error) / product))
+
+
+def _certain(x: Tensor) -> Margin:
+    """The margin of a class that is the only one: its probability is 1."""
+    return Margin(x + torch.inf, torch.zeros_like(x))
 
 
 def _classes(x: Tensor) -> Tensor:

@@ -62,15 +62,23 @@ def tversky_power(
     wrong = torch.where(s.positive, beta * v, alpha * v)
 
     distance = torch.where(wrong > 0, 0.0, torch.where(right > 0, s.a.detach(), torch.inf))
-    c = (distance.amin(dim=dims, keepdim=True) - _NEAR).clamp(min=0.0)
+    # A whole number, so that c - |u| is exact.
+    c = (distance.amin(dim=dims, keepdim=True) - _NEAR).clamp(min=0.0).floor()
     c = torch.where(c.isinf(), 0.0, c)
     e = ((right * torch.exp(c - s.a) + wrong) / s.n).sum(dim=dims)
     g = (torch.where(s.positive, w, v * s.t) / s.n).sum(dim=dims) + smooth
 
     c = c.squeeze(dims)
     is_regular = (e > 0) & (g > 0)
-    ratio = torch.where(is_regular, g, 1.0) / torch.where(is_regular, e, 1.0)
-    power = (torch.exp(-c) + ratio) ** -exponent
+    g, e = torch.where(is_regular, g, 1.0), torch.where(is_regular, e, 1.0)
+    # Around the point itself, where log(G / E) = h0 and d = exp(h - h0) - 1 = 0, the base is
+    # b (1 + T d). Autograd's own power would feel the rounding of its exponent -k - 1, and its
+    # result may underflow where the derivative doesn't.
+    ratio = (g / e).detach()
+    base = torch.exp(-c) + ratio
+    h = g.log() - e.log()
+    d = torch.expm1(h - h.detach())
+    power = base**-exponent * torch.exp(-exponent * torch.log1p(ratio / base * d))
     near = c < _NORMAL
     scale = torch.where(
         near, torch.exp(-torch.where(near, c, 0.0)) ** exponent, torch.exp(-exponent * c)
