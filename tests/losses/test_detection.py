@@ -84,10 +84,8 @@ def test_matching_cost_is_finite_and_right(dtype):
     negative = focal_truth(points, 0.0, 0.5).value.hi
     expected = (0.25 * positive - 0.75 * negative).to(dtype).view(1, 7, 1).expand(2, 7, 4)
     torch.testing.assert_close(cost, expected, rtol=8 * torch.finfo(dtype).eps, atol=0)
-    largest = torch.finfo(dtype).max
-    assert parfocal.focal_matching_cost(
-        torch.full((1, 1), largest).to(dtype), labels[:1]
-    ).isfinite()
+    largest = torch.full((1, 1), torch.finfo(dtype).max, dtype=dtype)
+    assert parfocal.focal_matching_cost(largest, labels[:1]).isfinite()
 
 
 @pytest.mark.parametrize("layer", [nn.Linear(4, 3), nn.Conv2d(4, 3, 1)])

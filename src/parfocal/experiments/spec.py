@@ -108,7 +108,7 @@ class Vit(_Part, frozen=True, tag="vit", tag_field="architecture"):
 class Objective(_Part, frozen=True):
     """The loss and what it is given.
 
-    loss: original, smoothed or exact, or any loss function that parfocal exports, by its name.
+    loss: original, smoothed or exact, or an elementwise loss that parfocal exports, by its name.
     gamma, alpha: of the loss.
     options: further keyword arguments of the loss.
     logits: what the logits are cast to before the loss; under autocast, network and loss run in

@@ -70,6 +70,7 @@ def tversky_power(
 
     c = c.squeeze(dims)
     is_regular = (e > 0) & (g > 0)
+    limit = (e > 0).to(u.dtype)  # where nothing is right all is wrong, if anything counts at all
     g, e = torch.where(is_regular, g, 1.0), torch.where(is_regular, e, 1.0)
     # Around the point itself, where log(G / E) = h0 and d = exp(h - h0) - 1 = 0, the base is
     # b (1 + T d). Autograd's own power would feel the rounding of its exponent -k - 1, and its
@@ -83,4 +84,4 @@ def tversky_power(
     scale = torch.where(
         near, torch.exp(-torch.where(near, c, 0.0)) ** exponent, torch.exp(-exponent * c)
     )
-    return torch.where(is_regular, power * scale, (e > 0).to(u.dtype))
+    return torch.where(is_regular, power * scale, limit)
