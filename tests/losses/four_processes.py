@@ -39,6 +39,7 @@ def main() -> None:
         torch.testing.assert_close(parameter.grad, gradient, rtol=1e-7, atol=1e-12)
     assert len(own) == (4 if rank < 3 else 0)
     print("same gradient", flush=True)
+    dist.barrier()  # no process leaves while another still reads from it
     dist.destroy_process_group()
 
 
