@@ -65,8 +65,9 @@ def test_original_is_replaced(case):
     """The public implementation agrees at mild logits, to the precision in which it computes."""
     logits, targets = case.draw()
     ours, theirs = case.unreduced(logits, targets), case.original(logits, targets)
-    tolerance = 1e-6 if case.original.__name__ == "monai_softmax" else 1e-12
-    torch.testing.assert_close(ours.to(theirs.dtype), theirs, rtol=tolerance, atol=tolerance)
+    torch.testing.assert_close(
+        ours.to(theirs.dtype), theirs, rtol=case.tolerance, atol=case.tolerance
+    )
 
 
 @every_case
@@ -191,6 +192,18 @@ def test_masked_position_adds_exactly_nothing(case, garbage):
     assert torch.equal(gradient, expected_gradient)
     assert (gradient[~over_logits] == 0).all()
     assert (gradient != 0).any()
+
+
+@every_case
+def test_nan_is_not_hidden(case):
+    """A logit that is not a number is seen in the loss, and in the gradient."""
+    logits, targets = case.draw()
+    for position in range(logits.numel()):
+        spoiled = logits.clone()
+        spoiled.view(-1)[position] = math.nan
+        loss, gradient = with_gradient(case, spoiled, targets)
+        assert loss.isnan().any()
+        assert gradient.isnan().any()
 
 
 @cases_with("ignore_index")

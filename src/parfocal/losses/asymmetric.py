@@ -1,7 +1,5 @@
 """The asymmetric loss of multi-label classification."""
 
-import math
-
 import torch
 from torch import Tensor
 
@@ -91,10 +89,8 @@ def asymmetric_loss(
 
 def _shifted_negative(x: Tensor, gamma: float | Tensor, margin: float) -> Tensor:
     """p_m ** gamma (-log(1 - p_m)), with p_m = p - margin > 0 and 1 - p_m = (1 - p) + margin."""
-    counts = x > math.log(margin / (1 - margin))
-    x = torch.where(counts, x, 0.0)
     p_m = difference(x, torch.full_like(x, margin))
-    counts = counts & (p_m > 0)
+    counts = ~(p_m <= 0)  # NaN stays
     p_m = torch.where(counts, p_m, 0.5)
     s = sides(x, torch.ones_like(x))
     q = torch.where(s.positive, s.t, 1.0) / s.n

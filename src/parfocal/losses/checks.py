@@ -126,7 +126,7 @@ def class_index(call: str, name: str, given: int, inputs: Tensor) -> None:
 
 def positive(call: str, name: str, given: float) -> None:
     """A finite number > 0."""
-    _non_negative(call, name, given)
+    non_negative(call, name, given)
     if given == 0:
         raise ValueError(f"{call}: expected `{name}` to be positive, got {given}")
 
@@ -164,12 +164,15 @@ def gamma(
     if isinstance(given, Tensor):
         _parameter(call, name, given, inputs)
         return
-    _non_negative(call, name, given, or_tensor=" or a tensor")
+    non_negative(call, name, given, or_tensor=" or a tensor")
 
 
-def epsilon(call: str, given: float, *, name: str = "epsilon") -> None:
-    """A finite constant >= 0."""
-    _non_negative(call, name, given)
+def non_negative(call: str, name: str, given: float, *, or_tensor: str = "") -> None:
+    """A finite number >= 0."""
+    if not _is_real(given):
+        raise TypeError(f"{call}: expected `{name}` to be a number{or_tensor}, got {_kind(given)}")
+    if not 0 <= given < math.inf:
+        raise ValueError(f"{call}: expected `{name}` to be finite and >= 0, got {given}")
 
 
 def weight(call: str, given: Tensor | None, inputs: Tensor) -> None:
@@ -245,13 +248,6 @@ def _parameter(call: str, name: str, given: Tensor, inputs: Tensor | None) -> No
     if inputs is not None:
         _broadcasts(call, name, given, inputs.shape)
         _same_device(call, name, given, inputs)
-
-
-def _non_negative(call: str, name: str, given: float, or_tensor: str = "") -> None:
-    if not _is_real(given):
-        raise TypeError(f"{call}: expected `{name}` to be a number{or_tensor}, got {_kind(given)}")
-    if not 0 <= given < math.inf:
-        raise ValueError(f"{call}: expected `{name}` to be finite and >= 0, got {given}")
 
 
 def _broadcasts(

@@ -60,7 +60,7 @@ def gaussian_focal_loss(
     positions = Positions(weight, mask, reduction, normalizer)
     positions.check(call, inputs, targets)
     checks.gamma(call, gamma, inputs)
-    checks.epsilon(call, beta, name="beta")
+    checks.non_negative(call, "beta", beta)
     x, y = positions.taken(inputs, targets.detach())
     is_centre = y == 1
     penalty = torch.where(is_centre, 1.0, (1 - y) ** beta)

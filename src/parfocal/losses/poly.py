@@ -63,7 +63,7 @@ def poly_focal_loss(
     positions.check(call, inputs, targets)
     checks.alpha(call, alpha, inputs)
     checks.gamma(call, gamma, inputs)
-    checks.epsilon(call, epsilon_1 + 1, name="epsilon_1 + 1")
+    checks.non_negative(call, "epsilon_1 + 1", epsilon_1 + 1)
     x, y = positions.taken(inputs, targets.detach())
     gamma = positions.parameter(gamma, x)
     # The rounding of gamma + 1 would be felt in the power as often as log(1 - p_t) is large.

@@ -59,7 +59,7 @@ def quality_focal_loss(
     call = "quality_focal_loss"
     positions = Positions(weight, mask, reduction, normalizer)
     positions.check(call, inputs, targets)
-    checks.epsilon(call, beta, name="beta")
+    checks.non_negative(call, "beta", beta)
     if beta < 1 and targets.is_floating_point():
         raise ValueError(
             f"{call}: expected `beta` >= 1, got {beta}: at soft labels the slope is infinite where "

@@ -91,7 +91,7 @@ def sigmoid_focal_loss(
     positions.check(call, inputs, targets)
     checks.alpha(call, alpha, inputs)
     checks.gamma(call, gamma, inputs)
-    checks.epsilon(call, epsilon)
+    checks.non_negative(call, "epsilon", epsilon)
     x, y = positions.taken(inputs, targets)
     loss = focal(x, y, positions.parameter(gamma, x), float(epsilon))
     return positions.reduced(balanced(loss, alpha, y), inputs)
@@ -143,7 +143,7 @@ class SigmoidFocalLoss(nn.Module):
         call = type(self).__name__
         checks.alpha(call, alpha)
         checks.gamma(call, gamma)
-        checks.epsilon(call, epsilon)
+        checks.non_negative(call, "epsilon", epsilon)
         checks.reduction(call, reduction)
         store(self, "alpha", alpha)
         store(self, "gamma", gamma)

@@ -98,7 +98,7 @@ def softmax_focal_loss(
     checks.gamma(call, gamma, inputs)
     checks.ignore_index(call, ignore_index, targets)
     checks.share(call, "label_smoothing", label_smoothing)
-    checks.epsilon(call, epsilon)
+    checks.non_negative(call, "epsilon", epsilon)
     checks.position_mask(call, mask, inputs)
     checks.reduction(call, reduction, normalizer)
 
@@ -186,7 +186,7 @@ class SoftmaxFocalLoss(nn.Module):
         checks.gamma(call, gamma)
         checks.reduction(call, reduction)
         checks.share(call, "label_smoothing", label_smoothing)
-        checks.epsilon(call, epsilon)
+        checks.non_negative(call, "epsilon", epsilon)
         store(self, "weight", weight)
         store(self, "gamma", gamma)
         self.ignore_index = ignore_index

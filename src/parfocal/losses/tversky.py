@@ -6,27 +6,13 @@ the others, and in an exponent; everything else is here once.
 
 from typing import NamedTuple
 
-import torch
 from torch import Tensor
 
 from parfocal.losses import checks
-from parfocal.losses.classes import rows
-from parfocal.losses.precision import rounded, widened
-from parfocal.losses.reduction import reduce, select
-from parfocal.numerics import margins, tversky_power
-
-
-class Pixels(NamedTuple):
-    """Margins u and targets y of shape (N, C, d1, ...), and which of them count."""
-
-    u: Tensor
-    y: Tensor
-    mask: Tensor | None
-
-    def dims(self, per_image: bool) -> tuple[int, ...]:
-        """What a region extends over."""
-        spatial = tuple(range(2, self.u.ndim))
-        return spatial if per_image else (0, *spatial)
+from parfocal.losses.pixels import Pixels, sigmoid_pixels, softmax_pixels
+from parfocal.losses.precision import rounded
+from parfocal.losses.reduction import reduce
+from parfocal.numerics import tversky_power
 
 
 class Index(NamedTuple):
@@ -40,45 +26,20 @@ class Index(NamedTuple):
     def check(self, call: str) -> None:
         """Refuse numbers out of their range, in the name of the call."""
         for name in ("alpha", "beta", "smooth"):
-            checks.epsilon(call, getattr(self, name), name=name)
+            checks.non_negative(call, name, getattr(self, name))
 
-    def power(self, pixels: Pixels, exponent: float) -> Tensor:
-        """(1 - T) ** exponent, of each class (C), or of each class of each image (N, C)."""
+    def power(self, pixels: Pixels, exponent: float | Tensor) -> Tensor:
+        """(1 - T) ** exponent of each class (..., C), or of each image as well (N, ..., C)."""
         return tversky_power(
             pixels.u,
             pixels.y,
             pixels.mask,
-            pixels.dims(self.per_image),
+            pixels.region(self.per_image),
             alpha=float(self.alpha),
             beta=float(self.beta),
             smooth=float(self.smooth),
             exponent=exponent,
         )
-
-
-def sigmoid_pixels(call: str, inputs: Tensor, targets: Tensor, mask: Tensor | None) -> Pixels:
-    """Each class on its own; the margin is the logit."""
-    checks.logits_and_targets(call, inputs, targets)
-    checks.maps(call, inputs)
-    checks.mask(call, mask, inputs)
-    u = widened(inputs)
-    y = targets.detach().to(u.dtype)
-    if mask is None:
-        return Pixels(u, y, None)
-    return Pixels(select(mask, u), select(mask, y), mask.expand_as(u))
-
-
-def softmax_pixels(
-    call: str, inputs: Tensor, targets: Tensor, ignore_index: int, mask: Tensor | None
-) -> Pixels:
-    """One class a pixel; the margin is that against all other classes."""
-    checks.class_logits_and_targets(call, inputs, targets)
-    checks.maps(call, inputs)
-    checks.ignore_index(call, ignore_index, targets)
-    checks.position_mask(call, mask, inputs)
-    r = rows(inputs, targets.detach(), ignore_index, mask)
-    counts = None if r.mask is None else r.mask.unsqueeze(1).expand_as(r.x)
-    return Pixels(margins(r.x).u, r.y, counts)
 
 
 def sigmoid_tversky_loss(
@@ -142,16 +103,10 @@ def sigmoid_tversky_loss(
     Source: Salehi et al., "Tversky loss function for image segmentation using 3D fully
     convolutional deep networks", MLMI 2017, equation 3.
     """
-    return _sigmoid(
-        "sigmoid_tversky_loss",
-        inputs,
-        targets,
-        Index(alpha, beta, smooth, per_image),
-        1.0,
-        weight,
-        mask,
-        reduction,
-    )
+    call = "sigmoid_tversky_loss"
+    pixels = sigmoid_pixels(call, inputs, targets, mask)
+    index = Index(alpha, beta, smooth, per_image)
+    return _of_regions(call, inputs, pixels, index, 1.0, weight, reduction)
 
 
 def sigmoid_focal_tversky_loss(
@@ -205,8 +160,9 @@ def sigmoid_focal_tversky_loss(
     """
     call = "sigmoid_focal_tversky_loss"
     checks.positive(call, "gamma", gamma)
+    pixels = sigmoid_pixels(call, inputs, targets, mask)
     index = Index(alpha, beta, smooth, per_image)
-    return _sigmoid(call, inputs, targets, index, 1 / gamma, weight, mask, reduction)
+    return _of_regions(call, inputs, pixels, index, 1 / gamma, weight, reduction)
 
 
 def softmax_tversky_loss(
@@ -254,16 +210,10 @@ def softmax_tversky_loss(
 
     Source: as `sigmoid_tversky_loss`.
     """
-    return _softmax(
-        "softmax_tversky_loss",
-        inputs,
-        targets,
-        Index(alpha, beta, smooth, per_image),
-        1.0,
-        weight,
-        (ignore_index, mask),
-        reduction,
-    )
+    call = "softmax_tversky_loss"
+    pixels = softmax_pixels(call, inputs, targets, ignore_index, mask)
+    index = Index(alpha, beta, smooth, per_image)
+    return _of_regions(call, inputs, pixels, index, 1.0, weight, reduction)
 
 
 def softmax_focal_tversky_loss(
@@ -311,46 +261,25 @@ def softmax_focal_tversky_loss(
     """
     call = "softmax_focal_tversky_loss"
     checks.positive(call, "gamma", gamma)
+    pixels = softmax_pixels(call, inputs, targets, ignore_index, mask)
     index = Index(alpha, beta, smooth, per_image)
-    counts = (ignore_index, mask)
-    return _softmax(call, inputs, targets, index, 1 / gamma, weight, counts, reduction)
+    return _of_regions(call, inputs, pixels, index, 1 / gamma, weight, reduction)
 
 
-def _sigmoid(
+def _of_regions(
     call: str,
     inputs: Tensor,
-    targets: Tensor,
+    pixels: Pixels,
     index: Index,
     exponent: float,
     weight: Tensor | None,
-    mask: Tensor | None,
     reduction: str,
 ) -> Tensor:
+    """(1 - T) ** exponent of the regions, weighed and reduced."""
     index.check(call)
-    checks.reduction(call, reduction)
-    pixels = sigmoid_pixels(call, inputs, targets, mask)
     checks.class_weight(call, weight, inputs)
-    return _reduced(index.power(pixels, exponent), weight, reduction, inputs)
-
-
-def _softmax(
-    call: str,
-    inputs: Tensor,
-    targets: Tensor,
-    index: Index,
-    exponent: float,
-    weight: Tensor | None,
-    counts: tuple[int, Tensor | None],
-    reduction: str,
-) -> Tensor:
-    index.check(call)
     checks.reduction(call, reduction)
-    pixels = softmax_pixels(call, inputs, targets, *counts)
-    checks.class_weight(call, weight, inputs)
-    return _reduced(index.power(pixels, exponent), weight, reduction, inputs)
-
-
-def _reduced(loss: Tensor, weight: Tensor | None, reduction: str, inputs: Tensor) -> Tensor:
+    loss = index.power(pixels, exponent)
     if weight is not None:
-        loss = torch.mul(weight.to(loss.dtype), loss)
+        loss = weight.to(loss.dtype) * loss
     return rounded(reduce(loss, reduction, None, None), inputs)

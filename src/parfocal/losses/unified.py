@@ -11,10 +11,11 @@ import torch
 from torch import Tensor
 
 from parfocal.losses import checks
+from parfocal.losses.pixels import Pixels, sigmoid_pixels, softmax_pixels
 from parfocal.losses.precision import rounded
 from parfocal.losses.reduction import reduce, select
-from parfocal.losses.tversky import Index, Pixels, sigmoid_pixels, softmax_pixels
-from parfocal.numerics import focal, tversky_power
+from parfocal.losses.tversky import Index
+from parfocal.numerics import focal
 
 
 class Balance(NamedTuple):
@@ -23,7 +24,14 @@ class Balance(NamedTuple):
     delta: float
     gamma: float
     balance: float
+    smooth: float
+    per_image: bool
     asymmetric: bool
+
+    @property
+    def regions(self) -> Index:
+        """How the regions are weighed."""
+        return Index(self.delta, 1 - self.delta, self.smooth, self.per_image)
 
     def check(self, call: str) -> None:
         """Refuse numbers out of their range, in the name of the call."""
@@ -31,6 +39,7 @@ class Balance(NamedTuple):
             checks.share(call, name, getattr(self, name))
         if self.gamma == 1:
             raise ValueError(f"{call}: expected `gamma` in [0, 1), got 1: no region would count")
+        self.regions.check(call)
 
 
 def sigmoid_unified_focal_loss(
@@ -77,8 +86,10 @@ def sigmoid_unified_focal_loss(
 
     Source: as `softmax_unified_focal_loss`.
     """
-    parts = Balance(delta, gamma, balance, asymmetric=False)
-    return _sigmoid("sigmoid_unified_focal_loss", inputs, targets, parts, smooth, per_image, mask)
+    call = "sigmoid_unified_focal_loss"
+    parts = Balance(delta, gamma, balance, smooth, per_image, asymmetric=False)
+    pixels = sigmoid_pixels(call, inputs, targets, mask)
+    return _unified(call, inputs, pixels.as_two_classes(), 0, parts)
 
 
 def sigmoid_asymmetric_unified_focal_loss(
@@ -120,8 +131,9 @@ def sigmoid_asymmetric_unified_focal_loss(
     Source: as `softmax_unified_focal_loss`.
     """
     call = "sigmoid_asymmetric_unified_focal_loss"
-    parts = Balance(delta, gamma, balance, asymmetric=True)
-    return _sigmoid(call, inputs, targets, parts, smooth, per_image, mask)
+    parts = Balance(delta, gamma, balance, smooth, per_image, asymmetric=True)
+    pixels = sigmoid_pixels(call, inputs, targets, mask)
+    return _unified(call, inputs, pixels.as_two_classes(), 0, parts)
 
 
 def softmax_unified_focal_loss(
@@ -184,17 +196,11 @@ def softmax_unified_focal_loss(
     handle class imbalanced medical image segmentation", CMIG 2022, section 3.2; the exponents and
     weights are those of the authors' code.
     """
-    parts = Balance(delta, gamma, balance, asymmetric=False)
-    return _softmax(
-        "softmax_unified_focal_loss",
-        inputs,
-        targets,
-        parts,
-        smooth,
-        per_image,
-        background,
-        (ignore_index, mask),
-    )
+    parts = Balance(delta, gamma, balance, smooth, per_image, asymmetric=False)
+    call = "softmax_unified_focal_loss"
+    pixels = softmax_pixels(call, inputs, targets, ignore_index, mask)
+    checks.class_index(call, "background", background, inputs)
+    return _unified(call, inputs, pixels, background, parts)
 
 
 def softmax_asymmetric_unified_focal_loss(
@@ -241,92 +247,31 @@ def softmax_asymmetric_unified_focal_loss(
 
     Source: as `softmax_unified_focal_loss`.
     """
-    parts = Balance(delta, gamma, balance, asymmetric=True)
-    return _softmax(
-        "softmax_asymmetric_unified_focal_loss",
-        inputs,
-        targets,
-        parts,
-        smooth,
-        per_image,
-        background,
-        (ignore_index, mask),
-    )
-
-
-def _sigmoid(
-    call: str,
-    inputs: Tensor,
-    targets: Tensor,
-    parts: Balance,
-    smooth: float,
-    per_image: bool,
-    mask: Tensor | None,
-) -> Tensor:
-    parts.check(call)
-    Index(parts.delta, 1 - parts.delta, smooth, per_image).check(call)
-    pixels = sigmoid_pixels(call, inputs, targets, mask)
-    two = Pixels(
-        torch.stack([-pixels.u, pixels.u], dim=2),
-        torch.stack([1 - pixels.y, pixels.y], dim=2),
-        None if pixels.mask is None else torch.stack([pixels.mask, pixels.mask], dim=2),
-    )
-    return rounded(_unified(two, 2, 0, parts, smooth, per_image), inputs)
-
-
-def _softmax(
-    call: str,
-    inputs: Tensor,
-    targets: Tensor,
-    parts: Balance,
-    smooth: float,
-    per_image: bool,
-    background: int,
-    counts: tuple[int, Tensor | None],
-) -> Tensor:
-    parts.check(call)
-    Index(parts.delta, 1 - parts.delta, smooth, per_image).check(call)
-    pixels = softmax_pixels(call, inputs, targets, *counts)
+    parts = Balance(delta, gamma, balance, smooth, per_image, asymmetric=True)
+    call = "softmax_asymmetric_unified_focal_loss"
+    pixels = softmax_pixels(call, inputs, targets, ignore_index, mask)
     checks.class_index(call, "background", background, inputs)
-    return rounded(_unified(pixels, 1, background, parts, smooth, per_image), inputs)
+    return _unified(call, inputs, pixels, background, parts)
 
 
-def _unified(
-    pixels: Pixels,
-    class_dim: int,
-    background: int,
-    parts: Balance,
-    smooth: float,
-    per_image: bool,
-) -> Tensor:
-    """The loss of pixels whose classes are along `class_dim`; the dimensions after it are a map."""
-    u, y, mask = pixels
-    classes = torch.arange(u.shape[class_dim], device=u.device)
-    is_background = classes == background
-    spatial = tuple(range(class_dim + 1, u.ndim))
+def _unified(call: str, inputs: Tensor, pixels: Pixels, background: int, parts: Balance) -> Tensor:
+    """The loss of pixels of which one class is the background."""
+    parts.check(call)
+    y = pixels.y
+    is_background = torch.arange(pixels.classes, device=y.device) == background
 
     def along_classes(of_background: float, of_foreground: float) -> Tensor:
-        both = torch.tensor([of_foreground, of_background], dtype=u.dtype, device=u.device)
+        both = torch.tensor([of_foreground, of_background], dtype=y.dtype, device=y.device)
         return both[is_background.long()]
 
-    def over_maps(of_classes: Tensor) -> Tensor:
-        return of_classes.view(-1, *(1 for _ in spatial)).expand_as(u)
-
-    focus = over_maps(along_classes(parts.gamma, 0.0 if parts.asymmetric else parts.gamma))
-    share = over_maps(along_classes(1 - parts.delta, parts.delta))
+    focus = along_classes(parts.gamma, 0.0 if parts.asymmetric else parts.gamma)
+    share = along_classes(1 - parts.delta, parts.delta)
+    losses = focal(pixels.u, torch.ones_like(y), pixels.over_maps(focus))
     # An infinite loss of weight 0 adds nothing.
-    terms = select(y > 0, share * y * focal(u, torch.ones_like(u), focus))
-    counted = None if mask is None else mask.select(class_dim, 0)
-    cross_entropy = reduce(terms.sum(dim=class_dim), "mean", counted, None)
+    terms = select(y > 0, pixels.over_maps(share) * y * losses)
+    counts = None if pixels.mask is None else pixels.mask.select(pixels.class_dim, 0)
+    cross_entropy = reduce(terms.sum(dim=pixels.class_dim), "mean", counts, None)
 
-    regions = tversky_power(
-        u,
-        y,
-        mask,
-        spatial if per_image else (0, *spatial),
-        alpha=float(parts.delta),
-        beta=float(1 - parts.delta),
-        smooth=float(smooth),
-        exponent=along_classes(1.0 if parts.asymmetric else 1 - parts.gamma, 1 - parts.gamma),
-    )
-    return parts.balance * regions.mean() + (1 - parts.balance) * cross_entropy
+    exponents = along_classes(1.0 if parts.asymmetric else 1 - parts.gamma, 1 - parts.gamma)
+    regions = parts.regions.power(pixels, exponents).mean()
+    return rounded(parts.balance * regions + (1 - parts.balance) * cross_entropy, inputs)

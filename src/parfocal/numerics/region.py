@@ -69,7 +69,7 @@ def tversky_power(
     g = (torch.where(s.positive, w, v * s.t) / s.n).sum(dim=dims) + smooth
 
     c = c.squeeze(dims)
-    is_regular = (e > 0) & (g > 0)
+    is_regular = ~((e <= 0) | (g <= 0))  # NaN stays
     limit = (e > 0).to(u.dtype)  # where nothing is right all is wrong, if anything counts at all
     g, e = torch.where(is_regular, g, 1.0), torch.where(is_regular, e, 1.0)
     # Around the point itself, where log(G / E) = h0 and d = exp(h - h0) - 1 = 0, the base is
