@@ -25,6 +25,7 @@ test: $(VENV)/installed
 
 ledger: $(VENV)/installed
 	$(BIN)/python ledger/measure.py
+	$(BIN)/python ledger/family.py
 
 bench-training: $(VENV)/installed
 	$(BIN)/python benchmarks/training.py

@@ -49,8 +49,9 @@ def asymmetric_loss(
         ValueError: ``0 < gamma_neg < 1`` with a margin; else as `sigmoid_focal_loss`.
 
     Accuracy: positives, and negatives without a margin, as `sigmoid_focal_loss`. With one, the
-    error of ``p - margin`` is that of its terms, up to 3 ULP of ``p + margin``, felt gamma_neg
-    times. At ``p = margin`` derivatives are those from below, 0.
+    error of ``p - margin`` is that of its terms, up to 3 ULP of ``p + margin``, and is felt
+    ``1 + gamma_neg`` times. At ``p = margin`` derivatives are those from below, 0. Measured errors
+    are in ``ledger/family.csv``.
 
     Example:
         >>> import torch

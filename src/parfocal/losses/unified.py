@@ -168,7 +168,8 @@ def softmax_unified_focal_loss(
             class probabilities (N, C, d1, ...) of a floating dtype. Data: no gradient flows to
             them.
         delta: Weight of what was missed, and of the foreground, in [0, 1].
-        gamma: Strength of the focus, in [0, 1).
+        gamma: Strength of the focus, in [0, 1). The exponent ``1 - gamma`` is rounded to the dtype
+            of the computation.
         balance: Share of the regions, in [0, 1]; the paper's lambda.
         smooth, per_image: as in `softmax_tversky_loss`.
         background: Index of the class that is the background.

@@ -23,8 +23,8 @@ from parfocal.numerics.closed_form import sides
 # E' >= exp(-_NEAR) for one pixel, and its power -2 is finite for a million of them in float32.
 _NEAR = 20.0
 
-# exp(-c) is a normal number up to there, in float32; beyond, exp(-k c) is formed.
-_NORMAL = 80.0
+# Of 1 in the leading digits of an exponent.
+_STEPS = 1024
 
 
 def tversky_power(
@@ -53,6 +53,7 @@ def tversky_power(
         u without `dims`. A region of which nothing counts has 0; one without TP, where smooth is
         0, has 1.
     """
+    exponent = torch.as_tensor(exponent, dtype=u.dtype, device=u.device)
     s = sides(u, y)
     w, v = s.w, s.v
     if mask is not None:
@@ -80,8 +81,7 @@ def tversky_power(
     h = g.log() - e.log()
     d = torch.expm1(h - h.detach())
     power = base**-exponent * torch.exp(-exponent * torch.log1p(ratio / base * d))
-    near = c < _NORMAL
-    scale = torch.where(
-        near, torch.exp(-torch.where(near, c, 0.0)) ** exponent, torch.exp(-exponent * c)
-    )
+    # The product of c, a whole number, with few digits of k is exact; with the others it is small.
+    digits = (exponent * _STEPS).round() / _STEPS
+    scale = torch.exp(-digits * c) * torch.exp((digits - exponent) * c)
     return torch.where(is_regular, power * scale, limit)
