@@ -144,3 +144,25 @@ def test_kornia_tversky():
     # It averages over the classes that are present; here all are, in both images.
     assert all(image.unique().numel() == 3 for image in targets)
     torch.testing.assert_close(ours, theirs, rtol=1e-9, atol=1e-12)
+
+
+def test_timm_asymmetric():
+    """Its clip is the margin. It computes in float32."""
+    from timm.loss import AsymmetricLossMultiLabel
+
+    logits, _ = drawn(3)
+    targets = (logits > 1).double()
+    theirs = AsymmetricLossMultiLabel(reduction="none")(logits, targets)
+    ours = parfocal.asymmetric_loss(logits, targets)
+    torch.testing.assert_close(ours.float(), theirs, rtol=1e-4, atol=1e-7)
+
+
+def test_positive_weight_of_binary_cross_entropy():
+    """As a weight a position."""
+    logits, _ = drawn(3)
+    targets = (logits > 1).double()
+    factor = torch.tensor([2.0, 3.0, 0.5], dtype=torch.float64).view(3, 1, 1)
+    theirs = F.binary_cross_entropy_with_logits(logits, targets, pos_weight=factor)
+    weight = 1 + (factor - 1) * targets
+    ours = parfocal.sigmoid_focal_loss(logits, targets, None, 0, "mean", weight=weight)
+    torch.testing.assert_close(ours, theirs, rtol=1e-12, atol=1e-14)
