@@ -94,7 +94,7 @@ def _shifted_negative(x: Tensor, gamma: float | Tensor, margin: float) -> Tensor
     counts = ~(p_m <= 0)  # NaN stays
     p_m = torch.where(counts, p_m, 0.5)
     s = sides(x, torch.ones_like(x))
-    q = torch.where(s.positive, s.t, 1.0) / s.n
+    q = torch.lerp(torch.ones_like(s.t), s.t, s.h) / s.n
     # The logarithm of what is near 1 goes through log1p.
     near_one = p_m < 0.5
     cross_entropy = torch.where(

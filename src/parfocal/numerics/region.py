@@ -59,15 +59,15 @@ def tversky_power(
     if mask is not None:
         w, v = torch.where(mask, w, 0.0), torch.where(mask, v, 0.0)
     # With a factor t = exp(-|u|), and without: where the margin has the wrong sign.
-    right = torch.where(s.positive, alpha * w, beta * w)
-    wrong = torch.where(s.positive, beta * v, alpha * v)
+    right = torch.lerp(beta * w, alpha * w, s.h)
+    wrong = torch.lerp(alpha * v, beta * v, s.h)
 
     distance = torch.where(wrong > 0, 0.0, torch.where(right > 0, s.a.detach(), torch.inf))
     # A whole number, so that c - |u| is exact.
     c = (distance.amin(dim=dims, keepdim=True) - _NEAR).clamp(min=0.0).floor()
     c = torch.where(c.isinf(), 0.0, c)
     e = ((right * torch.exp(c - s.a) + wrong) / s.n).sum(dim=dims)
-    g = (torch.where(s.positive, w, v * s.t) / s.n).sum(dim=dims) + smooth
+    g = (torch.lerp(v * s.t, w, s.h) / s.n).sum(dim=dims) + smooth
 
     c = c.squeeze(dims)
     is_regular = ~((e <= 0) | (g <= 0))  # NaN stays
