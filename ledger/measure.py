@@ -41,6 +41,12 @@ OF_SCALE = {"curvature", "soft curvature", "soft gradient", "soft target_gradien
 # The gradient as torch.func, torch.compile and create_graph form it, by another binding.
 COMPOSITION = " (composition)"
 
+# The gradient that a sum makes in its own forward pass.
+SUMMED = " (summed)"
+
+# Up to there float32 has a form of its own for hard targets.
+NEAR = 80.0
+
 
 class Cell(NamedTuple):
     """One line of the ledger."""
@@ -131,7 +137,21 @@ def mirrored(truth: FocalTruth) -> FocalTruth:
 
 
 def derivatives(x: Tensor, target: float, gamma: float) -> dict[str, Tensor]:
-    """What the public function gives, by the ways in which users ask for it."""
+    """What the public function gives, by the ways in which users ask for it.
+
+    Ordinary logits by themselves: one that is far sends all of a tensor through another form.
+    """
+    is_far = x.abs() > NEAR
+    near, far = (_derivatives(x[chosen], target, gamma) for chosen in (~is_far, is_far))
+    return {
+        name: torch.empty_like(x)
+        .masked_scatter_(~is_far, near[name])
+        .masked_scatter_(is_far, far[name])
+        for name in near
+    }
+
+
+def _derivatives(x: Tensor, target: float, gamma: float) -> dict[str, Tensor]:
     x = x.clone().requires_grad_()
     y = torch.full_like(x, target, requires_grad=True)
     computation = torch.float64 if x.dtype == torch.float64 else torch.float32
@@ -142,12 +162,15 @@ def derivatives(x: Tensor, target: float, gamma: float) -> dict[str, Tensor]:
     plain = sigmoid_focal_loss(x, y, None, gamma)
     (closed,) = torch.autograd.grad(plain.sum(), x, retain_graph=True)
     (target_gradient,) = torch.autograd.grad(plain.sum(), y)
+    summed = sigmoid_focal_loss(x, y.detach(), None, gamma, "sum")
+    (in_sum,) = torch.autograd.grad(summed, x)
     with_exponent = sigmoid_focal_loss(x, y, None, exponent)
     (gamma_gradient,) = torch.autograd.grad(with_exponent.sum(), exponent)
     return {
         "value": loss.detach(),
         "gradient": closed,
         "gradient" + COMPOSITION: gradient.detach(),
+        "gradient" + SUMMED: in_sum,
         "curvature": curvature,
         "gamma_gradient": gamma_gradient.to(x.dtype),
         "target_gradient": target_gradient,
@@ -183,13 +206,13 @@ def _keep_worst(
     prefix: str = "",
 ) -> None:
     for name, result in computed.items():
-        truth: Truth = getattr(exact, name.removesuffix(COMPOSITION))
+        truth: Truth = getattr(exact, name.removesuffix(COMPOSITION).removesuffix(SUMMED))
         quantity = prefix + name
         worst = worst_error(
             x,
             result,
             truth,
-            of_scale=quantity.removesuffix(COMPOSITION) in OF_SCALE,
+            of_scale=quantity.removesuffix(COMPOSITION).removesuffix(SUMMED) in OF_SCALE,
             relative=bound(quantity, x.dtype, gamma_name),
         )
         before = found.get(quantity, worst)

@@ -26,6 +26,7 @@ def test_ledger_is_complete():
         "value",
         "gradient",
         "gradient (composition)",
+        "gradient (summed)",
         "curvature",
         "gamma_gradient",
         "target_gradient",

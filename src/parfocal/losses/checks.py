@@ -273,6 +273,8 @@ def _same_device(call: str, name: str, given: Tensor, inputs: Tensor) -> None:
 
 
 def _is_real(given: object) -> bool:
+    if type(given) in (float, int):  # what it nearly always is; the general question takes longer
+        return True
     return isinstance(given, Real | torch.SymFloat | torch.SymInt) and not isinstance(given, bool)
 
 

@@ -18,6 +18,11 @@ class Positions(NamedTuple):
     reduction: str
     normalizer: float | Tensor | None
 
+    @property
+    def is_plain_sum(self) -> bool:
+        """Whether all positions count alike, in a sum or a mean."""
+        return self.weight is None and self.mask is None and self.reduction != "none"
+
     def check(self, call: str, inputs: Tensor, targets: Tensor) -> None:
         """Refuse what doesn't fit, in the name of the call."""
         checks.logits_and_targets(call, inputs, targets)

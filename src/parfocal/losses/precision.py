@@ -4,9 +4,14 @@ import torch
 from torch import Tensor
 
 
+def computation(inputs: Tensor) -> torch.dtype:
+    """The dtype of the computation: float32 for 16 bits."""
+    return torch.float64 if inputs.dtype == torch.float64 else torch.float32
+
+
 def widened(inputs: Tensor) -> Tensor:
-    """The logits in the dtype of the computation: float32 for 16 bits."""
-    return inputs if inputs.dtype == torch.float64 else inputs.float()
+    """The logits in the dtype of the computation."""
+    return inputs.to(computation(inputs))
 
 
 def rounded(loss: Tensor, inputs: Tensor) -> Tensor:

@@ -19,15 +19,19 @@ def reduce(
     if reduction == "none":
         return loss
     if reduction == "sum":
-        total = loss.sum()
-        if isinstance(normalizer, Tensor):
-            normalizer = normalizer.to(total).reshape(())
-        return total if normalizer is None else total / normalizer
+        return normalized(loss.sum(), normalizer)
     if shares is not None:
         return loss.sum() / shares.sum()
     if mask is None:
         return loss.mean()
     return loss.sum() / mask.expand_as(loss).sum()
+
+
+def normalized(total: Tensor, normalizer: float | Tensor | None) -> Tensor:
+    """The sum over the normalizer, where there is one."""
+    if isinstance(normalizer, Tensor):
+        normalizer = normalizer.to(total).reshape(())
+    return total if normalizer is None else total / normalizer
 
 
 def select(mask: Tensor | None, loss: Tensor) -> Tensor:

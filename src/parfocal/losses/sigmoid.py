@@ -5,7 +5,9 @@ from torch import Tensor, nn
 from parfocal.losses import checks
 from parfocal.losses.elementwise import Positions
 from parfocal.losses.parameters import shown, store
-from parfocal.numerics import focal
+from parfocal.losses.precision import computation, rounded
+from parfocal.losses.reduction import normalized
+from parfocal.numerics import alpha_t, focal, focal_sum
 
 
 def sigmoid_focal_loss(
@@ -92,6 +94,13 @@ def sigmoid_focal_loss(
     checks.alpha(call, alpha, inputs)
     checks.gamma(call, gamma, inputs)
     checks.non_negative(call, "epsilon", epsilon)
+    if positions.is_plain_sum and not isinstance(alpha, Tensor) and inputs.numel():
+        if isinstance(gamma, Tensor):
+            gamma = gamma.to(computation(inputs)).expand_as(inputs)
+        share = alpha if alpha is not None and alpha >= 0 else None
+        scale = 1 / inputs.numel() if reduction == "mean" else 1.0
+        total = focal_sum(inputs, targets, gamma, float(epsilon), share, scale)
+        return rounded(normalized(total, normalizer), inputs)
     x, y = positions.taken(inputs, targets)
     loss = focal(x, y, positions.parameter(gamma, x), float(epsilon))
     return positions.reduced(balanced(loss, alpha, y), inputs)
@@ -103,7 +112,7 @@ def balanced(loss: Tensor, alpha: float | Tensor | None, y: Tensor) -> Tensor:
         alpha = alpha.to(y.dtype)
     elif alpha is None or alpha < 0:
         return loss
-    return (alpha * y + (1 - alpha) * (1 - y)) * loss
+    return alpha_t(y, alpha) * loss
 
 
 class SigmoidFocalLoss(nn.Module):

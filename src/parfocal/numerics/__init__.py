@@ -4,14 +4,23 @@ Knows logits, targets, gamma and epsilon; knows no weights, reductions or module
 """
 
 from parfocal.numerics.autograd import focal
-from parfocal.numerics.closed_form import BRANCH_BOUNDS, difference, modulator, sides
+from parfocal.numerics.closed_form import (
+    BRANCH_BOUNDS,
+    alpha_t,
+    difference,
+    modulator,
+    sides,
+)
 from parfocal.numerics.margin import margin, margins
 from parfocal.numerics.region import tversky_power
+from parfocal.numerics.summed import focal_sum
 
 __all__ = [
     "BRANCH_BOUNDS",
+    "alpha_t",
     "difference",
     "focal",
+    "focal_sum",
     "margin",
     "margins",
     "modulator",

@@ -1,14 +1,14 @@
 """The binding of the closed forms to autograd, forward mode, torch.func and torch.compile."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, cast
 
 import torch
 from torch import Tensor
 from torch.autograd import forward_ad
 
-from parfocal.numerics import closed_form
-from parfocal.numerics.blocks import blockwise
+from parfocal.numerics import closed_form, odds
+from parfocal.numerics.blocks import blockwise, is_ordinary, is_readable
 from parfocal.numerics.closed_form import Gamma
 
 
@@ -78,7 +78,7 @@ class _Focal(torch.autograd.Function):
         ctx.save_for_backward(x, y, gamma if is_tensor else None, t)
         ctx.gamma = None if is_tensor else gamma
         ctx.epsilon = epsilon
-        return blockwise(closed_form.value, x, y, gamma, epsilon, t)
+        return _evaluated(odds.value, closed_form.value, x, y, gamma, epsilon, t)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -92,31 +92,61 @@ class _Focal(torch.autograd.Function):
             varied = [a for a, need in zip(arguments, needed, strict=True) if need]
             slopes = iter(torch.autograd.grad(output.sum(), varied, create_graph=True))
             return *(grad * next(slopes) if need else None for need in needed), None, None
-        forms = (closed_form.slope, closed_form.target_slope, closed_form.gamma_slope)
-        is_batch = is_batched(grad)
-        grads = [] if is_batch else [grad]
-        gradients = (
-            blockwise(_chained(form), *arguments, ctx.epsilon, t, *grads) if need else None
-            for form, need in zip(forms, needed, strict=True)
-        )
-        if is_batch:
-            gradients = (None if g is None else grad * g for g in gradients)
+        incoming = None if is_batched(grad) else grad
+        gradients = [
+            _evaluated(quick, careful, *arguments, ctx.epsilon, t, incoming) if need else None
+            for need, quick, careful in zip(needed, *zip(*_DERIVATIVES, strict=True), strict=True)
+        ]
+        if incoming is None:
+            gradients = [None if slope is None else grad * slope for slope in gradients]
         return *gradients, None, None
 
 
-def _chained(form: Callable[..., Tensor]) -> Callable[..., Tensor]:
-    """The form times the incoming gradient, where one is given."""
+Form = Callable[..., Tensor | None]
 
-    def chained(
-        x: Tensor,
-        y: Tensor,
-        gamma: Gamma,
-        epsilon: float,
-        t: Tensor | None,
-        grad: Tensor | None = None,
-        **options: bool,
-    ) -> Tensor:
-        slope = form(x, y, gamma, epsilon, t, **options)
-        return slope if grad is None else slope.mul_(grad)
+# In x, y and gamma: the form for hard targets in float32, if there is one, and the general form.
+_DERIVATIVES: tuple[tuple[Form | None, Form], ...] = (
+    (odds.slope, closed_form.slope),
+    (None, closed_form.target_slope),
+    (None, closed_form.gamma_slope),
+)
+
+
+def _evaluated(
+    quick: Form | None,
+    general: Form,
+    x: Tensor,
+    y: Tensor,
+    gamma: Gamma,
+    epsilon: float,
+    t: Tensor | None,
+    incoming: Tensor | None = None,
+) -> Tensor:
+    """One form over all of x, times the incoming gradient: the quick one where it is right."""
+    is_quick = quick is not None and epsilon == 0 and t is None
+    if is_quick and x.dtype == torch.float32 and is_readable(x):
+        result = blockwise(_chained(cast(Form, quick)), x, incoming, y, gamma)
+        if result is not None:
+            return result
+    result = blockwise(_chained(_unguarded(general)), x, incoming, y, gamma, epsilon, t)
+    assert result is not None  # a general form is right everywhere
+    return result
+
+
+def _chained(form: Form) -> Form:
+    """The form times the incoming gradient, where there is one."""
+
+    def chained(x: Tensor, incoming: Tensor | None, *arguments: Any) -> Tensor | None:
+        result = form(x, *arguments)
+        return result if result is None or incoming is None else result.mul_(incoming)
 
     return chained
+
+
+def _unguarded(form: Form) -> Form:
+    """The form without the guards that logits of ordinary size don't need."""
+
+    def unguarded(x: Tensor, *arguments: Any) -> Tensor | None:
+        return form(x, *arguments, ordinary=is_ordinary(x))
+
+    return unguarded

@@ -17,35 +17,39 @@ from parfocal.numerics.closed_form import ORDINARY
 # Elements for each thread: a dozen temporaries of float32 fit a cache of 4 MB, and an operation
 # takes ten times as long as its call. A multiple of every vector length, so that no element falls
 # to the scalar rest of a vectorised loop, which may round otherwise.
-_PER_THREAD = 2**16
+_PER_THREAD = 2**17
 
 
-def blockwise(form: Callable[..., Tensor], x: Tensor, *arguments: Any) -> Tensor:
-    """form(x, *arguments, ordinary=...), in blocks where that pays.
+def blockwise(form: Callable[..., Tensor | None], x: Tensor, *arguments: Any) -> Tensor | None:
+    """form(x, *arguments), in blocks where that pays; None if the form returns that for a block.
 
     Args:
         form: an elementwise function of tensors of the shape of x.
         x: logits, float32 or float64; not itself differentiated.
-        arguments: tensors of the shape of x, or of one number, and whatever else the form takes.
+        arguments: tensors of the shape of x, and whatever else the form takes.
     """
     if not is_readable(x):
-        return form(x, *arguments, ordinary=False)
-    if x.numel() <= _PER_THREAD:
-        return form(x, *arguments, ordinary=is_ordinary(x))
+        return form(x, *arguments)
     out = torch.empty(x.shape, dtype=x.dtype)
     flat = out.view(-1)
-    for block, (head, *rest) in blocks(x, *arguments):
-        flat[block] = form(head, *rest, ordinary=is_ordinary(head))
+    for block, parts in blocks(x, *arguments):
+        result = form(*parts)
+        if result is None:
+            return None
+        flat[block] = result
     return out
 
 
 def blocks(x: Tensor, *arguments: Any) -> Iterator[tuple[slice, list[Any]]]:
-    """Where each block is, and the parts there of all tensors that have more than one number."""
+    """Where each block is, and the parts there of all tensors."""
     columns = [_flat(given) for given in (x, *arguments)]
     count, size = x.numel(), _PER_THREAD * torch.get_num_threads()
+    if count <= size:
+        yield slice(None), columns
+        return
     for start in range(0, count, size):
         block = slice(start, min(start + size, count))
-        yield block, [_part(given, block) for given in columns]
+        yield block, [given[block] if isinstance(given, Tensor) else given for given in columns]
 
 
 def is_readable(x: Tensor) -> bool:
@@ -58,22 +62,18 @@ def is_readable(x: Tensor) -> bool:
 
 
 def is_ordinary(x: Tensor) -> bool:
-    """Whether all logits at hand are of ordinary size; NaN is not."""
-    if x.numel() == 0:
-        return True
+    """Whether all logits are at hand and of ordinary size; NaN is not."""
+    if not is_readable(x) or x.numel() == 0:
+        return False
     low, high = x.aminmax()
     bound = ORDINARY[x.dtype]
     return -bound <= low.item() and high.item() <= bound
 
 
 def _flat(given: Any) -> Any:
-    """A tensor in one dimension, without a copy where it is contiguous; anything else as it is."""
-    if not isinstance(given, Tensor):
+    """A tensor in one dimension, without a copy where its strides allow; anything else as it is."""
+    if not isinstance(given, Tensor) or given.ndim == 1:
         return given
-    if not any(given.stride()):  # one number, expanded
-        return given[(0,) * given.ndim]
+    if given.numel() > 1 and not any(given.stride()):  # one number, expanded
+        return given[(0,) * given.ndim].expand(given.numel())
     return given.reshape(-1)
-
-
-def _part(given: Any, block: slice) -> Any:
-    return given[block] if isinstance(given, Tensor) and given.ndim else given

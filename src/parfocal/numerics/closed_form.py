@@ -409,7 +409,7 @@ def _over_n(s: Sides, numerator: Tensor) -> Tensor:
     The rounding of n = 1 + t, up to 2 ** -24 relative in float32, would be felt gamma times in
     b ** gamma; the second form is free of it where t is small, and would cancel where it isn't.
     """
-    small = torch.addcmul(numerator, numerator, s.r, value=-1)
+    small = numerator - numerator * s.r
     return torch.lerp(numerator / s.n, small, s.small)
 
 
