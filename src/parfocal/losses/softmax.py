@@ -7,8 +7,8 @@ from parfocal.losses import checks
 from parfocal.losses.classes import rows
 from parfocal.losses.parameters import shown, store
 from parfocal.losses.precision import rounded
-from parfocal.losses.reduction import reduce, select
-from parfocal.numerics import focal, margin, margins
+from parfocal.losses.reduction import normalized, reduce, select
+from parfocal.numerics import class_focal_sum, focal, is_readable, margin, margins
 
 
 def softmax_focal_loss(
@@ -102,6 +102,12 @@ def softmax_focal_loss(
     checks.position_mask(call, mask, inputs)
     checks.reduction(call, reduction, normalizer)
 
+    is_plain = not (label_smoothing or epsilon or reduction == "none" or inputs.ndim == 1)
+    if is_plain and not isinstance(gamma, Tensor) and not targets.is_floating_point():
+        total = _sum_of_indices(inputs, targets, weight, gamma, ignore_index, reduction, mask)
+        if total is not None:
+            return rounded(normalized(total, normalizer), inputs)
+
     r = rows(inputs, targets, ignore_index, mask)
     dtype = r.x.dtype
     if isinstance(gamma, Tensor):
@@ -124,6 +130,36 @@ def softmax_focal_loss(
     if inputs.ndim == 1 and reduction == "none":
         loss = loss.squeeze(0)
     return rounded(reduce(loss, reduction, r.mask, normalizer, shares), inputs)
+
+
+def _sum_of_indices(
+    inputs: Tensor,
+    targets: Tensor,
+    weight: Tensor | None,
+    gamma: float,
+    ignore_index: int,
+    reduction: str,
+    mask: Tensor | None,
+) -> Tensor | None:
+    """The mean or the sum in one pass over the logits; None where there is no such pass."""
+    if not is_readable(inputs) or (weight is not None and weight.requires_grad):
+        return None
+    counts = targets != ignore_index
+    if mask is not None:
+        counts = counts & mask
+    labels, shares = targets.long(), None
+    if not counts.all():
+        labels = torch.where(counts, labels, 0)
+        shares = counts.float()
+    if weight is not None:
+        shares = weight.float()[labels] if shares is None else weight.float()[labels] * shares
+    scale = 1.0
+    if reduction == "mean":
+        whole = float(labels.numel() if shares is None else shares.sum(dtype=torch.float64))
+        if not whole > 0:
+            return None
+        scale = 1 / whole
+    return class_focal_sum(inputs, labels, gamma, shares, scale)
 
 
 def _of_index(x: Tensor, index: Tensor, gamma: float | Tensor, epsilon: float) -> Tensor:

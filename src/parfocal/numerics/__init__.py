@@ -4,6 +4,8 @@ Knows logits, targets, gamma and epsilon; knows no weights, reductions or module
 """
 
 from parfocal.numerics.autograd import focal
+from parfocal.numerics.blocks import is_readable
+from parfocal.numerics.class_sum import class_focal_sum
 from parfocal.numerics.closed_form import (
     BRANCH_BOUNDS,
     alpha_t,
@@ -11,16 +13,18 @@ from parfocal.numerics.closed_form import (
     modulator,
     sides,
 )
+from parfocal.numerics.focal_sum import focal_sum
 from parfocal.numerics.margin import margin, margins
 from parfocal.numerics.region import tversky_power
-from parfocal.numerics.summed import focal_sum
 
 __all__ = [
     "BRANCH_BOUNDS",
     "alpha_t",
+    "class_focal_sum",
     "difference",
     "focal",
     "focal_sum",
+    "is_readable",
     "margin",
     "margins",
     "modulator",

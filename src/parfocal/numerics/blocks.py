@@ -13,6 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from parfocal.numerics.closed_form import ORDINARY
+from parfocal.numerics.memory import fresh
 
 # Elements for each thread: a dozen temporaries of float32 fit a cache of 4 MB, and an operation
 # takes ten times as long as its call. A multiple of every vector length, so that no element falls
@@ -30,7 +31,7 @@ def blockwise(form: Callable[..., Tensor | None], x: Tensor, *arguments: Any) ->
     """
     if not is_readable(x):
         return form(x, *arguments)
-    out = torch.empty(x.shape, dtype=x.dtype)
+    out = fresh(x.shape, x.dtype)
     flat = out.view(-1)
     for block, parts in blocks(x, *arguments):
         result = form(*parts)

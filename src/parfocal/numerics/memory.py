@@ -1,0 +1,43 @@
+"""Memory for a result that is written once, asked for in huge pages.
+
+A large tensor comes from the operating system in pages of 4 kB, each of which is fetched and
+cleared at its first touch; for a gradient of 64 MB that takes longer than all its exponentials.
+Where Linux has transparent huge pages on request, one request makes the pages 512 times as large.
+"""
+
+import ctypes
+import functools
+import mmap
+import sys
+from collections.abc import Callable
+
+import torch
+from torch import Tensor
+
+_HUGE = 2**21
+
+# Less is found again in the memory of the process, already mapped.
+_LARGE = 8 * _HUGE
+
+
+def fresh(shape: torch.Size, dtype: torch.dtype) -> Tensor:
+    """An empty tensor on the CPU."""
+    tensor = torch.empty(shape, dtype=dtype, device="cpu")
+    if tensor.nbytes >= _LARGE:
+        advise = _madvise()
+        if advise is not None:
+            start = -(-tensor.data_ptr() // _HUGE) * _HUGE
+            end = (tensor.data_ptr() + tensor.nbytes) // _HUGE * _HUGE
+            advise(start, end - start, mmap.MADV_HUGEPAGE)  # an advice: its refusal changes nothing
+    return tensor
+
+
+@functools.cache
+def _madvise() -> Callable[[int, int, int], int] | None:
+    """madvise(2) of the C library, on Linux."""
+    if sys.platform != "linux" or not hasattr(mmap, "MADV_HUGEPAGE"):
+        return None
+    function = getattr(ctypes.CDLL(None), "madvise", None)
+    if function is not None:
+        function.argtypes = (ctypes.c_void_p, ctypes.c_size_t, ctypes.c_int)
+    return function
