@@ -25,13 +25,17 @@ def focal(
         t: exp(-|x|), where the caller knows it better than from the rounded x; a constant to
             autograd, which differentiates in x.
     """
-    watched = is_watched(x, y, gamma)
-    if watched or torch.compiler.is_compiling():
-        if not isinstance(gamma, Tensor):  # as a tensor it may change without a new compilation
+    watched, compiling = is_watched(x, y, gamma), torch.compiler.is_compiling()
+    if watched or compiling:
+        exponent_varies = isinstance(gamma, Tensor) and gamma.requires_grad
+        if not isinstance(gamma, Tensor) and (watched or gamma not in _CHEAP_POWERS):
+            # As a tensor it may change without a new compilation.
             gamma = torch.full((), gamma, dtype=x.dtype, device=x.device)
-        return closed_form.differentiable_value(
-            x, y, gamma, epsilon, t, target_varies=watched or y.requires_grad
-        )
+        if watched or y.requires_grad or exponent_varies:
+            return closed_form.differentiable_value(
+                x, y, gamma, epsilon, t, target_varies=watched or y.requires_grad
+            )
+        return _Compiled.apply(x, y, gamma, epsilon, t)  # type: ignore[no-any-return]
     return _Focal.apply(x, y, rounded(gamma, x.dtype), epsilon, t)  # type: ignore[no-any-return]
 
 
@@ -100,6 +104,30 @@ class _Focal(torch.autograd.Function):
         if incoming is None:
             gradients = [None if slope is None else grad * slope for slope in gradients]
         return *gradients, None, None
+
+
+# Exponents that a compiler turns into a root or products; all are numbers of every dtype.
+_CHEAP_POWERS = (0.5, 1, 2, 3)
+
+
+class _Compiled(torch.autograd.Function):
+    """L with its closed slope, in plain operations that a compiler makes one loop of each."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, x: Tensor, y: Tensor, gamma: Gamma, epsilon: float, t: Tensor | None
+    ) -> Tensor:
+        is_tensor = isinstance(gamma, Tensor)
+        ctx.save_for_backward(x, y, gamma if is_tensor else None, t)
+        ctx.gamma = None if is_tensor else gamma
+        ctx.epsilon = epsilon
+        return closed_form.value(x, y, gamma, epsilon, t)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, y, gamma, t = ctx.saved_tensors
+        gamma = ctx.gamma if gamma is None else gamma
+        return grad * closed_form.slope(x, y, gamma, ctx.epsilon, t), None, None, None, None
 
 
 Form = Callable[..., Tensor | None]

@@ -56,7 +56,8 @@ def blocks(x: Tensor, *arguments: Any) -> Iterator[tuple[slice, list[Any]]]:
 def is_readable(x: Tensor) -> bool:
     """Whether the values of x are at hand: on a CPU, and in no tracer's stand-in for a tensor."""
     return (
-        x.is_cpu
+        not torch.compiler.is_compiling()
+        and x.is_cpu
         and type(x) in (Tensor, nn.Parameter)
         and not torch._C._are_functorch_transforms_active()
     )
