@@ -1,6 +1,7 @@
 # make demo        the gradient study and three trainings side by side, a minute and a half on two cores
 # make test        format, lint, types, tests and documentation examples
 # make test-wheel  the built wheel with torch alone
+# make bench       what the losses cost beside what they replace, a quarter of an hour; make bench-quick, two minutes
 # make bench-training  what a training, its record and a second job cost
 # make reproduction    the committed report from the committed records; PUBLISHED=FOLDER beside the paper's
 # make ledger      measure the accuracy anew; refuses what got worse
@@ -12,7 +13,7 @@ WHEEL_VENV := .venv-wheel
 # The oldest torch that is supported; its wheel runs without a GPU.
 OLDEST_TORCH := torch==2.13.0
 
-.PHONY: demo test test-wheel ledger bench-training reproduction clean
+.PHONY: demo test test-wheel ledger bench bench-quick bench-training reproduction clean
 
 demo: $(VENV)/installed
 	$(BIN)/parfocal demo
@@ -26,6 +27,12 @@ test: $(VENV)/installed
 ledger: $(VENV)/installed
 	$(BIN)/python ledger/measure.py
 	$(BIN)/python ledger/family.py
+
+bench: $(VENV)/installed
+	$(BIN)/python benchmarks/losses.py
+
+bench-quick: $(VENV)/installed
+	$(BIN)/python benchmarks/losses.py --quick
 
 bench-training: $(VENV)/installed
 	$(BIN)/python benchmarks/training.py

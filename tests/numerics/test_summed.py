@@ -151,6 +151,18 @@ def test_sixteen_bit_gradient_is_rounded_after_the_incoming_one(dtype, scale):
     assert (x.grad != 0).sum() >= 600
 
 
+@pytest.mark.parametrize("soft", [1e-9, 0.3])
+def test_one_soft_target_is_not_taken_for_a_hard_one(soft):
+    """However near: an easy negative with a little of a positive has another loss."""
+    x = torch.tensor([-20.0, 3.0, -1.0], requires_grad=True)
+    y = torch.tensor([soft, 1.0, 0.0])
+    wide = x.detach().double().requires_grad_()
+    found, expected = binary(x, y), binary(wide, y.double(), reduction="none").mean()
+    torch.testing.assert_close(found.double(), expected, rtol=1e-6, atol=0)
+    gradients = [torch.autograd.grad(z, v)[0] for z, v in ((found, x), (expected, wide))]
+    torch.testing.assert_close(gradients[0].double(), gradients[1], rtol=1e-5, atol=0)
+
+
 @pytest.mark.parametrize("threads", [1, 2])
 @pytest.mark.parametrize("per_thread", [2**6, 2**10, 2**16])
 @pytest.mark.parametrize("target", ["hard", "soft", "far"])

@@ -46,7 +46,11 @@ def is_watched(*arguments: object) -> bool:
     its forward formula when torch.func.grad is inside, and nested forward mode takes its second
     derivative for zero (pytorch#197867).
     """
-    return torch._C._are_functorch_transforms_active() or any(
+    if torch._C._are_functorch_transforms_active():
+        return True
+    if not torch.compiler.is_compiling() and forward_ad._current_level < 0:  # no forward mode
+        return False
+    return any(
         isinstance(given, Tensor) and forward_ad.unpack_dual(given).tangent is not None
         for given in arguments
     )

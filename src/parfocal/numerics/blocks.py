@@ -13,7 +13,7 @@ import torch
 from torch import Tensor, nn
 
 from parfocal.numerics.closed_form import ORDINARY
-from parfocal.numerics.memory import fresh
+from parfocal.numerics.memory import fresh, keep_temporaries
 
 # Elements for each thread: a dozen temporaries of float32 fit a cache of 4 MB, and an operation
 # takes ten times as long as its call. A multiple of every vector length, so that no element falls
@@ -48,6 +48,7 @@ def blocks(x: Tensor, *arguments: Any) -> Iterator[tuple[slice, list[Any]]]:
     if count <= size:
         yield slice(None), columns
         return
+    keep_temporaries()
     for start in range(0, count, size):
         block = slice(start, min(start + size, count))
         yield block, [given[block] if isinstance(given, Tensor) else given for given in columns]

@@ -18,6 +18,7 @@ from parfocal.numerics import closed_form
 from parfocal.numerics.autograd import is_watched, rounded
 from parfocal.numerics.blocks import is_readable
 from parfocal.numerics.margin import margin
+from parfocal.numerics.memory import keep_temporaries
 from parfocal.numerics.odds import odds
 from parfocal.numerics.summed import summed
 
@@ -105,7 +106,7 @@ def _block(
     """The sum over a block, and its gradient into `out`; index and weight are (N, 1, ...)."""
     p = out
     if p is None or p.dtype != torch.float32:
-        p = torch.empty(x.shape, dtype=torch.float32)
+        p = torch.empty(x.shape, dtype=torch.float32, device="cpu")
     torch.softmax(x.float(), 1, out=p)
     own = p.gather(1, index)
     others = p.scatter_(1, index, 0.0).sum(1, keepdim=True)
@@ -129,6 +130,7 @@ def _blocks(x: Tensor) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:
 
     Whole images if one fits a block, else runs of the pixels of one.
     """
+    keep_temporaries()
     pixels = 1 if x.ndim == 2 else x.shape[2]
     size = max(1, _BLOCK // x.shape[1])
     images = max(1, size // pixels)

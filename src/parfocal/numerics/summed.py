@@ -53,7 +53,7 @@ def summed(x: Tensor, summand: Summand, *tensors: Tensor | None) -> Tensor | Non
     if total is None:
         return None
     if gradient is None:
-        return torch.full((), total, dtype=computation(x))
+        return torch.full((), total, dtype=computation(x), device="cpu")
     return _Summed.apply(x, total, gradient, summand, *tensors)  # type: ignore[no-any-return]
 
 
@@ -71,7 +71,7 @@ class _Summed(torch.autograd.Function):
     ) -> Tensor:
         ctx.save_for_backward(x, *tensors)
         ctx.summand, ctx.gradient = summand, gradient
-        return torch.full((), total, dtype=computation(x))
+        return torch.full((), total, dtype=computation(x), device="cpu")
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
