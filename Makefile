@@ -1,7 +1,7 @@
 # make demo        the gradient study and three trainings side by side, a minute and a half on two cores
 # make test        format, lint, types, tests and documentation examples
 # make test-wheel  the built wheel with torch alone
-# make bench       what the losses cost beside what they replace, a quarter of an hour; make bench-quick, two minutes
+# make bench       what the losses cost beside what they replace, six minutes; make bench-quick, two
 # make bench-training  what a training, its record and a second job cost
 # make reproduction    the committed report from the committed records; PUBLISHED=FOLDER beside the paper's
 # make ledger      measure the accuracy anew; refuses what got worse

@@ -238,17 +238,22 @@ PEAKS = {
 
 def print_peak(name: str) -> None:
     """The growth of the resident set during one step, in sizes of the gradient."""
-    import resource
-
     draw, loss = PEAKS[name]
-    small = tuple(t[:2].detach().clone() for t in draw())
-    step(loss, small[0].requires_grad_(), *small[1:])()
     x, *rest = draw()
-    page = resource.getpagesize()
-    before = int(Path("/proc/self/statm").read_text().split()[1]) * page
+    small = x.detach()[:2].clone().requires_grad_()
+    step(loss, small, *(given[:2] for given in rest))()  # what is loaded at the first call
+    Path("/proc/self/clear_refs").write_text("5")  # the peak begins anew
+    before = resident("VmRSS")
     step(loss, x, *rest)()
-    peak = resource.getrusage(resource.RUSAGE_SELF).ru_maxrss * 1024
-    print((peak - before) / x.nbytes)
+    print((resident("VmHWM") - before) / x.nbytes)
+
+
+def resident(field: str) -> int:
+    """Bytes of this process in memory, now or at most."""
+    for line in Path("/proc/self/status").read_text().splitlines():
+        if line.startswith(field):
+            return int(line.split()[1]) * 1024
+    raise LookupError(field)
 
 
 def extra_memory(name: str) -> float:
@@ -326,8 +331,8 @@ def report(rows: Sequence[tuple[str, ...]]) -> str:
 Made by `make bench`. Ratios of times, forward and backward, within one run on the same tensors:
 the median of the rounds, and their quartiles. gamma is 0.5 where none is named.
 
-{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, torchvision
-{torchvision.__version__}, Python {platform.python_version()}.
+{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__},
+torchvision {torchvision.__version__}, Python {platform.python_version()}.
 
 | what | against | at most | ratio | ours, ms | theirs, ms | met |
 |---|---|---|---|---|---|---|

@@ -25,13 +25,13 @@ def example(name):
 
 @pytest.mark.parametrize("stock", [True, False], ids=["torchvision", "parfocal"])
 def test_retinanet_trains_with_one_loss_alone(stock, monkeypatch):
-    """torchvision's loss gives NaN within twelve steps of the very training that ours survives."""
+    """torchvision's loss gives NaN within eleven steps of the very training that ours survives."""
     monkeypatch.setattr(retinanet, "sigmoid_focal_loss", retinanet.sigmoid_focal_loss)
     loss = torchvision.ops.sigmoid_focal_loss if stock else parfocal.sigmoid_focal_loss
-    norms = [norm for _, norm in example("retinanet").train(loss, 12)]
+    norms = [norm for _, norm in example("retinanet").train(loss, 11)]
     assert all(math.isfinite(norm) for norm in norms[:-1])
     assert math.isnan(norms[-1]) if stock else math.isfinite(norms[-1])
-    assert stock or len(norms) == 12
+    assert stock or len(norms) == 11
 
 
 @pytest.mark.parametrize(
