@@ -230,7 +230,7 @@ LOSSES = [
         indices,
         lambda x, y: textbook.unified(x.softmax(1), textbook.one_hot(y), 0, asymmetric=False),
         None,
-        frozenset({"row mask", "ignore_index"}),
+        frozenset({"row mask", "ignore_index", "weight of classes"}),
     ),
     Case(
         "softmax_asymmetric_unified_focal_loss",
@@ -239,7 +239,7 @@ LOSSES = [
         probabilities,
         lambda x, y: textbook.unified(x.softmax(1), y, 2, asymmetric=True),
         None,
-        frozenset({"row mask"}),
+        frozenset({"row mask", "weight of classes"}),
     ),
     Case(
         "sigmoid_unified_focal_loss",
@@ -248,7 +248,7 @@ LOSSES = [
         hard,
         lambda x, y: textbook.sigmoid_unified(x, y, asymmetric=False),
         None,
-        frozenset({"mask"}),
+        frozenset({"mask", "weight of classes"}),
     ),
     Case(
         "sigmoid_asymmetric_unified_focal_loss",
@@ -257,6 +257,6 @@ LOSSES = [
         soft,
         lambda x, y: textbook.sigmoid_unified(x, y, asymmetric=True),
         None,
-        frozenset({"mask"}),
+        frozenset({"mask", "weight of classes"}),
     ),
 ]

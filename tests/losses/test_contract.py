@@ -171,6 +171,24 @@ def test_weights_multiply(case):
     torch.testing.assert_close(ours, expected)
 
 
+@cases_with("weight of classes")
+def test_weights_of_classes_add_up(case):
+    """A scalar loss is a sum over its classes, each with its factor; ones change nothing."""
+    logits, targets = case.draw()
+    one = torch.eye(SHAPES[case.kind][1], dtype=torch.float64)
+    parts = torch.stack([case.loss(logits, targets, weight=row) for row in one])
+    assert (parts > 0).all()
+    torch.testing.assert_close(parts.sum(), case.loss(logits, targets))
+    weight = torch.tensor([0.5, 2.0, 0.0], dtype=torch.float64)
+    found = case.loss(logits, targets, weight=weight)
+    torch.testing.assert_close(found, (weight * parts).sum())
+    if case.kind == "multilabel maps":  # each class is a problem of its own
+        alone = case.loss(logits[:, 1:2], targets[:, 1:2])
+        torch.testing.assert_close(parts[1] * len(one), alone)
+    with pytest.raises(ValueError, match="`weight` to have one number for each of the 3 classes"):
+        case.loss(logits, targets, weight=weight[:2])
+
+
 def hidden(case, targets, logits):
     """A mask, of the shape that the case takes, that hides every third position."""
     shape = logits.shape

@@ -51,6 +51,7 @@ def sigmoid_unified_focal_loss(
     *,
     smooth: float = 1.0,
     per_image: bool = True,
+    weight: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
     r"""Symmetric unified focal loss of logits, each class on its own.
@@ -64,7 +65,7 @@ def sigmoid_unified_focal_loss(
         targets: Shape of `inputs`, values in [0, 1], any real dtype. Data: no gradient flows to
             them.
         mask: Boolean, broadcasts against `inputs`; True where a pixel counts.
-        delta, gamma, balance, smooth, per_image: as in `softmax_unified_focal_loss`.
+        delta, gamma, balance, smooth, per_image, weight: as in `softmax_unified_focal_loss`.
 
     Returns:
         A scalar, in the dtype of `inputs`, under autocast in float32 at least. NaN if no pixel
@@ -89,7 +90,7 @@ def sigmoid_unified_focal_loss(
     call = "sigmoid_unified_focal_loss"
     parts = Balance(delta, gamma, balance, smooth, per_image, asymmetric=False)
     pixels = sigmoid_pixels(call, inputs, targets, mask)
-    return _unified(call, inputs, pixels.as_two_classes(), 0, parts)
+    return _unified(call, inputs, pixels.as_two_classes(), 0, parts, weight)
 
 
 def sigmoid_asymmetric_unified_focal_loss(
@@ -101,6 +102,7 @@ def sigmoid_asymmetric_unified_focal_loss(
     *,
     smooth: float = 1.0,
     per_image: bool = True,
+    weight: Tensor | None = None,
     mask: Tensor | None = None,
 ) -> Tensor:
     r"""Asymmetric unified focal loss of logits, each class on its own.
@@ -109,7 +111,7 @@ def sigmoid_asymmetric_unified_focal_loss(
     background of `softmax_asymmetric_unified_focal_loss`.
 
     Args:
-        inputs, targets, delta, gamma, balance, smooth, per_image, mask: as in
+        inputs, targets, delta, gamma, balance, smooth, per_image, weight, mask: as in
             `sigmoid_unified_focal_loss`.
 
     Returns:
@@ -133,7 +135,7 @@ def sigmoid_asymmetric_unified_focal_loss(
     call = "sigmoid_asymmetric_unified_focal_loss"
     parts = Balance(delta, gamma, balance, smooth, per_image, asymmetric=True)
     pixels = sigmoid_pixels(call, inputs, targets, mask)
-    return _unified(call, inputs, pixels.as_two_classes(), 0, parts)
+    return _unified(call, inputs, pixels.as_two_classes(), 0, parts, weight)
 
 
 def softmax_unified_focal_loss(
@@ -145,6 +147,7 @@ def softmax_unified_focal_loss(
     *,
     smooth: float = 1.0,
     per_image: bool = True,
+    weight: Tensor | None = None,
     background: int = 0,
     ignore_index: int = -100,
     mask: Tensor | None = None,
@@ -172,6 +175,8 @@ def softmax_unified_focal_loss(
             of the computation.
         balance: Share of the regions, in [0, 1]; the paper's lambda.
         smooth, per_image: as in `softmax_tversky_loss`.
+        weight: One factor a class, (C), of its cross-entropy and of its regions. It doesn't change
+            what a mean divides by.
         background: Index of the class that is the background.
         ignore_index: Index of pixels that don't count; for indices only.
         mask: Boolean, broadcasts against (N, d1, ...); True where a pixel counts.
@@ -201,7 +206,7 @@ def softmax_unified_focal_loss(
     call = "softmax_unified_focal_loss"
     pixels = softmax_pixels(call, inputs, targets, ignore_index, mask)
     checks.class_index(call, "background", background, inputs)
-    return _unified(call, inputs, pixels, background, parts)
+    return _unified(call, inputs, pixels, background, parts, weight)
 
 
 def softmax_asymmetric_unified_focal_loss(
@@ -213,6 +218,7 @@ def softmax_asymmetric_unified_focal_loss(
     *,
     smooth: float = 1.0,
     per_image: bool = True,
+    weight: Tensor | None = None,
     background: int = 0,
     ignore_index: int = -100,
     mask: Tensor | None = None,
@@ -228,8 +234,8 @@ def softmax_asymmetric_unified_focal_loss(
         gamma_c = 0, k_c = 1 - gamma      for every other class
 
     Args:
-        inputs, targets, delta, gamma, balance, smooth, per_image, background, ignore_index, mask:
-            as in `softmax_unified_focal_loss`.
+        inputs, targets, delta, gamma, balance, smooth, per_image, weight, background, ignore_index,
+            mask: as in `softmax_unified_focal_loss`.
 
     Returns:
         A scalar, as `softmax_unified_focal_loss`.
@@ -252,12 +258,20 @@ def softmax_asymmetric_unified_focal_loss(
     call = "softmax_asymmetric_unified_focal_loss"
     pixels = softmax_pixels(call, inputs, targets, ignore_index, mask)
     checks.class_index(call, "background", background, inputs)
-    return _unified(call, inputs, pixels, background, parts)
+    return _unified(call, inputs, pixels, background, parts, weight)
 
 
-def _unified(call: str, inputs: Tensor, pixels: Pixels, background: int, parts: Balance) -> Tensor:
+def _unified(
+    call: str,
+    inputs: Tensor,
+    pixels: Pixels,
+    background: int,
+    parts: Balance,
+    weight: Tensor | None,
+) -> Tensor:
     """The loss of pixels of which one class is the background."""
     parts.check(call)
+    checks.class_weight(call, weight, inputs)
     y = pixels.y
     is_background = torch.arange(pixels.classes, device=y.device) == background
 
@@ -270,9 +284,15 @@ def _unified(call: str, inputs: Tensor, pixels: Pixels, background: int, parts: 
     losses = focal(pixels.u, torch.ones_like(y), pixels.over_maps(focus))
     # An infinite loss of weight 0 adds nothing.
     terms = select(y > 0, pixels.over_maps(share) * y * losses)
+    if weight is not None:  # of the classes of the inputs, in dim 1 of the pixels
+        weight = weight.to(y.dtype)
+        terms = weight.view(-1, *(1,) * (terms.ndim - 2)) * terms
     counts = None if pixels.mask is None else pixels.mask.select(pixels.class_dim, 0)
     cross_entropy = reduce(terms.sum(dim=pixels.class_dim), "mean", counts, None)
 
     exponents = along_classes(1.0 if parts.asymmetric else 1 - parts.gamma, 1 - parts.gamma)
-    regions = parts.regions.power(pixels, exponents).mean()
-    return rounded(parts.balance * regions + (1 - parts.balance) * cross_entropy, inputs)
+    regions = parts.regions.power(pixels, exponents)
+    if weight is not None:  # (..., C), or (..., C, 2) where each class is a problem of two
+        regions = (weight if pixels.class_dim == 1 else weight.unsqueeze(1)) * regions
+    mean = regions.mean()
+    return rounded(parts.balance * mean + (1 - parts.balance) * cross_entropy, inputs)
