@@ -367,7 +367,7 @@ def main() -> None:
     cases.sort(key=lambda case: not case.is_quick)  # what is compiled comes last
     if arguments.quick:
         cases = [case for case in cases if case.is_quick]
-    seconds, fewest = (0.5, 3) if arguments.quick else (6.0, 7)
+    seconds, fewest = (0.3, 2) if arguments.quick else (6.0, 7)
     rows = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=len(cases))

@@ -40,7 +40,7 @@ def focal(
 
 
 def is_watched(*arguments: object) -> bool:
-    """Whether something other than plain reverse mode, or the compiler, looks at this call.
+    """Whether something other than plain reverse mode looks at this call, inside a compiler or not.
 
     There a custom Function is the wrong binding, and silently so: torch.compile differentiates
     its forward formula when torch.func.grad is inside, and nested forward mode takes its second
