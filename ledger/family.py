@@ -15,6 +15,7 @@ import csv
 import math
 import sys
 from collections.abc import Callable, Iterator, Sequence
+from functools import partial
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -327,14 +328,23 @@ def unified(asymmetric: bool, dtype: torch.dtype) -> Callable[[Series, Any, arb]
 
 
 def of_each(loss: Callable[..., Tensor]) -> Callable[[Tensor, Tensor, float], Tensor]:
-    """A unified loss, that is a scalar, of each row."""
+    """A loss that is a scalar, of each row by itself."""
 
     def losses(x: Tensor, y: Tensor, gamma: float) -> Tensor:
-        targets = as_maps(y) if y.is_floating_point() else y
-        pairs = zip(as_maps(x).split(1), targets.split(1), strict=True)
-        return torch.stack([loss(u, v, delta=0.5, gamma=gamma) for u, v in pairs])
+        pairs = zip(x.split(1), y.split(1), strict=True)
+        return torch.stack([loss(u, v, gamma=gamma) for u, v in pairs])
 
     return losses
+
+
+def over_maps(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
+    """A unified loss, delta 0.5, of rows of pixels."""
+
+    def of_rows(x: Tensor, y: Tensor, gamma: float) -> Tensor:
+        targets = as_maps(y) if y.is_floating_point() else y
+        return loss(as_maps(x), targets, delta=0.5, gamma=gamma)
+
+    return of_rows
 
 
 def range_of(row: Row) -> float:
@@ -376,6 +386,18 @@ def subjects(dtype: torch.dtype) -> list[Subject]:
                 variables=(0, 1),
             )
             for classes in (2, 3, 40)
+        ),
+        *(
+            Subject(
+                f"softmax_focal_loss, {classes} classes, summed",
+                (0.0, *focusing),
+                class_rows(classes),
+                of_each(partial(parfocal.softmax_focal_loss, reduction="sum")),
+                softmax_focal,
+                lambda row, y, g: of_class(row, g),
+                variables=(0, 1),
+            )
+            for classes in (2, 40)
         ),
         Subject(
             "softmax_focal_loss, probabilities",
@@ -531,7 +553,7 @@ def subjects(dtype: torch.dtype) -> list[Subject]:
                 loss.__name__,
                 (0.1, 0.5),
                 binary_regions,
-                of_each(loss),
+                of_each(over_maps(loss)),
                 unified("asymmetric" in loss.__name__, dtype),
                 lambda row, y, g: 8 + 6 * (1 - g) + 2 * g,
                 variables=(0, 1, 2),
@@ -547,7 +569,7 @@ def subjects(dtype: torch.dtype) -> list[Subject]:
                 loss.__name__,
                 (0.1, 0.5),
                 class_regions,
-                of_each(loss),
+                of_each(over_maps(loss)),
                 unified("asymmetric" in loss.__name__, dtype),
                 lambda row, y, g: max(of_class(row, g), of_region(row, 1)),
                 variables=(0, 3, 4),

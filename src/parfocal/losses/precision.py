@@ -3,10 +3,7 @@
 import torch
 from torch import Tensor
 
-
-def computation(inputs: Tensor) -> torch.dtype:
-    """The dtype of the computation: float32 for 16 bits."""
-    return torch.float64 if inputs.dtype == torch.float64 else torch.float32
+from parfocal.numerics import computation
 
 
 def widened(inputs: Tensor) -> Tensor:

@@ -5,9 +5,9 @@ from torch import Tensor, nn
 from parfocal.losses import checks
 from parfocal.losses.elementwise import Positions
 from parfocal.losses.parameters import shown, store
-from parfocal.losses.precision import computation, rounded
+from parfocal.losses.precision import rounded
 from parfocal.losses.reduction import normalized
-from parfocal.numerics import alpha_t, focal, focal_sum
+from parfocal.numerics import alpha_t, computation, focal, focal_sum
 
 
 def sigmoid_focal_loss(

@@ -82,28 +82,25 @@ class _Focal(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, y: Tensor, gamma: Gamma, epsilon: float, t: Tensor | None
     ) -> Tensor:
-        is_tensor = isinstance(gamma, Tensor)
-        ctx.save_for_backward(x, y, gamma if is_tensor else None, t)
-        ctx.gamma = None if is_tensor else gamma
-        ctx.epsilon = epsilon
+        _save(ctx, x, y, gamma, epsilon, t)
         return _evaluated(odds.value, closed_form.value, x, y, gamma, epsilon, t)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, gamma, t = ctx.saved_tensors
-        arguments = (x, y, ctx.gamma if gamma is None else gamma)
+        x, y, gamma, epsilon, t = _saved(ctx)
         needed = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():  # create_graph: the result will be differentiated itself
             output = closed_form.differentiable_value(
-                *arguments, ctx.epsilon, t, target_varies=needed[1]
+                x, y, gamma, epsilon, t, target_varies=needed[1]
             )
+            arguments: tuple[Any, ...] = (x, y, gamma)
             varied = [a for a, need in zip(arguments, needed, strict=True) if need]
             slopes = iter(torch.autograd.grad(output.sum(), varied, create_graph=True))
             return *(grad * next(slopes) if need else None for need in needed), None, None
         incoming = None if is_batched(grad) else grad
         gradients = [
-            _evaluated(quick, careful, *arguments, ctx.epsilon, t, incoming) if need else None
-            for need, quick, careful in zip(needed, *zip(*_DERIVATIVES, strict=True), strict=True)
+            _evaluated(quick, careful, x, y, gamma, epsilon, t, incoming) if need else None
+            for need, (quick, careful) in zip(needed, _DERIVATIVES, strict=True)
         ]
         if incoming is None:
             gradients = [None if slope is None else grad * slope for slope in gradients]
@@ -121,17 +118,25 @@ class _Compiled(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, y: Tensor, gamma: Gamma, epsilon: float, t: Tensor | None
     ) -> Tensor:
-        is_tensor = isinstance(gamma, Tensor)
-        ctx.save_for_backward(x, y, gamma if is_tensor else None, t)
-        ctx.gamma = None if is_tensor else gamma
-        ctx.epsilon = epsilon
+        _save(ctx, x, y, gamma, epsilon, t)
         return closed_form.value(x, y, gamma, epsilon, t)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, gamma, t = ctx.saved_tensors
-        gamma = ctx.gamma if gamma is None else gamma
-        return grad * closed_form.slope(x, y, gamma, ctx.epsilon, t), None, None, None, None
+        return grad * closed_form.slope(*_saved(ctx)), None, None, None, None
+
+
+def _save(ctx: Any, x: Tensor, y: Tensor, gamma: Gamma, epsilon: float, t: Tensor | None) -> None:
+    """Keep the arguments of a form; a gamma that is a number isn't autograd's to keep."""
+    is_tensor = isinstance(gamma, Tensor)
+    ctx.save_for_backward(x, y, gamma if is_tensor else None, t)
+    ctx.gamma, ctx.epsilon = None if is_tensor else gamma, epsilon
+
+
+def _saved(ctx: Any) -> tuple[Tensor, Tensor, Gamma, float, Tensor | None]:
+    """The same arguments."""
+    x, y, gamma, t = ctx.saved_tensors
+    return x, y, ctx.gamma if gamma is None else gamma, ctx.epsilon, t
 
 
 Form = Callable[..., Tensor | None]

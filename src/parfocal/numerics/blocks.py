@@ -54,6 +54,11 @@ def blocks(x: Tensor, *arguments: Any) -> Iterator[tuple[slice, list[Any]]]:
         yield block, [given[block] if isinstance(given, Tensor) else given for given in columns]
 
 
+def computation(x: Tensor) -> torch.dtype:
+    """The dtype in which logits are computed with: float32 for 16 bits."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
 def is_readable(x: Tensor) -> bool:
     """Whether the values of x are at hand: on a CPU, and in no tracer's stand-in for a tensor."""
     return (

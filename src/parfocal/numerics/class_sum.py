@@ -42,13 +42,7 @@ def class_focal_sum(
         A scalar in float32. None in float64, where the logits aren't at hand, and where some are
         so far apart, or not finite, that a row has no odds in float32.
     """
-    if (
-        not is_readable(x)
-        or x.dtype == torch.float64
-        or x.shape[1] < 2
-        or torch.compiler.is_compiling()
-        or is_watched(x)
-    ):
+    if not is_readable(x) or x.dtype == torch.float64 or x.shape[1] < 2 or is_watched(x):
         return None
     exponent = rounded(gamma, torch.float32)
     assert not isinstance(exponent, Tensor)

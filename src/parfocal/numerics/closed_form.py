@@ -133,11 +133,10 @@ def value(
     epsilon: float,
     t: Tensor | None = None,
     *,
-    alpha: float | None = None,
     ordinary: bool = False,
 ) -> Tensor:
-    """L = alpha_t b ** gamma * ce."""
-    loss = _loss(x, y, gamma, epsilon, t, alpha, ordinary)
+    """L = b ** gamma * ce."""
+    loss = _loss(x, y, gamma, epsilon, t, None, ordinary)
     return loss.factor.mul_(loss.cross_entropy)
 
 
@@ -151,34 +150,32 @@ def slope(
     alpha: float | None = None,
     ordinary: bool = False,
 ) -> Tensor:
-    """dL/dx = b ** gamma (gamma ce (log b)' + ce')."""
+    """dL/dx = alpha_t b ** gamma (gamma ce (log b)' + ce')."""
     x = x if ordinary else finite(x)
     loss = _loss(x, y, gamma, epsilon, t, alpha, ordinary)
     return _inner(loss, gamma, ordinary).mul_(loss.factor).mul_(loss.s.h.mul_(2).sub_(1))
 
 
-def total_and_slope(
+def total(
     x: Tensor,
     y: Tensor,
     gamma: Gamma,
     epsilon: float,
-    t: Tensor | None = None,
     *,
-    alpha: float | None = None,
-    scale: float = 1.0,
-    out: Tensor,
-    ordinary: bool = False,
-) -> Tensor:
-    """The sum of L, and scale dL/dx into `out`: they have most of their terms in common."""
-    loss = _loss(x, y, gamma, epsilon, t, alpha, ordinary)
-    if not ordinary:  # an infinite logit has a value of its own, and the slope of a finite one
-        total = (loss.factor * loss.cross_entropy).sum()
-        bounded = finite(x)
-        torch.mul(slope(bounded, y, gamma, epsilon, t, alpha=alpha), scale, out=out)
-        return total
-    inner = _inner(loss, gamma, ordinary).mul_(loss.factor)
-    torch.mul(inner, loss.s.h.mul_(2 * scale).sub_(scale), out=out)
-    return loss.cross_entropy.mul_(loss.factor).sum()
+    alpha: float | None,
+    scale: float,
+    out: Tensor | None,
+    ordinary: bool,
+) -> float:
+    """The sum of alpha_t L, and scale times its slope into `out`; they share most terms."""
+    loss = _loss(x, y, gamma, epsilon, None, alpha, ordinary)
+    if out is not None:
+        if ordinary:
+            inner = _inner(loss, gamma, ordinary).mul_(loss.factor)
+            torch.mul(inner, loss.s.h.mul_(2 * scale).sub_(scale), out=out)
+        else:  # an infinite logit has a value of its own, and the slope of a finite one
+            torch.mul(slope(x, y, gamma, epsilon, alpha=alpha), scale, out=out)
+    return loss.cross_entropy.mul_(loss.factor).sum().item()
 
 
 # The three forms above are not themselves differentiated, and what follows makes use of that: the

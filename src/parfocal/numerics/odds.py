@@ -99,22 +99,10 @@ def slope(x: Tensor, y: Tensor, gamma: Gamma) -> Tensor | None:
     return terms.slope(gamma).mul_(factor).mul_(target.direction)
 
 
-def total(x: Tensor, y: Tensor, gamma: Gamma, alpha: float | None) -> float | None:
-    """The sum of alpha_t L, or None if this form isn't the right one."""
-    target = hard(y)
-    if target is None:
-        return None
-    terms = target.odds(x)
-    loss = terms.factor(gamma).mul_(terms.cross_entropy)
-    if alpha is not None:
-        loss.mul_(target.share(alpha))
-    return _finite(loss.sum())
-
-
-def total_and_slope(
-    x: Tensor, y: Tensor, gamma: Gamma, alpha: float | None, scale: float, out: Tensor
+def total(
+    x: Tensor, y: Tensor, gamma: Gamma, alpha: float | None, scale: float, out: Tensor | None
 ) -> float | None:
-    """The same, with scale dL/dx into `out`."""
+    """The sum of alpha_t L, and scale times its slope into `out`; None as above."""
     target = hard(y)
     if target is None:
         return None
@@ -122,11 +110,8 @@ def total_and_slope(
     factor = terms.factor(gamma)
     if alpha is not None:
         factor.mul_(target.share(alpha))
-    slope = terms.slope(gamma).mul_(factor)
-    torch.mul(slope, target.direction.mul_(scale), out=out)
-    return _finite(factor.mul_(terms.cross_entropy).sum())
-
-
-def _finite(total: Tensor) -> float | None:
-    number = total.item()
-    return number if abs(number) < torch.inf else None
+    if out is not None:
+        slope = terms.slope(gamma).mul_(factor)
+        torch.mul(slope, target.direction.mul_(scale), out=out)
+    total = factor.mul_(terms.cross_entropy).sum().item()
+    return total if abs(total) < torch.inf else None

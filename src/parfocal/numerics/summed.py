@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from parfocal.numerics.autograd import is_batched
+from parfocal.numerics.blocks import computation
 from parfocal.numerics.memory import fresh
 
 
@@ -28,11 +29,6 @@ class Summand(Protocol):
 
     def composed(self, x: Tensor, tensors: Sequence[Any]) -> Tensor:
         """The sum, as autograd may differentiate it any number of times."""
-
-
-def computation(x: Tensor) -> torch.dtype:
-    """The dtype of the computation: float32 for 16 bits."""
-    return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
 def summed(x: Tensor, summand: Summand, *tensors: Tensor | None) -> Tensor | None:
