@@ -1,12 +1,10 @@
 """The asymmetric loss of multi-label classification."""
 
-import torch
 from torch import Tensor
 
 from parfocal.losses import checks
 from parfocal.losses.elementwise import Positions
-from parfocal.losses.reduction import select
-from parfocal.numerics import difference, focal, sides
+from parfocal.numerics import asymmetric, asymmetric_sum
 
 
 def asymmetric_loss(
@@ -75,31 +73,11 @@ def asymmetric_loss(
             f"{call}: expected `gamma_neg` of 0 or at least 1 with margin={margin}, got "
             f"{gamma_neg}: the slope would be infinite at p = margin; use margin=0"
         )
-    x, y = positions.taken(inputs, targets.detach())
-    one = torch.ones_like(x)
-    positive = focal(x, one, positions.parameter(gamma_pos, x))
-    gamma_neg = positions.parameter(gamma_neg, x)
-    if margin == 0:
-        negative = focal(x, 1 - one, gamma_neg)
-    else:
-        negative = _shifted_negative(x, gamma_neg, margin)
-    # An infinite loss of weight 0 adds nothing.
-    loss = select(y > 0, y * positive) + select(y < 1, (1 - y) * negative)
+    targets = targets.detach()
+    total = positions.in_one_pass(asymmetric_sum, inputs, targets, gamma_neg, gamma_pos, margin)
+    if total is not None:
+        return total
+    x, y = positions.taken(inputs, targets)
+    gamma_neg, gamma_pos = (positions.parameter(gamma, x) for gamma in (gamma_neg, gamma_pos))
+    loss = asymmetric(x, y, gamma_neg, gamma_pos, margin)
     return positions.reduced(loss, inputs)
-
-
-def _shifted_negative(x: Tensor, gamma: float | Tensor, margin: float) -> Tensor:
-    """p_m ** gamma (-log(1 - p_m)), with p_m = p - margin > 0 and 1 - p_m = (1 - p) + margin."""
-    p_m = difference(x, torch.full_like(x, margin))
-    counts = ~(p_m <= 0)  # NaN stays
-    p_m = torch.where(counts, p_m, 0.5)
-    s = sides(x, torch.ones_like(x))
-    q = torch.lerp(torch.ones_like(s.t), s.t, s.h) / s.n
-    # The logarithm of what is near 1 goes through log1p.
-    near_one = p_m < 0.5
-    cross_entropy = torch.where(
-        near_one,
-        -torch.log1p(-torch.where(near_one, p_m, 0.0)),
-        -torch.log(torch.where(near_one, 1.0, q + margin)),
-    )
-    return select(counts, p_m**gamma * cross_entropy)

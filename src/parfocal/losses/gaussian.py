@@ -5,7 +5,7 @@ from torch import Tensor
 
 from parfocal.losses import checks
 from parfocal.losses.elementwise import Positions
-from parfocal.numerics import focal
+from parfocal.numerics import Arranged
 
 
 def gaussian_focal_loss(
@@ -61,8 +61,10 @@ def gaussian_focal_loss(
     positions.check(call, inputs, targets)
     checks.gamma(call, gamma, inputs)
     checks.non_negative(call, "beta", beta)
-    x, y = positions.taken(inputs, targets.detach())
-    is_centre = y == 1
-    penalty = torch.where(is_centre, 1.0, (1 - y) ** beta)
-    loss = penalty * focal(x, is_centre.to(x.dtype), positions.parameter(gamma, x))
-    return positions.reduced(loss, inputs)
+    targets = targets.detach()
+
+    def arranged(y: Tensor, gamma: float | Tensor) -> Arranged:
+        is_centre = (y == 1).to(y.dtype)
+        return Arranged(is_centre, gamma, torch.maximum(is_centre, (1 - y) ** beta))
+
+    return positions.focal(inputs, arranged, targets, gamma)

@@ -5,7 +5,7 @@ from torch import Tensor
 
 from parfocal.losses import checks
 from parfocal.losses.precision import rounded, widened
-from parfocal.numerics import focal
+from parfocal.numerics import opposed
 
 
 @torch.no_grad()
@@ -51,8 +51,7 @@ def focal_matching_cost(
     checks.labels(call, labels, inputs)
     checks.share(call, "alpha", alpha)
     checks.gamma(call, gamma)
-    x = widened(inputs)
-    one = torch.ones_like(x)
-    positive, negative = focal(x, one, gamma), focal(x, 1 - one, gamma)
-    cost = alpha * positive - (1 - alpha) * negative
-    return rounded(cost[..., labels.long()], inputs)
+    x, labels = widened(inputs), labels.long()
+    if labels.numel() < x.shape[-1]:  # few of the classes are asked for
+        return rounded(opposed(x[..., labels], alpha, gamma), inputs)
+    return rounded(opposed(x, alpha, gamma)[..., labels], inputs)

@@ -4,8 +4,7 @@ from torch import Tensor
 
 from parfocal.losses import checks
 from parfocal.losses.elementwise import Positions
-from parfocal.losses.sigmoid import balanced
-from parfocal.numerics import focal, modulator
+from parfocal.numerics import alpha_t, poly, poly_sum
 
 
 def poly_focal_loss(
@@ -64,9 +63,13 @@ def poly_focal_loss(
     checks.alpha(call, alpha, inputs)
     checks.gamma(call, gamma, inputs)
     checks.non_negative(call, "epsilon_1 + 1", epsilon_1 + 1)
-    x, y = positions.taken(inputs, targets.detach())
-    gamma = positions.parameter(gamma, x)
-    # The rounding of gamma + 1 would be felt in the power as often as log(1 - p_t) is large.
-    added = modulator(x, y, gamma) * modulator(x, y, 1.0)
-    loss = focal(x, y, gamma) + epsilon_1 * added
-    return positions.reduced(balanced(loss, alpha, y), inputs)
+    targets = targets.detach()
+    share = None if not isinstance(alpha, Tensor) and (alpha is None or alpha < 0) else alpha
+    total = positions.in_one_pass(poly_sum, inputs, targets, gamma, epsilon_1, share)
+    if total is not None:
+        return total
+    x, y = positions.taken(inputs, targets)
+    loss = poly(x, y, positions.parameter(gamma, x), epsilon_1)
+    if share is not None:
+        loss = alpha_t(y, positions.parameter(share, x)) * loss
+    return positions.reduced(loss, inputs)

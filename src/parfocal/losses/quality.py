@@ -1,12 +1,10 @@
 """The quality focal loss: a focal loss of soft labels, that vanishes where p is the label."""
 
-import torch
 from torch import Tensor
 
 from parfocal.losses import checks
 from parfocal.losses.elementwise import Positions
-from parfocal.losses.reduction import select
-from parfocal.numerics import difference, focal
+from parfocal.numerics import focal, quality, quality_sum
 
 
 def quality_focal_loss(
@@ -65,13 +63,10 @@ def quality_focal_loss(
             f"{call}: expected `beta` >= 1, got {beta}: at soft labels the slope is infinite where "
             "p is the label; hard labels of an integer or boolean dtype may have any `beta` >= 0"
         )
-    x, y = positions.taken(inputs, targets.detach())
-    hard = focal(x, torch.where((y == 0) | (y == 1), y, 0.0), beta)
-    if not targets.is_floating_point():
-        return positions.reduced(hard, inputs)
-    distance = difference(x, y)
-    # |.| ** beta is differentiated where it isn't 0 alone, and where the label is soft.
-    is_soft = (y > 0) & (y < 1) & (distance != 0)
-    base = torch.where(is_soft, distance.abs(), 1.0)
-    soft = select(is_soft, base**beta * focal(x, y, 0.0))
-    return positions.reduced(torch.where((y > 0) & (y < 1), soft, hard), inputs)
+    targets = targets.detach()
+    total = positions.in_one_pass(quality_sum, inputs, targets, beta)
+    if total is not None:
+        return total
+    x, y = positions.taken(inputs, targets)
+    loss = quality(x, y, beta) if targets.is_floating_point() else focal(x, y, beta)
+    return positions.reduced(loss, inputs)

@@ -5,9 +5,7 @@ from torch import Tensor, nn
 from parfocal.losses import checks
 from parfocal.losses.elementwise import Positions
 from parfocal.losses.parameters import shown, store
-from parfocal.losses.precision import rounded
-from parfocal.losses.reduction import normalized
-from parfocal.numerics import alpha_t, computation, focal, focal_sum
+from parfocal.numerics import Arranged, alpha_t
 
 
 def sigmoid_focal_loss(
@@ -94,25 +92,18 @@ def sigmoid_focal_loss(
     checks.alpha(call, alpha, inputs)
     checks.gamma(call, gamma, inputs)
     checks.non_negative(call, "epsilon", epsilon)
-    if positions.is_plain_sum and not isinstance(alpha, Tensor) and inputs.numel():
-        if isinstance(gamma, Tensor):
-            gamma = gamma.to(computation(inputs)).expand_as(inputs)
-        share = alpha if alpha is not None and alpha >= 0 else None
-        scale = 1 / inputs.numel() if reduction == "mean" else 1.0
-        total = focal_sum(inputs, targets, gamma, float(epsilon), share, scale)
-        return rounded(normalized(total, normalizer), inputs)
-    x, y = positions.taken(inputs, targets)
-    loss = focal(x, y, positions.parameter(gamma, x), float(epsilon))
-    return positions.reduced(balanced(loss, alpha, y), inputs)
-
-
-def balanced(loss: Tensor, alpha: float | Tensor | None, y: Tensor) -> Tensor:
-    """alpha_t times the loss, alpha_t = y alpha + (1 - y) (1 - alpha); the loss itself if off."""
     if isinstance(alpha, Tensor):
-        alpha = alpha.to(y.dtype)
-    elif alpha is None or alpha < 0:
-        return loss
-    return alpha_t(y, alpha) * loss
+        return positions.focal(inputs, _balanced, targets, gamma, alpha, epsilon=float(epsilon))
+    share = None if alpha is None or alpha < 0 else alpha
+
+    def arranged(y: Tensor, gamma: float | Tensor) -> Arranged:
+        return Arranged(y, gamma, share)
+
+    return positions.focal(inputs, arranged, targets, gamma, epsilon=float(epsilon))
+
+
+def _balanced(y: Tensor, gamma: float | Tensor, alpha: Tensor) -> Arranged:
+    return Arranged(y, gamma, alpha_t(y, alpha))
 
 
 class SigmoidFocalLoss(nn.Module):

@@ -1,11 +1,10 @@
 """The varifocal loss, for scores that rank detections by their quality."""
 
-import torch
 from torch import Tensor
 
 from parfocal.losses import checks
 from parfocal.losses.elementwise import Positions
-from parfocal.numerics import focal
+from parfocal.numerics import varifocal, varifocal_sum
 
 
 def varifocal_loss(
@@ -57,9 +56,11 @@ def varifocal_loss(
     positions.check(call, inputs, targets)
     checks.share(call, "alpha", alpha)
     checks.gamma(call, gamma, inputs)
-    x, q = positions.taken(inputs, targets.detach())
-    positive = q > 0
-    # A positive is not modulated: gamma = 0.
-    gamma = torch.where(positive, 0.0, positions.tensor(gamma, x))
-    loss = torch.where(positive, q, alpha) * focal(x, q, gamma)
+    targets = targets.detach()
+
+    total = positions.in_one_pass(varifocal_sum, inputs, targets, alpha, gamma)
+    if total is not None:
+        return total
+    x, y = positions.taken(inputs, targets)
+    loss = varifocal(x, y, alpha, positions.parameter(gamma, x))
     return positions.reduced(loss, inputs)

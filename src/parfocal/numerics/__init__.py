@@ -4,32 +4,44 @@ Knows logits, targets, gamma, epsilon and alpha, and how a weighted sum over all
 one pass; knows no masks, options of reductions, or modules.
 """
 
+from parfocal.numerics.asymmetric import asymmetric, asymmetric_sum
 from parfocal.numerics.autograd import focal
 from parfocal.numerics.blocks import computation, is_readable
 from parfocal.numerics.class_sum import class_focal_sum
 from parfocal.numerics.closed_form import (
     BRANCH_BOUNDS,
     alpha_t,
-    difference,
-    modulator,
-    sides,
+    shares,
 )
-from parfocal.numerics.focal_sum import focal_sum
+from parfocal.numerics.focal_sum import Arranged, Arrangement, focal_sum
 from parfocal.numerics.margin import margin, margins
+from parfocal.numerics.opposed import opposed
+from parfocal.numerics.poly import poly, poly_sum
+from parfocal.numerics.quality import quality, quality_sum
 from parfocal.numerics.region import tversky_power
+from parfocal.numerics.varifocal import varifocal, varifocal_sum
 
 __all__ = [
     "BRANCH_BOUNDS",
+    "Arranged",
+    "Arrangement",
     "alpha_t",
+    "asymmetric",
+    "asymmetric_sum",
     "class_focal_sum",
     "computation",
-    "difference",
     "focal",
     "focal_sum",
     "is_readable",
     "margin",
     "margins",
-    "modulator",
-    "sides",
+    "opposed",
+    "poly",
+    "poly_sum",
+    "quality",
+    "quality_sum",
+    "shares",
     "tversky_power",
+    "varifocal",
+    "varifocal_sum",
 ]

@@ -34,6 +34,9 @@ from torch import Tensor
 
 Gamma = float | Tensor
 
+# A factor of each element; as a number alpha it stands for alpha_t.
+Share = float | Tensor | None
+
 # From here on l = log1p(t) equals t = exp(-a) to 2 ** -57 relative: t ** 2 / 2 < 2 ** -57 t.
 _LOG1P_IS_IDENTITY = 40.0
 
@@ -147,12 +150,12 @@ def slope(
     epsilon: float,
     t: Tensor | None = None,
     *,
-    alpha: float | None = None,
+    share: Share = None,
     ordinary: bool = False,
 ) -> Tensor:
-    """dL/dx = alpha_t b ** gamma (gamma ce (log b)' + ce')."""
+    """dL/dx = share b ** gamma (gamma ce (log b)' + ce')."""
     x = x if ordinary else finite(x)
-    loss = _loss(x, y, gamma, epsilon, t, alpha, ordinary)
+    loss = _loss(x, y, gamma, epsilon, t, share, ordinary)
     return _inner(loss, gamma, ordinary).mul_(loss.factor).mul_(loss.s.h.mul_(2).sub_(1))
 
 
@@ -161,20 +164,20 @@ def total(
     y: Tensor,
     gamma: Gamma,
     epsilon: float,
-    *,
-    alpha: float | None,
+    share: Share,
     scale: float,
     out: Tensor | None,
+    *,
     ordinary: bool,
 ) -> float:
-    """The sum of alpha_t L, and scale times its slope into `out`; they share most terms."""
-    loss = _loss(x, y, gamma, epsilon, None, alpha, ordinary)
+    """The sum of share L, and scale times its slope into `out`; they share most terms."""
+    loss = _loss(x, y, gamma, epsilon, None, share, ordinary)
     if out is not None:
         if ordinary:
             inner = _inner(loss, gamma, ordinary).mul_(loss.factor)
             torch.mul(inner, loss.s.h.mul_(2 * scale).sub_(scale), out=out)
         else:  # an infinite logit has a value of its own, and the slope of a finite one
-            torch.mul(slope(x, y, gamma, epsilon, alpha=alpha), scale, out=out)
+            torch.mul(slope(x, y, gamma, epsilon, share=share), scale, out=out)
     return loss.cross_entropy.mul_(loss.factor).sum().item()
 
 
@@ -188,15 +191,15 @@ def _loss(
     gamma: Gamma,
     epsilon: float,
     t: Tensor | None,
-    alpha: float | None,
+    share: Share,
     ordinary: bool,
 ) -> Loss:
     """The parts of L; an infinite a of weight v = 0 adds nothing to ce."""
     s = sides(x, y, t if t is None else t.clone(), ordinary=ordinary)
     z = _mixture(s, epsilon)
-    factor = _over_n(s, z).pow_(gamma)
-    if alpha is not None:
-        factor.mul_(alpha_t(y, alpha))
+    factor = over_n(s, z).pow_(gamma)
+    if share is not None:
+        factor.mul_(shares(y, share))
     if ordinary:
         cross_entropy = s.l.addcmul_(s.v, s.a)
     else:
@@ -215,13 +218,18 @@ def _inner(loss: Loss, gamma: Gamma, ordinary: bool) -> Tensor:
     inner = torch.addcmul(s.v, s.w, s.t, value=-1)
     log_slope = s.t.div_(z).mul_(s.v.sub_(s.w))
     inner.add_(log_slope.mul_(cross_entropy).mul_(gamma))
-    return _over_n(s, inner)
+    return over_n(s, inner)
 
 
 def alpha_t(y: Tensor, alpha: float | Tensor) -> Tensor:
     """The share of a target's class; exact at hard targets."""
     other = (1 - y).mul_(1 - alpha)
     return other + alpha * y if isinstance(alpha, Tensor) else other.add_(y, alpha=alpha)
+
+
+def shares(y: Tensor, share: float | Tensor) -> Tensor:
+    """The factor of each element that a share stands for."""
+    return share if isinstance(share, Tensor) else alpha_t(y, share)
 
 
 def gamma_slope(
@@ -242,7 +250,7 @@ def gamma_slope(
     s = sides(finite(x), y, t, ordinary=ordinary)
     z = _mixture(s, epsilon)
     log_b = _log_base(s, z, epsilon)
-    factor = _over_n(s, z) ** gamma
+    factor = over_n(s, z) ** gamma
     product = factor * (s.cross_entropy * log_b)
     if epsilon == 0 and not ordinary:
         c = _SHIFT[x.dtype]
@@ -316,7 +324,7 @@ def _develop(
     # exp(h - h0) is 1, with the derivatives of every order of exp(h) / exp(h0).
     h = gamma * (_log_base(s, z, epsilon) + torch.log1p(b_shift))
     one = torch.exp(h - h.detach())
-    factor = (_over_n(s, z) ** gamma).detach() * one
+    factor = (over_n(s, z) ** gamma).detach() * one
     return Development(s, z, a, torch.log1p(sd), b_shift, one, factor)
 
 
@@ -354,7 +362,7 @@ def differentiable_value(
 
     step = y - y.detach()
     root = _root_of_factor(s, z, gamma, epsilon).detach()
-    b, tiny = _over_n(s, z), torch.finfo(x.dtype).tiny
+    b, tiny = over_n(s, z), torch.finfo(x.dtype).tiny
     ce_shift = l_shift + s.v * (a - s.a)
     kappa = (_kappa(s, epsilon) + ce_shift / b.clamp(min=tiny)) / (1 + b_shift)
     q_y = -torch.tanh(bounded / 2)
@@ -383,7 +391,7 @@ def _kappa(s: Sides, epsilon: float) -> Tensor:
 
 def _root_of_factor(s: Sides, z: Tensor, gamma: Gamma, epsilon: float) -> Tensor:
     """b ** (gamma / 2), also where b itself has underflown."""
-    root = _over_n(s, z) ** (gamma / 2)
+    root = over_n(s, z) ** (gamma / 2)
     if epsilon:
         return root
     # There b = t = exp(-a / m) ** m, with the least m = 2 ** k for which exp(-a / m) is normal.
@@ -400,7 +408,7 @@ def _mixture(s: Sides, epsilon: float) -> Tensor:
     return torch.addcmul(s.v, s.w, s.t)
 
 
-def _over_n(s: Sides, numerator: Tensor) -> Tensor:
+def over_n(s: Sides, numerator: Tensor) -> Tensor:
     """numerator / n, as numerator - numerator t / n for small t.
 
     The rounding of n = 1 + t, up to 2 ** -24 relative in float32, would be felt gamma times in

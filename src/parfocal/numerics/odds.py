@@ -19,7 +19,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from parfocal.numerics.closed_form import Gamma
+from parfocal.numerics.closed_form import Gamma, Share
 
 # Nothing here is itself differentiated: the memory of a term that has been used takes the next one.
 # Small tensors are bound by the number of calls, and a Python number costs half a call to convert.
@@ -64,9 +64,11 @@ class Target(NamedTuple):
         """Of a logit."""
         return odds((self.direction * x).double().exp_())
 
-    def share(self, alpha: float) -> Tensor:
-        """alpha_t; the end of `other`."""
-        return self.other.mul_(1 - alpha).add_(self.y, alpha=alpha)
+    def shares(self, share: float | Tensor) -> Tensor:
+        """The factor of each element; the end of `other`."""
+        if isinstance(share, Tensor):
+            return share
+        return self.other.mul_(1 - share).add_(self.y, alpha=share)
 
 
 def hard(y: Tensor) -> Target | None:
@@ -100,16 +102,24 @@ def slope(x: Tensor, y: Tensor, gamma: Gamma) -> Tensor | None:
 
 
 def total(
-    x: Tensor, y: Tensor, gamma: Gamma, alpha: float | None, scale: float, out: Tensor | None
+    x: Tensor,
+    y: Tensor,
+    gamma: Gamma,
+    share: Share,
+    weight: Tensor | None,
+    scale: float,
+    out: Tensor | None,
 ) -> float | None:
-    """The sum of alpha_t L, and scale times its slope into `out`; None as above."""
+    """The sum of weight share L, and scale times its slope into `out`; None as above."""
     target = hard(y)
     if target is None:
         return None
     terms = target.odds(x)
     factor = terms.factor(gamma)
-    if alpha is not None:
-        factor.mul_(target.share(alpha))
+    if share is not None:
+        factor.mul_(target.shares(share))
+    if weight is not None:
+        factor.mul_(weight)
     if out is not None:
         slope = terms.slope(gamma).mul_(factor)
         torch.mul(slope, target.direction.mul_(scale), out=out)
