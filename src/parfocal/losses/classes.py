@@ -8,6 +8,7 @@ from torch import Tensor
 from parfocal.losses import checks
 from parfocal.losses.precision import widened
 from parfocal.losses.reduction import select
+from parfocal.numerics import is_readable
 
 
 class Rows(NamedTuple):
@@ -22,6 +23,11 @@ class Rows(NamedTuple):
     mask: Tensor | None
     labels: Tensor | None
     probabilities: Tensor | None
+
+    @property
+    def classes(self) -> int:
+        """How many classes there are."""
+        return self.x.shape[1]
 
     @property
     def y(self) -> Tensor:
@@ -45,7 +51,11 @@ def rows(inputs: Tensor, targets: Tensor, ignore_index: int, mask: Tensor | None
     if not targets.is_floating_point():
         counts = targets != ignore_index
         mask = counts if mask is None else counts & mask
-        labels = torch.where(mask, targets, 0).long()
+        labels = targets.long()
+        if is_readable(mask) and mask.all():
+            mask = None
+        else:
+            labels = torch.where(mask, labels, 0)
     if mask is not None:
         mask = mask.expand(checks.positions_of(x))
         x = select(mask.unsqueeze(1), x)

@@ -6,7 +6,7 @@ import torch
 from torch import Tensor
 
 from parfocal.losses import checks
-from parfocal.losses.classes import rows
+from parfocal.losses.classes import Rows, rows
 from parfocal.losses.precision import widened
 from parfocal.losses.reduction import select
 from parfocal.numerics import margins
@@ -60,14 +60,18 @@ def sigmoid_pixels(call: str, inputs: Tensor, targets: Tensor, mask: Tensor | No
     return Pixels(select(mask, u), select(mask, y), mask.expand_as(u))
 
 
-def softmax_pixels(
+def class_rows(
     call: str, inputs: Tensor, targets: Tensor, ignore_index: int, mask: Tensor | None
-) -> Pixels:
-    """One class a pixel; the margin is that against all other classes."""
+) -> Rows:
+    """One class a pixel, or a distribution over them."""
     checks.class_logits_and_targets(call, inputs, targets)
     checks.maps(call, inputs)
     checks.ignore_index(call, ignore_index, targets)
     checks.position_mask(call, mask, inputs)
-    r = rows(inputs, targets.detach(), ignore_index, mask)
+    return rows(inputs, targets.detach(), ignore_index, mask)
+
+
+def class_pixels(r: Rows) -> Pixels:
+    """Each class against all others; the margin is that of the class."""
     counts = None if r.mask is None else r.mask.unsqueeze(1).expand_as(r.x)
     return Pixels(margins(r.x).u, r.y, counts)

@@ -9,10 +9,11 @@ from typing import NamedTuple
 from torch import Tensor
 
 from parfocal.losses import checks
-from parfocal.losses.pixels import Pixels, sigmoid_pixels, softmax_pixels
+from parfocal.losses.classes import Rows
+from parfocal.losses.pixels import Pixels, class_pixels, class_rows, sigmoid_pixels
 from parfocal.losses.precision import rounded
 from parfocal.losses.reduction import reduce
-from parfocal.numerics import tversky_power
+from parfocal.numerics import class_tversky_power, tversky_power
 
 
 class Index(NamedTuple):
@@ -40,6 +41,22 @@ class Index(NamedTuple):
             smooth=float(self.smooth),
             exponent=exponent,
         )
+
+    def class_power(self, r: Rows, exponent: float | Tensor) -> Tensor:
+        """The same, of classes (C) or of those of each image (N, C)."""
+        power = None
+        if r.labels is not None:
+            power = class_tversky_power(
+                r.x,
+                r.labels,
+                r.mask,
+                per_image=self.per_image,
+                alpha=float(self.alpha),
+                beta=float(self.beta),
+                smooth=float(self.smooth),
+                exponent=exponent,
+            )
+        return self.power(class_pixels(r), exponent) if power is None else power
 
 
 def sigmoid_tversky_loss(
@@ -211,9 +228,9 @@ def softmax_tversky_loss(
     Source: as `sigmoid_tversky_loss`.
     """
     call = "softmax_tversky_loss"
-    pixels = softmax_pixels(call, inputs, targets, ignore_index, mask)
+    r = class_rows(call, inputs, targets, ignore_index, mask)
     index = Index(alpha, beta, smooth, per_image)
-    return _of_regions(call, inputs, pixels, index, 1.0, weight, reduction)
+    return _of_regions(call, inputs, r, index, 1.0, weight, reduction)
 
 
 def softmax_focal_tversky_loss(
@@ -261,15 +278,15 @@ def softmax_focal_tversky_loss(
     """
     call = "softmax_focal_tversky_loss"
     checks.positive(call, "gamma", gamma)
-    pixels = softmax_pixels(call, inputs, targets, ignore_index, mask)
+    r = class_rows(call, inputs, targets, ignore_index, mask)
     index = Index(alpha, beta, smooth, per_image)
-    return _of_regions(call, inputs, pixels, index, 1 / gamma, weight, reduction)
+    return _of_regions(call, inputs, r, index, 1 / gamma, weight, reduction)
 
 
 def _of_regions(
     call: str,
     inputs: Tensor,
-    pixels: Pixels,
+    given: Pixels | Rows,
     index: Index,
     exponent: float,
     weight: Tensor | None,
@@ -279,7 +296,10 @@ def _of_regions(
     index.check(call)
     checks.class_weight(call, weight, inputs)
     checks.reduction(call, reduction)
-    loss = index.power(pixels, exponent)
+    if isinstance(given, Rows):
+        loss = index.class_power(given, exponent)
+    else:
+        loss = index.power(given, exponent)
     if weight is not None:
         loss = weight.to(loss.dtype) * loss
     return rounded(reduce(loss, reduction, None, None), inputs)

@@ -11,11 +11,12 @@ import torch
 from torch import Tensor
 
 from parfocal.losses import checks
-from parfocal.losses.pixels import Pixels, sigmoid_pixels, softmax_pixels
+from parfocal.losses.classes import Rows
+from parfocal.losses.pixels import Pixels, class_pixels, class_rows, sigmoid_pixels
 from parfocal.losses.precision import rounded
 from parfocal.losses.reduction import reduce, select
 from parfocal.losses.tversky import Index
-from parfocal.numerics import focal
+from parfocal.numerics import class_focal_sum, focal, is_readable
 
 
 class Balance(NamedTuple):
@@ -204,9 +205,9 @@ def softmax_unified_focal_loss(
     """
     parts = Balance(delta, gamma, balance, smooth, per_image, asymmetric=False)
     call = "softmax_unified_focal_loss"
-    pixels = softmax_pixels(call, inputs, targets, ignore_index, mask)
+    r = class_rows(call, inputs, targets, ignore_index, mask)
     checks.class_index(call, "background", background, inputs)
-    return _unified(call, inputs, pixels, background, parts, weight)
+    return _unified(call, inputs, r, background, parts, weight)
 
 
 def softmax_asymmetric_unified_focal_loss(
@@ -256,15 +257,56 @@ def softmax_asymmetric_unified_focal_loss(
     """
     parts = Balance(delta, gamma, balance, smooth, per_image, asymmetric=True)
     call = "softmax_asymmetric_unified_focal_loss"
-    pixels = softmax_pixels(call, inputs, targets, ignore_index, mask)
+    r = class_rows(call, inputs, targets, ignore_index, mask)
     checks.class_index(call, "background", background, inputs)
-    return _unified(call, inputs, pixels, background, parts, weight)
+    return _unified(call, inputs, r, background, parts, weight)
+
+
+class Shares(NamedTuple):
+    """What holds for each class (C): its gamma, the weight of its pixels, the power of its region.
+
+    weight: a factor of all its losses, or None for 1.
+    """
+
+    focus: Tensor
+    share: Tensor
+    exponent: Tensor
+    weight: Tensor | None
+
+    def of_index(self, r: Rows) -> Tensor | None:
+        """The mean cross-entropy of class indices, in one pass; None where there is none."""
+        labels, weight = r.labels, self.weight
+        if labels is None or not is_readable(r.x) or (weight is not None and weight.requires_grad):
+            return None
+        factor = self.share[labels]
+        if weight is not None:
+            factor = factor * weight[labels]
+        count = labels.numel()
+        if r.mask is not None:
+            factor, count = factor * r.mask, int(r.mask.sum())
+        if count == 0:
+            return None
+        focus = self.focus
+        alike = bool((focus == focus[0]).all())
+        gamma = focus[0].item() if alike else focus[labels]
+        return class_focal_sum(r.x, labels, gamma, factor, 1 / count)
+
+    def of_pixels(self, pixels: Pixels) -> Tensor:
+        """The mean cross-entropy of margins."""
+        y = pixels.y
+        losses = focal(pixels.u, torch.ones_like(y), pixels.over_maps(self.focus))
+        # An infinite loss of weight 0 adds nothing.
+        terms = select(y > 0, pixels.over_maps(self.share) * y * losses)
+        if self.weight is not None:  # of the classes of the inputs, in dim 1 of the pixels
+            terms = self.weight.view(-1, *(1,) * (terms.ndim - 2)) * terms
+        counts = None if pixels.mask is None else pixels.mask.select(pixels.class_dim, 0)
+        return reduce(terms.sum(dim=pixels.class_dim), "mean", counts, None)
 
 
 def _unified(
     call: str,
     inputs: Tensor,
-    pixels: Pixels,
+    given: Pixels | Rows,
     background: int,
     parts: Balance,
     weight: Tensor | None,
@@ -272,27 +314,36 @@ def _unified(
     """The loss of pixels of which one class is the background."""
     parts.check(call)
     checks.class_weight(call, weight, inputs)
-    y = pixels.y
-    is_background = torch.arange(pixels.classes, device=y.device) == background
+    like = given.x if isinstance(given, Rows) else given.u
+    shares = _shares(parts, given.classes, background, weight, like)
+    if isinstance(given, Rows):
+        regions = parts.regions.class_power(given, shares.exponent)
+        cross_entropy = shares.of_index(given)
+        if cross_entropy is None:
+            cross_entropy = shares.of_pixels(class_pixels(given))
+    else:
+        regions = parts.regions.power(given, shares.exponent)
+        cross_entropy = shares.of_pixels(given)
+    if shares.weight is not None:  # (..., C), or (..., C, 2) where each class is a problem of two
+        of_classes = isinstance(given, Rows) or given.class_dim == 1
+        regions = (shares.weight if of_classes else shares.weight.unsqueeze(1)) * regions
+    loss = parts.balance * regions.mean() + (1 - parts.balance) * cross_entropy
+    return rounded(loss, inputs)
+
+
+def _shares(
+    parts: Balance, classes: int, background: int, weight: Tensor | None, like: Tensor
+) -> Shares:
+    """Those of the background and of all other classes."""
+    is_background = torch.arange(classes, device=like.device) == background
 
     def along_classes(of_background: float, of_foreground: float) -> Tensor:
-        both = torch.tensor([of_foreground, of_background], dtype=y.dtype, device=y.device)
+        both = torch.tensor([of_foreground, of_background], dtype=like.dtype, device=like.device)
         return both[is_background.long()]
 
-    focus = along_classes(parts.gamma, 0.0 if parts.asymmetric else parts.gamma)
-    share = along_classes(1 - parts.delta, parts.delta)
-    losses = focal(pixels.u, torch.ones_like(y), pixels.over_maps(focus))
-    # An infinite loss of weight 0 adds nothing.
-    terms = select(y > 0, pixels.over_maps(share) * y * losses)
-    if weight is not None:  # of the classes of the inputs, in dim 1 of the pixels
-        weight = weight.to(y.dtype)
-        terms = weight.view(-1, *(1,) * (terms.ndim - 2)) * terms
-    counts = None if pixels.mask is None else pixels.mask.select(pixels.class_dim, 0)
-    cross_entropy = reduce(terms.sum(dim=pixels.class_dim), "mean", counts, None)
-
-    exponents = along_classes(1.0 if parts.asymmetric else 1 - parts.gamma, 1 - parts.gamma)
-    regions = parts.regions.power(pixels, exponents)
-    if weight is not None:  # (..., C), or (..., C, 2) where each class is a problem of two
-        regions = (weight if pixels.class_dim == 1 else weight.unsqueeze(1)) * regions
-    mean = regions.mean()
-    return rounded(parts.balance * mean + (1 - parts.balance) * cross_entropy, inputs)
+    return Shares(
+        along_classes(parts.gamma, 0.0 if parts.asymmetric else parts.gamma),
+        along_classes(1 - parts.delta, parts.delta),
+        along_classes(1.0 if parts.asymmetric else 1 - parts.gamma, 1 - parts.gamma),
+        None if weight is None else weight.to(like.dtype),
+    )

@@ -6,7 +6,9 @@ one pass; knows no masks, options of reductions, or modules.
 
 from parfocal.numerics.asymmetric import asymmetric, asymmetric_sum
 from parfocal.numerics.autograd import focal
+from parfocal.numerics.binary_regions import tversky_power
 from parfocal.numerics.blocks import computation, is_readable
+from parfocal.numerics.class_regions import class_tversky_power
 from parfocal.numerics.class_sum import class_focal_sum
 from parfocal.numerics.closed_form import (
     BRANCH_BOUNDS,
@@ -18,7 +20,6 @@ from parfocal.numerics.margin import margin, margins
 from parfocal.numerics.opposed import opposed
 from parfocal.numerics.poly import poly, poly_sum
 from parfocal.numerics.quality import quality, quality_sum
-from parfocal.numerics.region import tversky_power
 from parfocal.numerics.varifocal import varifocal, varifocal_sum
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "asymmetric",
     "asymmetric_sum",
     "class_focal_sum",
+    "class_tversky_power",
     "computation",
     "focal",
     "focal_sum",

@@ -9,7 +9,7 @@ The probability of t is set aside before the others are summed: q is never 1 - p
 """
 
 from collections.abc import Iterator, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, cast
 
 import torch
 from torch import Tensor
@@ -17,6 +17,7 @@ from torch import Tensor
 from parfocal.numerics import closed_form
 from parfocal.numerics.autograd import is_watched, rounded
 from parfocal.numerics.blocks import is_readable
+from parfocal.numerics.closed_form import Gamma
 from parfocal.numerics.margin import margin
 from parfocal.numerics.memory import keep_temporaries
 from parfocal.numerics.odds import odds
@@ -27,14 +28,14 @@ _BLOCK = 2**20
 
 
 def class_focal_sum(
-    x: Tensor, index: Tensor, gamma: float, weight: Tensor | None = None, scale: float = 1.0
+    x: Tensor, index: Tensor, gamma: Gamma, weight: Tensor | None = None, scale: float = 1.0
 ) -> Tensor | None:
     """scale times the sum over rows of weight L, of class indices; None where it has no such pass.
 
     Args:
         x: logits (N, C, ...), float32 or 16 bits, C > 1.
         index: classes (N, ...) in [0, C), int64.
-        gamma: focusing exponent >= 0.
+        gamma: focusing exponent >= 0; a number, or (N, ...) in float32.
         weight: (N, ...) in float32, or None for 1; 0 where a row doesn't count.
         scale: a number, such as 1 / n for a mean.
 
@@ -44,15 +45,16 @@ def class_focal_sum(
     """
     if not is_readable(x) or x.dtype == torch.float64 or x.shape[1] < 2 or is_watched(x):
         return None
-    exponent = rounded(gamma, torch.float32)
-    assert not isinstance(exponent, Tensor)
-    return summed(x.contiguous(), _Weighted(exponent, scale), index, weight)
+    if isinstance(gamma, Tensor):
+        return summed(x.contiguous(), _Weighted(None, scale), index, weight, gamma)
+    exponent = float(rounded(gamma, torch.float32))
+    return summed(x.contiguous(), _Weighted(exponent, scale), index, weight, None)
 
 
 class _Weighted(NamedTuple):
-    """The arguments of `class_focal_sum` of the same names."""
+    """The arguments of `class_focal_sum`; gamma is None where each row has its own."""
 
-    gamma: float
+    gamma: float | None
     scale: float
 
     def total(
@@ -60,17 +62,20 @@ class _Weighted(NamedTuple):
     ) -> float | None:
         """factor times the sum, and its gradient into `out`; None if a row has no odds."""
         total, scale = 0.0, self.scale * factor
-        index, weight = tensors
+        of_rows = list(tensors)
         if x.ndim > 2:  # one dimension of pixels
-            x, index = x.flatten(2), index.flatten(1)
-            weight = None if weight is None else weight.flatten(1)
+            x = x.flatten(2)
+            of_rows = [None if given is None else given.flatten(1) for given in tensors]
             out = None if out is None else out.flatten(2)
         for logits, rows in _blocks(x):
+            index, weight, gamma = (
+                None if given is None else given[rows].unsqueeze(1) for given in of_rows
+            )
             part = _block(
                 x[logits],
-                index[rows].unsqueeze(1),
-                None if weight is None else weight[rows].unsqueeze(1),
-                self.gamma,
+                cast(Tensor, index),
+                weight,
+                cast(Gamma, self.gamma if gamma is None else gamma),
                 scale,
                 None if out is None else out[logits],
             )
@@ -81,10 +86,15 @@ class _Weighted(NamedTuple):
 
     def composed(self, x: Tensor, tensors: Sequence[Any]) -> Tensor:
         """The sum as a composition."""
-        index, weight = tensors
+        index, weight, gamma = tensors
         u, t = margin(x.float(), index)
         loss = closed_form.differentiable_value(
-            u, torch.ones_like(u), self.gamma, 0.0, t, target_varies=False
+            u,
+            torch.ones_like(u),
+            gamma if self.gamma is None else self.gamma,
+            0.0,
+            t,
+            target_varies=False,
         )
         return (loss if weight is None else weight * loss).sum() * self.scale
 
@@ -93,7 +103,7 @@ def _block(
     x: Tensor,
     index: Tensor,
     weight: Tensor | None,
-    gamma: float,
+    gamma: Gamma,
     scale: float,
     out: Tensor | None,
 ) -> float:

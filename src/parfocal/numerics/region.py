@@ -1,4 +1,4 @@
-"""The Tversky index of a region, by its complement, from the margins of its pixels.
+"""The Tversky index of a region, by its complement, from the margins of its pixels; a composition.
 
 With s the logistic function, u the margin of a pixel and y its target,
 
@@ -27,7 +27,7 @@ _NEAR = 20.0
 _STEPS = 1024
 
 
-def tversky_power(
+def composed_power(
     u: Tensor,
     y: Tensor,
     mask: Tensor | None,

@@ -1,0 +1,164 @@
+"""Powers of Tversky indices from margins, with slopes in closed form, in blocks.
+
+With s(u) and s(-u), neither by subtraction, the slope of a pixel is
+
+    dP/du = s(u) s(-u) (y (dP/dG - alpha dP/dE) + (1 - y) beta dP/dE).
+"""
+
+from collections.abc import Iterator
+from typing import Any
+
+import torch
+from torch import Tensor
+
+from parfocal.numerics import blocks
+from parfocal.numerics.autograd import is_batched, is_watched, rounded
+from parfocal.numerics.blocks import is_ordinary, is_readable
+from parfocal.numerics.memory import fresh, keep_temporaries
+from parfocal.numerics.region import composed_power
+from parfocal.numerics.region_power import Regions, Weights
+
+
+def tversky_power(
+    u: Tensor,
+    y: Tensor,
+    mask: Tensor | None,
+    dims: tuple[int, ...],
+    *,
+    alpha: float,
+    beta: float,
+    smooth: float,
+    exponent: float | Tensor,
+) -> Tensor:
+    """(1 - T) ** exponent, differentiable any number of times in u; arguments as in `region`."""
+    if isinstance(exponent, float):
+        exponent = float(rounded(exponent, u.dtype))
+    weights = Weights(alpha, beta, smooth).rounded(u.dtype)
+    is_quick = u.dtype == torch.float32 and not is_watched(u, y) and not y.requires_grad
+    if is_quick and is_readable(u) and is_ordinary(u):
+        return _TverskyPower.apply(u, y, mask, dims, weights, exponent)  # type: ignore[no-any-return]
+    return composed_power(u, y, mask, dims, **weights._asdict(), exponent=exponent)
+
+
+class _TverskyPower(torch.autograd.Function):
+    """The powers, from float32 margins of ordinary size."""
+
+    @staticmethod
+    def forward(
+        ctx: Any,
+        u: Tensor,
+        y: Tensor,
+        mask: Tensor | None,
+        dims: tuple[int, ...],
+        weights: Weights,
+        exponent: float | Tensor,
+    ) -> Tensor:
+        regions = _regions(u, y, mask, dims, weights, exponent)
+        ctx.save_for_backward(u, y, mask)
+        ctx.dims, ctx.weights, ctx.exponent, ctx.regions = dims, weights, exponent, regions
+        return regions.power().to(u.dtype)
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        u, y, mask = ctx.saved_tensors
+        none = (None,) * 5
+        if torch.is_grad_enabled():  # create_graph: the result will be differentiated itself
+            power = composed_power(
+                u, y, mask, ctx.dims, **ctx.weights._asdict(), exponent=ctx.exponent
+            )
+            return torch.autograd.grad(power, u, grad, create_graph=True)[0], *none
+        batched = is_batched(grad)
+        incoming = torch.ones_like(ctx.regions.wrong) if batched else grad.double()
+        slope = _slope(u, y, mask, ctx.dims, ctx.weights, ctx.regions, incoming)
+        if batched:
+            for dim in sorted(ctx.dims):
+                grad = grad.unsqueeze(dim)
+            slope = grad * slope
+        return slope, *none
+
+
+def _regions(
+    u: Tensor,
+    y: Tensor,
+    mask: Tensor | None,
+    dims: tuple[int, ...],
+    weights: Weights,
+    exponent: float | Tensor,
+) -> Regions:
+    """FN, FP and TP of each map, added up over the other dimensions of a region."""
+    logits, targets, counts = (_as_maps(given, dims) for given in (u, y, mask))
+    sums = torch.zeros(3, len(logits), dtype=torch.float64, device="cpu")
+    for block in _blocks(logits):
+        part = targets[block]
+        p, q = _probabilities(logits[block])
+        other = 1 - part
+        if counts is not None:
+            part, other = part * counts[block], other.mul_(counts[block])
+        wrongly = other.mul_(p)
+        right = part * p
+        missed = q.mul_(part)
+        for total, term in zip(sums, (missed, wrongly, right), strict=True):
+            total[block[0]] += term.sum(1)
+    shape = u.shape[: u.ndim - _spatial(dims, u.ndim)]
+    of_maps = sums.view(3, *shape)
+    return weights.regions(of_maps.sum(1) if 0 in dims else of_maps, exponent)
+
+
+def _slope(
+    u: Tensor,
+    y: Tensor,
+    mask: Tensor | None,
+    dims: tuple[int, ...],
+    weights: Weights,
+    regions: Regions,
+    incoming: Tensor,
+) -> Tensor:
+    """The slopes in u, times what comes in for each region."""
+    of_wrong, of_right = regions.slopes()
+    of_positive = (of_right - weights.alpha * of_wrong) * incoming
+    of_negative = weights.beta * of_wrong * incoming
+    shape = u.shape[: u.ndim - _spatial(dims, u.ndim)]
+    positive, negative = (
+        given.float().expand(shape).reshape(-1, 1) for given in (of_positive, of_negative)
+    )
+    logits, targets, counts = (_as_maps(given, dims) for given in (u, y, mask))
+    out = fresh(u.shape, u.dtype)
+    flat = out.view(logits.shape)
+    for block in _blocks(logits):
+        p, q = _probabilities(logits[block])
+        slope = p.mul_(q)
+        if counts is not None:
+            slope.mul_(counts[block])
+        rows = block[0]
+        # The ends of a lerp are exact.
+        of_pixels = torch.lerp(negative[rows], positive[rows], targets[block])
+        torch.mul(slope, of_pixels, out=flat[block])
+    return out
+
+
+def _probabilities(u: Tensor) -> tuple[Tensor, Tensor]:
+    """s(u) and s(-u)."""
+    return u.sigmoid(), torch.neg(u).sigmoid_()
+
+
+def _spatial(dims: tuple[int, ...], ndim: int) -> int:
+    """How many of the last dimensions a region extends over."""
+    return sum(1 for dim in dims if dim != 0)
+
+
+def _as_maps(given: Tensor | None, dims: tuple[int, ...]) -> Any:
+    """(..., d1, ...) as rows of pixels."""
+    if given is None:
+        return None
+    return given.flatten(given.ndim - _spatial(dims, given.ndim)).flatten(0, -2)
+
+
+def _blocks(maps: Tensor) -> Iterator[tuple[slice, slice]]:
+    """Some rows at a time, or a part of one."""
+    keep_temporaries()
+    size = blocks._PER_THREAD * torch.get_num_threads()
+    rows, pixels = maps.shape
+    some = max(1, size // max(pixels, 1))
+    for first in range(0, rows, some):
+        for start in range(0, pixels, size):
+            yield slice(first, first + some), slice(start, start + size)
