@@ -192,10 +192,10 @@ def binary_regions(dtype: torch.dtype) -> Points:
     return Points(x, PIXELS.expand_as(x), [PIXELS.tolist()] * len(x))
 
 
-def class_regions(dtype: torch.dtype) -> Points:
+def class_regions(dtype: torch.dtype, reach: float | None = None) -> Points:
     """Three classes of four pixels, as rows of 12; mostly right, or with one pixel wrong."""
     generator = torch.Generator().manual_seed(0)
-    reaches = torch.linspace(1.0, REACH[dtype], 12).repeat_interleave(2).view(-1, 1, 1)
+    reaches = torch.linspace(1.0, reach or REACH[dtype], 12).repeat_interleave(2).view(-1, 1, 1)
     x = torch.rand(24, 3, 4, generator=generator) * reaches * 0.3
     x[:, LABELS, torch.arange(4)] += reaches[:, 0]
     x[1::2, 0, 3] += 1.5 * reaches[1::2, 0, 0]
@@ -337,6 +337,23 @@ def of_each(loss: Callable[..., Tensor]) -> Callable[[Tensor, Tensor, float], Te
     return losses
 
 
+def both_ways(subject: Subject) -> tuple[Subject, Subject]:
+    """An elementwise loss unreduced, and as a sum of each row, which has forms of its own."""
+
+    def unreduced(x: Tensor, y: Tensor, exponent: float) -> Tensor:
+        return subject.loss(x, y, exponent)[:, 0]
+
+    def summed(x: Tensor, y: Tensor, exponent: float) -> Tensor:
+        pairs = zip(x.split(1), y.split(1), strict=True)
+        total = partial(subject.loss, reduction="sum")
+        return torch.stack([total(u, v, exponent) for u, v in pairs])
+
+    return (
+        subject._replace(loss=unreduced),
+        subject._replace(name=f"{subject.name}, summed", loss=summed),
+    )
+
+
 def over_maps(loss: Callable[..., Tensor]) -> Callable[..., Tensor]:
     """A unified loss, delta 0.5, of rows of pixels."""
 
@@ -373,7 +390,6 @@ def subjects(dtype: torch.dtype) -> list[Subject]:
     """The family. Some parameters are rounded to the dtype in which they take part."""
     focusing = (0.1, 0.5, 2.0)
     exponents = (0.1, 0.5, 0.75, 1.0, 3.0)
-    third = rounded(0.3, dtype)
     return [
         *(
             Subject(
@@ -409,91 +425,7 @@ def subjects(dtype: torch.dtype) -> list[Subject]:
             variables=(0, 1),
             of_scale=True,
         ),
-        Subject(
-            "varifocal_loss, negatives and full quality",
-            focusing,
-            at_targets(0, 1),
-            lambda x, y, g: parfocal.varifocal_loss(x, y, gamma=g)[:, 0],
-            lambda s, y, k: [-p_of(s[0]).log() if y else focal(s[0], 0, k) * arb("0.75")],
-            lambda row, y, g: 5 + 2 * g,
-        ),
-        Subject(
-            "varifocal_loss, positives",
-            (2.0,),
-            at_targets(0.25, 0.9),
-            lambda x, y, g: parfocal.varifocal_loss(x, y, gamma=g)[:, 0],
-            lambda s, y, k: [
-                -(arb(y) ** 2) * p_of(s[0]).log(),
-                -arb(y) * (1 - arb(y)) * p_of(-s[0]).log(),
-            ],
-            lambda row, y, g: 5,
-            of_scale=True,
-        ),
-        Subject(
-            "gaussian_focal_loss, exact penalty",
-            focusing,
-            at_targets(0, 0.5, 1),
-            lambda x, y, g: parfocal.gaussian_focal_loss(x, y, gamma=g)[:, 0],
-            gaussian,
-            lambda row, y, g: 5 + 2 * g,
-        ),
-        Subject(
-            "gaussian_focal_loss",
-            focusing,
-            at_targets(0.3, 0.9),
-            lambda x, y, g: parfocal.gaussian_focal_loss(x, y, gamma=g)[:, 0],
-            gaussian,
-            lambda row, y, g: 6 + 2 * g + 4 / 2,
-        ),
-        Subject(
-            "quality_focal_loss, hard",
-            focusing,
-            at_targets(0, 1),
-            lambda x, y, g: parfocal.quality_focal_loss(x, y.long(), beta=g)[:, 0],
-            quality,
-            lambda row, y, g: 4 + 2 * g,
-        ),
-        Subject(
-            "quality_focal_loss, soft",
-            (1.0, 1.5, 2.0),
-            at_targets(0.25, 0.8),
-            lambda x, y, g: parfocal.quality_focal_loss(x, y, beta=g)[:, 0],
-            quality,
-            lambda row, y, g: 6 + 3 * g * lost_in_distance(row[0], y),
-        ),
-        Subject(
-            "asymmetric_loss, no margin",
-            focusing,
-            at_targets(0, 1),
-            lambda x, y, g: parfocal.asymmetric_loss(x, y, g, 0.3, margin=0.0)[:, 0],
-            lambda s, y, k: [focal(s[0], y, arb(third) if y else k)],
-            lambda row, y, g: 4 + 2 * max(g, 0.3),
-        ),
-        Subject(
-            "asymmetric_loss, margin",
-            (1.0, 1.5, 4.0),
-            at_targets(0),
-            lambda x, y, g: parfocal.asymmetric_loss(x, y, g, margin=2.0**-4)[:, 0],
-            shifted,
-            lambda row, y, g: 6 + 3 * (1 + g) * lost_in_shift(row[0]),
-        ),
-        *(
-            Subject(
-                f"poly_focal_loss, epsilon_1 {epsilon_1}",
-                focusing,
-                at_targets(0, 1),
-                lambda x, y, g, e=epsilon_1: parfocal.poly_focal_loss(x, y, gamma=g, epsilon_1=e)[
-                    :, 0
-                ],
-                lambda s, y, k, e=epsilon_1: [
-                    focal(s[0], y, k),
-                    arb(e) * p_of(-s[0] if y else s[0]) ** (k + 1),
-                ],
-                lambda row, y, g: 7 + 2 * g,
-                of_scale=epsilon_1 < 0,
-            )
-            for epsilon_1 in (1.0, -0.5)
-        ),
+        *(way for subject in elementwise_subjects(dtype) for way in both_ways(subject)),
         Subject(
             "focal_matching_cost",
             focusing,
@@ -548,6 +480,17 @@ def subjects(dtype: torch.dtype) -> list[Subject]:
             lambda row, y, k: of_region(row, k),
             variables=(0, 3, 4),
         ),
+        Subject(  # no logit is so far from another that sums of probabilities underflow
+            "softmax_focal_tversky_loss, near",
+            exponents,
+            partial(class_regions, reach=9.0),
+            lambda x, y, k: parfocal.softmax_focal_tversky_loss(
+                as_maps(x), y, gamma=1 / k, reduction="none"
+            )[:, 0],
+            tversky(dtype),
+            lambda row, y, k: of_region(row, k),
+            variables=(0, 3, 4),
+        ),
         *(
             Subject(
                 loss.__name__,
@@ -579,6 +522,98 @@ def subjects(dtype: torch.dtype) -> list[Subject]:
                 parfocal.softmax_unified_focal_loss,
                 parfocal.softmax_asymmetric_unified_focal_loss,
             )
+        ),
+    ]
+
+
+def elementwise_subjects(dtype: torch.dtype) -> list[Subject]:
+    """Those of one logit and one target, whose losses are (M, 1) unless they are reduced."""
+    focusing, third = (0.1, 0.5, 2.0), rounded(0.3, dtype)
+    return [
+        Subject(
+            "varifocal_loss, negatives and full quality",
+            focusing,
+            at_targets(0, 1),
+            lambda x, y, g, **how: parfocal.varifocal_loss(x, y, gamma=g, **how),
+            lambda s, y, k: [-p_of(s[0]).log() if y else focal(s[0], 0, k) * arb("0.75")],
+            lambda row, y, g: 5 + 2 * g,
+        ),
+        Subject(
+            "varifocal_loss, positives",
+            (2.0,),
+            at_targets(0.25, 0.9),
+            lambda x, y, g, **how: parfocal.varifocal_loss(x, y, gamma=g, **how),
+            lambda s, y, k: [
+                -(arb(y) ** 2) * p_of(s[0]).log(),
+                -arb(y) * (1 - arb(y)) * p_of(-s[0]).log(),
+            ],
+            lambda row, y, g: 5,
+            of_scale=True,
+        ),
+        Subject(
+            "gaussian_focal_loss, exact penalty",
+            focusing,
+            at_targets(0, 0.5, 1),
+            lambda x, y, g, **how: parfocal.gaussian_focal_loss(x, y, gamma=g, **how),
+            gaussian,
+            lambda row, y, g: 5 + 2 * g,
+        ),
+        Subject(
+            "gaussian_focal_loss",
+            focusing,
+            at_targets(0.3, 0.9),
+            lambda x, y, g, **how: parfocal.gaussian_focal_loss(x, y, gamma=g, **how),
+            gaussian,
+            lambda row, y, g: 6 + 2 * g + 4 / 2,
+        ),
+        Subject(
+            "quality_focal_loss, hard",
+            focusing,
+            at_targets(0, 1),
+            lambda x, y, g, **how: parfocal.quality_focal_loss(x, y.long(), beta=g, **how),
+            quality,
+            lambda row, y, g: 4 + 2 * g,
+        ),
+        Subject(
+            "quality_focal_loss, soft",
+            (1.0, 1.5, 2.0),
+            at_targets(0.25, 0.8),
+            lambda x, y, g, **how: parfocal.quality_focal_loss(x, y, beta=g, **how),
+            quality,
+            lambda row, y, g: 6 + 3 * g * lost_in_distance(row[0], y),
+        ),
+        Subject(
+            "asymmetric_loss, no margin",
+            focusing,
+            at_targets(0, 1),
+            lambda x, y, g, **how: parfocal.asymmetric_loss(x, y, g, 0.3, margin=0.0, **how),
+            lambda s, y, k: [focal(s[0], y, arb(third) if y else k)],
+            lambda row, y, g: 4 + 2 * max(g, 0.3),
+        ),
+        Subject(
+            "asymmetric_loss, margin",
+            (1.0, 1.5, 4.0),
+            at_targets(0),
+            lambda x, y, g, **how: parfocal.asymmetric_loss(x, y, g, margin=2.0**-4, **how),
+            shifted,
+            lambda row, y, g: 6 + 3 * (1 + g) * lost_in_shift(row[0]),
+        ),
+        *(
+            Subject(
+                f"poly_focal_loss, epsilon_1 {epsilon_1}",
+                focusing,
+                at_targets(0, 1),
+                lambda x, y, g, e=epsilon_1, **how: parfocal.poly_focal_loss(
+                    x, y, gamma=g, epsilon_1=e, **how
+                ),
+                lambda s, y, k, e=epsilon_1: [
+                    focal(s[0], y, k),
+                    arb(e) * p_of(-s[0] if y else s[0]) ** (k + 1),
+                ],
+                lambda row, y, g: 7 + 2 * g,
+                of_scale=epsilon_1 < 0,
+            )
+            for epsilon_1 in (1.0, -0.5)
         ),
     ]
 

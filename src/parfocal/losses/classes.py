@@ -35,7 +35,7 @@ class Rows(NamedTuple):
         if self.labels is None:
             assert self.probabilities is not None
             return self.probabilities
-        return torch.zeros_like(self.x).scatter(1, self.labels.unsqueeze(1), 1.0)
+        return self.over_classes(torch.zeros_like(self.x).scatter(1, self.labels.unsqueeze(1), 1.0))
 
     def over_classes(self, given: Tensor) -> Tensor:
         """`given`, of the shape of x, with 0 where a position doesn't count."""

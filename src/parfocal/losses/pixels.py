@@ -42,7 +42,7 @@ class Pixels(NamedTuple):
         dim = self.class_dim + 1
         return Pixels(
             torch.stack([-self.u, self.u], dim),
-            torch.stack([1 - self.y, self.y], dim),
+            torch.stack([select(self.mask, 1 - self.y), self.y], dim),
             None if self.mask is None else torch.stack([self.mask, self.mask], dim),
             class_dim=dim,
         )

@@ -13,7 +13,7 @@ from parfocal.losses.classes import Rows
 from parfocal.losses.pixels import Pixels, class_pixels, class_rows, sigmoid_pixels
 from parfocal.losses.precision import rounded
 from parfocal.losses.reduction import reduce
-from parfocal.numerics import class_tversky_power, tversky_power
+from parfocal.numerics import class_tversky_power, composed_power, tversky_power
 
 
 class Index(NamedTuple):
@@ -29,18 +29,16 @@ class Index(NamedTuple):
         for name in ("alpha", "beta", "smooth"):
             checks.non_negative(call, name, getattr(self, name))
 
+    @property
+    def weights(self) -> dict[str, float]:
+        """The numbers, as numbers."""
+        return {name: float(getattr(self, name)) for name in ("alpha", "beta", "smooth")}
+
     def power(self, pixels: Pixels, exponent: float | Tensor) -> Tensor:
         """(1 - T) ** exponent of each class (..., C), or of each image as well (N, ..., C)."""
-        return tversky_power(
-            pixels.u,
-            pixels.y,
-            pixels.mask,
-            pixels.region(self.per_image),
-            alpha=float(self.alpha),
-            beta=float(self.beta),
-            smooth=float(self.smooth),
-            exponent=exponent,
-        )
+        u, y, mask, _ = pixels
+        dims = pixels.region(self.per_image)
+        return tversky_power(u, y, mask, dims, **self.weights, exponent=exponent)
 
     def class_power(self, r: Rows, exponent: float | Tensor) -> Tensor:
         """The same, of classes (C) or of those of each image (N, C)."""
@@ -51,12 +49,15 @@ class Index(NamedTuple):
                 r.labels,
                 r.mask,
                 per_image=self.per_image,
-                alpha=float(self.alpha),
-                beta=float(self.beta),
-                smooth=float(self.smooth),
+                **self.weights,
                 exponent=exponent,
             )
-        return self.power(class_pixels(r), exponent) if power is None else power
+        if power is not None:
+            return power
+        pixels = class_pixels(r)
+        u, y, mask, _ = pixels
+        dims = pixels.region(self.per_image)
+        return composed_power(u, y, mask, dims, **self.weights, exponent=exponent)
 
 
 def sigmoid_tversky_loss(

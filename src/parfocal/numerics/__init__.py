@@ -20,6 +20,7 @@ from parfocal.numerics.margin import margin, margins
 from parfocal.numerics.opposed import opposed
 from parfocal.numerics.poly import poly, poly_sum
 from parfocal.numerics.quality import quality, quality_sum
+from parfocal.numerics.region import composed_power
 from parfocal.numerics.varifocal import varifocal, varifocal_sum
 
 __all__ = [
@@ -31,6 +32,7 @@ __all__ = [
     "asymmetric_sum",
     "class_focal_sum",
     "class_tversky_power",
+    "composed_power",
     "computation",
     "focal",
     "focal_sum",

@@ -19,7 +19,8 @@ from parfocal.numerics.elementwise_sum import Weight, elementwise_sum, total_of
 def poly(x: Tensor, y: Tensor, gamma: Gamma, epsilon_1: float) -> Tensor:
     """The loss of each element, as a composition; arguments as in `focal`."""
     # The rounding of gamma + 1 would be felt in the power as often as log q is large.
-    return focal(x, y, gamma) + epsilon_1 * (modulator(x, y, gamma) * modulator(x, y, 1.0))
+    added = modulator(x, y, gamma) * modulator(x, y, 1.0)
+    return focal(x, y, gamma) + epsilon_1 * added
 
 
 def poly_sum(
