@@ -1,6 +1,7 @@
 """The sum of a softmax focal loss over rows of class logits, in one pass over blocks of rows.
 
-The probabilities of a block are written into the memory of its gradient, where they become it:
+The probabilities of a block, up to a factor of each row, are written into the memory of its
+gradient, where they become it:
 
     q = sum of p_j over j != t        e = q / p_t, the odds against the true class t
     dL/dx_j = -(dL/du) p_j / q        dL/dx_t = dL/du
@@ -8,7 +9,7 @@ The probabilities of a block are written into the memory of its gradient, where 
 The probability of t is set aside before the others are summed: q is never 1 - p_t.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any, NamedTuple, cast
 
 import torch
@@ -22,6 +23,15 @@ from parfocal.numerics.margin import margin
 from parfocal.numerics.memory import keep_temporaries
 from parfocal.numerics.odds import odds
 from parfocal.numerics.summed import summed
+
+# Up to there exp(x) is far from the ends of float32, and so are sums of it.
+_MODERATE = 40.0
+
+# Rows up to which torch's softmax leaves most of a vector empty; on maps it is slow at any length.
+_SHORT = 32
+
+# Into `out`, positive numbers in the ratios of the probabilities; whether that could be done.
+Terms = Callable[[Tensor, Tensor], bool]
 
 # Logits of a block: 4 MB in float32, that stay in the cache of a processor while they are used.
 _BLOCK = 2**20
@@ -61,17 +71,34 @@ class _Weighted(NamedTuple):
         self, x: Tensor, tensors: Sequence[Any], factor: float, out: Tensor | None
     ) -> float | None:
         """factor times the sum, and its gradient into `out`; None if a row has no odds."""
-        total, scale = 0.0, self.scale * factor
         of_rows = list(tensors)
         if x.ndim > 2:  # one dimension of pixels
             x = x.flatten(2)
             of_rows = [None if given is None else given.flatten(1) for given in tensors]
             out = None if out is None else out.flatten(2)
+        scale = self.scale * factor
+        is_short = x.ndim > 2 or x.shape[1] <= _SHORT
+        for terms in (_exponentials, _probabilities) if is_short else (_probabilities,):
+            total = self._sum_of_blocks(terms, x, of_rows, scale, out)
+            if total is not None:
+                return scale * total
+        return None
+
+    def _sum_of_blocks(
+        self,
+        terms: Terms,
+        x: Tensor,
+        of_rows: Sequence[Tensor | None],
+        scale: float,
+        out: Tensor | None,
+    ) -> float | None:
+        total = 0.0
         for logits, rows in _blocks(x):
             index, weight, gamma = (
                 None if given is None else given[rows].unsqueeze(1) for given in of_rows
             )
             part = _block(
+                terms,
                 x[logits],
                 cast(Tensor, index),
                 weight,
@@ -79,10 +106,10 @@ class _Weighted(NamedTuple):
                 scale,
                 None if out is None else out[logits],
             )
-            if not abs(part) < torch.inf:
+            if part is None:
                 return None
             total += part
-        return scale * total
+        return total
 
     def composed(self, x: Tensor, tensors: Sequence[Any]) -> Tensor:
         """The sum as a composition."""
@@ -99,34 +126,66 @@ class _Weighted(NamedTuple):
         return (loss if weight is None else weight * loss).sum() * self.scale
 
 
+def _exponentials(x: Tensor, out: Tensor) -> bool:
+    """exp(x) as it is, if no logit is large: nothing is subtracted, and nothing rounded for it."""
+    low, high = x.aminmax()
+    if not (low.item() >= -_MODERATE and high.item() <= _MODERATE):
+        return False
+    torch.exp(x, out=out)
+    return True
+
+
+def _probabilities(x: Tensor, out: Tensor) -> bool:
+    """The same, relative to its sum over the classes."""
+    torch.softmax(x, 1, out=out)
+    return True
+
+
 def _block(
+    terms: Terms,
     x: Tensor,
     index: Tensor,
     weight: Tensor | None,
     gamma: Gamma,
     scale: float,
     out: Tensor | None,
-) -> float:
-    """The sum over a block, and its gradient into `out`; index and weight are (N, 1, ...)."""
+) -> float | None:
+    """The sum over a block, and its gradient into `out`; index and weight are (N, 1, ...).
+
+    None if such terms aren't right for it.
+    """
     p = out
     if p is None or p.dtype != torch.float32:
         p = torch.empty(x.shape, dtype=torch.float32, device="cpu")
-    torch.softmax(x.float(), 1, out=p)
+    if not terms(x.float(), p):
+        return None
     own = p.gather(1, index)
     others = p.scatter_(1, index, 0.0).sum(1, keepdim=True)
-    terms = odds(others.double().div_(own))
-    factor = terms.factor(gamma)
+    of_odds = odds(others.double().div_(own))
+    factor = of_odds.factor(gamma)
     if weight is not None:
         factor.mul_(weight)
-    total = (factor * terms.cross_entropy).sum().item()
+    total = (factor * of_odds.cross_entropy).sum().item()
+    if not abs(total) < torch.inf:
+        return None
     if out is not None:
-        slope = terms.slope(gamma).mul_(factor).mul_(scale)
+        slope = of_odds.slope(gamma).mul_(factor).mul_(scale)
         # Where all others have underflown so has the slope, and any finite quotient will do.
-        p.mul_(slope / others.clamp_(min=torch.finfo(torch.float32).tiny))
+        share = slope / others.clamp_(min=torch.finfo(torch.float32).tiny)
+        if terms is _exponentials and _is_lost(share, slope):
+            return None
+        p.mul_(share)
         p.scatter_(1, index, slope.neg_())
         if out is not p:
             out.copy_(p)
     return total
+
+
+def _is_lost(share: Tensor, slope: Tensor) -> bool:
+    """Whether a slope over a large sum is no normal number."""
+    tiny = torch.finfo(share.dtype).tiny
+    low = share.abs().amin().item()
+    return low < tiny and bool(((share.abs() < tiny) & (slope != 0)).any())
 
 
 def _blocks(x: Tensor) -> Iterator[tuple[tuple[slice, ...], tuple[slice, ...]]]:

@@ -122,7 +122,10 @@ def _taken(x: Tensor, tensors: Sequence[Any]) -> tuple[Tensor, list[Any], Weight
     """All in the dtype of the computation, and 0 where the mask is False, the weight as well."""
     *data, weight, mask = tensors
     dtype = computation(x)
-    wide: list[Any] = [None if given is None else given.to(dtype) for given in (x, *data, weight)]
+    wide: list[Any] = [
+        given if given is None or given.dtype == dtype else given.to(dtype)
+        for given in (x, *data, weight)
+    ]
     if mask is not None:
         wide = [None if given is None else torch.where(mask, given, 0.0) for given in wide]
         if wide[-1] is None:

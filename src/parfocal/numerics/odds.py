@@ -14,6 +14,7 @@ number. That and soft targets are left to `closed_form`, which takes all of a te
 result depends on where a block ends.
 """
 
+import functools
 from typing import NamedTuple
 
 import torch
@@ -27,19 +28,30 @@ _ONE = torch.ones((), dtype=torch.float32, device="cpu")
 _ONE_IN_FLOAT64 = torch.ones((), dtype=torch.float64, device="cpu")
 
 
+@functools.lru_cache(maxsize=64)
+def _number(value: float) -> Tensor:
+    """A Python number in float32, which costs three times as much in a product."""
+    return torch.tensor(value, dtype=torch.float32, device="cpu")
+
+
 class Odds(NamedTuple):
-    """The terms of the loss, in float32; q is 1 - p_t, p is p_t."""
+    """The terms of the loss, in float32: q is 1 - p_t; n is 1 + e, in float64."""
 
     q: Tensor
-    p: Tensor
+    n: Tensor
     cross_entropy: Tensor
+
+    @property
+    def p(self) -> Tensor:
+        """p_t; the end of n."""
+        return self.n.reciprocal_().float()
 
     def factor(self, gamma: Gamma) -> Tensor:
         """q ** gamma."""
         return torch.pow(self.q, gamma)
 
     def slope(self, gamma: Gamma) -> Tensor:
-        """-(dL/du) / q ** gamma = gamma p ce + q; the end of p and q."""
+        """-(dL/du) / q ** gamma = gamma p ce + q; the end of all three."""
         focusing = self.p.mul_(self.cross_entropy)
         if isinstance(gamma, Tensor):
             return self.q.addcmul_(focusing, gamma)
@@ -50,7 +62,7 @@ def odds(e: Tensor) -> Odds:
     """From e in float64, which ends here."""
     cross_entropy = e.float().log1p_()
     n = e + _ONE_IN_FLOAT64
-    return Odds(e.div_(n).float(), n.reciprocal_().float(), cross_entropy)
+    return Odds(e.div_(n).float(), n, cross_entropy)
 
 
 class Target(NamedTuple):
@@ -68,7 +80,7 @@ class Target(NamedTuple):
         """The factor of each element; the end of `other`."""
         if isinstance(share, Tensor):
             return share
-        return self.other.mul_(1 - share).add_(self.y, alpha=share)
+        return self.other.mul_(_number(1 - share)).add_(self.y, alpha=share)
 
 
 def hard(y: Tensor) -> Target | None:
@@ -122,6 +134,6 @@ def total(
         factor.mul_(weight)
     if out is not None:
         slope = terms.slope(gamma).mul_(factor)
-        torch.mul(slope, target.direction.mul_(scale), out=out)
+        torch.mul(slope, target.direction.mul_(_number(scale)), out=out)
     total = factor.mul_(terms.cross_entropy).sum().item()
     return total if abs(total) < torch.inf else None

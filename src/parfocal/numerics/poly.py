@@ -63,7 +63,8 @@ def _total(
     target = odds.hard(y)
     if target is None:
         return None
-    q, p, cross_entropy = target.odds(x)
+    terms = target.odds(x)
+    q, cross_entropy = terms.q, terms.cross_entropy
     factor = torch.pow(q, gamma)
     if share is not None:
         factor.mul_(target.shares(share))
@@ -71,5 +72,5 @@ def _total(
     slope = None
     if out is not None:
         inner = cross_entropy.mul_(gamma).add_(q, alpha=epsilon_1 * (gamma + 1))
-        slope = q.addcmul_(p, inner).mul_(factor).mul_(target.direction)
+        slope = q.addcmul_(terms.p, inner).mul_(factor).mul_(target.direction)
     return total_of(value, slope, weight, scale, out)
