@@ -53,5 +53,5 @@ def focal_matching_cost(
     checks.gamma(call, gamma)
     x, labels = widened(inputs), labels.long()
     if labels.numel() < x.shape[-1]:  # few of the classes are asked for
-        return rounded(opposed(x[..., labels], alpha, gamma), inputs)
-    return rounded(opposed(x, alpha, gamma)[..., labels], inputs)
+        return rounded(opposed(x.index_select(-1, labels), alpha, gamma), inputs)
+    return rounded(opposed(x, alpha, gamma).index_select(-1, labels), inputs)

@@ -24,9 +24,9 @@ from parfocal.numerics.region import composed_power
 from parfocal.numerics.varifocal import varifocal, varifocal_sum
 
 __all__ = [
+    "BRANCH_BOUNDS",
     "Arranged",
     "Arrangement",
-    "BRANCH_BOUNDS",
     "alpha_t",
     "asymmetric",
     "asymmetric_sum",

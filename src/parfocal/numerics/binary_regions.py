@@ -36,7 +36,8 @@ def tversky_power(
     weights = Weights(alpha, beta, smooth).rounded(u.dtype)
     is_quick = u.dtype == torch.float32 and not is_watched(u, y) and not y.requires_grad
     if is_quick and is_readable(u) and is_ordinary(u):
-        return _TverskyPower.apply(u, y, mask, dims, weights, exponent)  # type: ignore[no-any-return]
+        needs_gradient = u.requires_grad and torch.is_grad_enabled()
+        return _TverskyPower.apply(u, y, mask, dims, weights, exponent, needs_gradient)  # type: ignore[no-any-return]
     return composed_power(u, y, mask, dims, **weights._asdict(), exponent=exponent)
 
 
@@ -52,16 +53,19 @@ class _TverskyPower(torch.autograd.Function):
         dims: tuple[int, ...],
         weights: Weights,
         exponent: float | Tensor,
+        needs_gradient: bool,
     ) -> Tensor:
-        regions = _regions(u, y, mask, dims, weights, exponent)
+        variances = fresh(u.shape, u.dtype) if needs_gradient else None
+        regions = _regions(u, y, mask, dims, weights, exponent, variances)
         ctx.save_for_backward(u, y, mask)
         ctx.dims, ctx.weights, ctx.exponent, ctx.regions = dims, weights, exponent, regions
+        ctx.variances = variances
         return regions.power().to(u.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         u, y, mask = ctx.saved_tensors
-        none = (None,) * 5
+        none = (None,) * 6
         if torch.is_grad_enabled():  # create_graph: the result will be differentiated itself
             power = composed_power(
                 u, y, mask, ctx.dims, **ctx.weights._asdict(), exponent=ctx.exponent
@@ -69,7 +73,12 @@ class _TverskyPower(torch.autograd.Function):
             return torch.autograd.grad(power, u, grad, create_graph=True)[0], *none
         batched = is_batched(grad)
         incoming = torch.ones_like(ctx.regions.wrong) if batched else grad.double()
-        slope = _slope(u, y, mask, ctx.dims, ctx.weights, ctx.regions, incoming)
+        # Where the slopes end. A second pass over the graph needs them again.
+        variances, ctx.variances = ctx.variances, None
+        if variances is None:
+            variances = fresh(u.shape, u.dtype)
+            _regions(u, y, mask, ctx.dims, ctx.weights, ctx.exponent, variances)
+        slope = _slope(variances, y, ctx.dims, ctx.weights, ctx.regions, incoming)
         if batched:
             for dim in sorted(ctx.dims):
                 grad = grad.unsqueeze(dim)
@@ -84,16 +93,22 @@ def _regions(
     dims: tuple[int, ...],
     weights: Weights,
     exponent: float | Tensor,
+    variances: Tensor | None,
 ) -> Regions:
-    """FN, FP and TP of each map, added up over the other dimensions of a region."""
+    """From FN, FP and TP over each region; s(u) s(-u) into `variances`, 0 where masked."""
     logits, targets, counts = (_as_maps(given, dims) for given in (u, y, mask))
     sums = torch.zeros(3, len(logits), dtype=torch.float64, device="cpu")
     for block in _blocks(logits):
         part = targets[block]
-        p, q = _probabilities(logits[block])
+        p, q = logits[block].sigmoid(), torch.neg(logits[block]).sigmoid_()
         other = 1 - part
         if counts is not None:
             part, other = part * counts[block], other.mul_(counts[block])
+        if variances is not None:
+            place = _as_maps(variances, dims)[block]
+            torch.mul(p, q, out=place)
+            if counts is not None:
+                place.mul_(counts[block])
         wrongly = other.mul_(p)
         right = part * p
         missed = q.mul_(part)
@@ -105,40 +120,27 @@ def _regions(
 
 
 def _slope(
-    u: Tensor,
+    variances: Tensor,
     y: Tensor,
-    mask: Tensor | None,
     dims: tuple[int, ...],
     weights: Weights,
     regions: Regions,
     incoming: Tensor,
 ) -> Tensor:
-    """The slopes in u, times what comes in for each region."""
+    """The slopes in u, times what comes in for each region, in the memory of the variances."""
     of_wrong, of_right = regions.slopes()
     of_positive = (of_right - weights.alpha * of_wrong) * incoming
     of_negative = weights.beta * of_wrong * incoming
-    shape = u.shape[: u.ndim - _spatial(dims, u.ndim)]
+    shape = y.shape[: y.ndim - _spatial(dims, y.ndim)]
     positive, negative = (
         given.float().expand(shape).reshape(-1, 1) for given in (of_positive, of_negative)
     )
-    logits, targets, counts = (_as_maps(given, dims) for given in (u, y, mask))
-    out = fresh(u.shape, u.dtype)
-    flat = out.view(logits.shape)
-    for block in _blocks(logits):
-        p, q = _probabilities(logits[block])
-        slope = p.mul_(q)
-        if counts is not None:
-            slope.mul_(counts[block])
+    targets, slope = _as_maps(y, dims), _as_maps(variances, dims)
+    for block in _blocks(targets):
         rows = block[0]
         # The ends of a lerp are exact.
-        of_pixels = torch.lerp(negative[rows], positive[rows], targets[block])
-        torch.mul(slope, of_pixels, out=flat[block])
-    return out
-
-
-def _probabilities(u: Tensor) -> tuple[Tensor, Tensor]:
-    """s(u) and s(-u)."""
-    return u.sigmoid(), torch.neg(u).sigmoid_()
+        slope[block].mul_(torch.lerp(negative[rows], positive[rows], targets[block]))
+    return variances
 
 
 def _spatial(dims: tuple[int, ...], ndim: int) -> int:

@@ -86,10 +86,11 @@ class _ClassTverskyPower(torch.autograd.Function):
             own.mul_(mask)
             others.mul_(mask)
         missed = others.sum(1, keepdim=True)
-        images, classes = x.shape[:2]
-        place = labels + classes * torch.arange(images, device=x.device).view(-1, 1, 1)
-        sums = [_by_class(term, place, images, classes) for term in (missed, own)]
-        sums.insert(1, others.sum(2).double())
+        sums = [
+            _by_class(missed, labels, x.shape[1]),
+            others.sum(2).double(),
+            _by_class(own, labels, x.shape[1]),
+        ]
         if not per_image:
             sums = [total.sum(0) for total in sums]
         regions = weights.regions(sums, exponent)
@@ -114,10 +115,10 @@ class _ClassTverskyPower(torch.autograd.Function):
         return _slope(x, index, terms, ctx.weights, ctx.regions, grad.double()), *none
 
 
-def _by_class(term: Tensor, place: Tensor, images: int, classes: int) -> Tensor:
-    """The sums (N, C) over the pixels of each class, in float64."""
-    sums = torch.bincount(place.view(-1), term.double().view(-1), minlength=images * classes)
-    return sums.view(images, classes)
+def _by_class(term: Tensor, labels: Tensor, classes: int) -> Tensor:
+    """The sums (N, C) over the pixels of each class, in float64; both are (N, 1, S)."""
+    sums = torch.zeros(len(term), classes, dtype=torch.float64, device="cpu")
+    return sums.scatter_add_(1, labels.squeeze(1), term.squeeze(1).double())
 
 
 def _slope(
