@@ -1,1 +1,6 @@
-"""The auditor: an oracle, grids of logits, a metric, a scan. It imports nothing else of ours."""
+"""Judges any focal loss, with proof: `audit`, and the oracle, grids and metric that it uses."""
+
+from parfocal.audit.report import AuditReport, audit
+from parfocal.audit.subject import Subject, SubjectError
+
+__all__ = ["AuditReport", "Subject", "SubjectError", "audit"]

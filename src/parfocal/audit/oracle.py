@@ -10,6 +10,7 @@ in which 1 - p is 1 / (1 + exp(x)) so that precision need not grow with x. They 
 no algebra with `parfocal.numerics`.
 """
 
+import functools
 import math
 from collections.abc import Iterable
 from typing import NamedTuple
@@ -29,7 +30,6 @@ MOST_PRECISION = 1 << 14
 
 # Below every number of every dtype, and of their products: enclosed in +-2 ** -1200, taken for 0.
 _NEGLIGIBLE = arb(2) ** -1200
-_RELATIVE_RADIUS = arb(2) ** -_ACCURACY
 
 
 class Truth(NamedTuple):
@@ -106,10 +106,17 @@ def _certified(x: float, y: float, gamma: float, epsilon: float) -> tuple[Ball, 
     )
 
 
-def is_decided(ball: Ball) -> bool:
+def is_decided(ball: Ball, bits: int = _ACCURACY) -> bool:
     """Whether the radius is far below an ULP of the scale; false for a ball that is not finite."""
     result, scale = ball
-    return bool(result.rad() < scale * _RELATIVE_RADIUS or scale < _NEGLIGIBLE)
+    if result.rel_accuracy_bits() > bits:
+        return True
+    return bool(result.rad() < scale * _radius(bits) or scale < _NEGLIGIBLE)
+
+
+@functools.cache
+def _radius(bits: int) -> arb:
+    return arb(2) ** -bits
 
 
 def _textbook(x: arb, y: arb, g: arb, epsilon: arb) -> tuple[Ball, ...]:
@@ -150,13 +157,12 @@ def _sum(*terms: arb) -> Ball:
     return Ball(result, scale)
 
 
-def truth_of(balls: Iterable[Ball]) -> Truth:
-    """Decided enclosures, one a point, as numbers."""
+def truth_of(balls: Iterable[Ball], exact: bool = True) -> Truth:
+    """Decided enclosures, one a point, as numbers; lo is 0 if one float64 is exact enough."""
     his, los, scales = [], [], []
     for result, scale in balls:
-        middle = result.mid()
-        hi = float(middle)
+        hi = float(result)  # of its middle
         his.append(hi)
-        los.append(float(middle - hi) if hi else 0.0)
-        scales.append(float(scale.mid()))
+        los.append(float(result.mid() - hi) if hi and exact else 0.0)
+        scales.append(float(scale))
     return Truth(*(torch.tensor(part, dtype=torch.float64) for part in (his, los, scales)))

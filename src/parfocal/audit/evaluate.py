@@ -1,0 +1,159 @@
+"""What a loss gives: its value and derivatives at many logits, by its own framework."""
+
+import warnings
+from collections.abc import Callable, Sequence
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from parfocal.audit.subject import Subject, SubjectError
+
+# One number at a time, of a loss that gives a mean; more would take minutes.
+SINGLE = 400
+
+
+class Evaluated(NamedTuple):
+    """Results at each logit, in the dtype of the logits; None where there is none.
+
+    dtype: in which the loss gave its value.
+    """
+
+    value: Tensor | None
+    gradient: Tensor | None
+    curvature: Tensor | None
+    dtype: str = ""
+
+    def of(self, quantity: str) -> Tensor | None:
+        """A result by its name."""
+        found = getattr(self, quantity)
+        assert found is None or isinstance(found, Tensor)
+        return found
+
+
+def evaluate(
+    subject: Subject, logits: Tensor, target: float, gamma: float, *, second: bool = True
+) -> Evaluated:
+    """Value, gradient and second derivative at logits (N), one target for all.
+
+    Of class logits the rows are (x, 0), and the target 1 is class 0.
+    """
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        if subject.framework == "jax":
+            return _jax(subject, logits, target, gamma, second)
+        if subject.framework == "numpy":
+            return _numpy(subject, logits, target, gamma)
+        if subject.reduced == "mean":
+            parts = [_torch(subject, x, target, gamma, second) for x in logits.split(1)]
+            value, gradient, curvature = (
+                _joined([part.of(name) for part in parts])
+                for name in ("value", "gradient", "curvature")
+            )
+            return Evaluated(value, gradient, curvature, parts[0].dtype)
+        return _torch(subject, logits, target, gamma, second)
+
+
+def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
+    known = [part for part in parts if part is not None]
+    return torch.cat(known) if len(known) == len(parts) else None
+
+
+def arguments(subject: Subject, x: Tensor, target: float) -> tuple[Tensor, Tensor]:
+    """Logits or probabilities, and targets, in the shapes that the loss takes."""
+    if subject.kind == "multiclass":
+        rows = torch.stack([x, torch.zeros_like(x)], 1)
+        index = torch.full((len(x),), 0 if target else 1)
+        given = rows.softmax(1) if subject.takes == "probabilities" else rows
+        if subject.one_hot:
+            return given, torch.nn.functional.one_hot(index, 2).to(x.dtype)
+        return given, index
+    given = x.sigmoid() if subject.takes == "probabilities" else x
+    y = torch.full_like(x, target)
+    if subject.column:
+        return given.unsqueeze(1), y.unsqueeze(1)
+    return given, y
+
+
+def torch_loss(subject: Subject, target: float, gamma: float) -> Callable[[Tensor], Tensor]:
+    """From logits (N) to losses (N), or to one number."""
+    call = subject.at(gamma)
+
+    def of_logits(x: Tensor) -> Tensor:
+        loss = call(*arguments(subject, x, target))
+        if not isinstance(loss, Tensor):
+            raise SubjectError(f"expected a tensor from the loss, got {type(loss).__name__}")
+        if loss.numel() == x.numel():
+            return loss.reshape(-1)
+        if subject.kind == "multiclass" and loss.numel() == 2 * x.numel():
+            return loss.reshape(len(x), 2).sum(1)  # a loss of each class
+        if loss.numel() == 1:
+            return loss.reshape(())
+        raise SubjectError(f"a loss of shape {tuple(loss.shape)} for logits {tuple(x.shape)}")
+
+    return of_logits
+
+
+def _torch(
+    subject: Subject, logits: Tensor, target: float, gamma: float, second: bool
+) -> Evaluated:
+    x = logits.detach().clone().requires_grad_()
+    loss = torch_loss(subject, target, gamma)(x)
+    dtype = str(loss.dtype).removeprefix("torch.")
+    value = loss.detach().to(logits.dtype) if loss.numel() == x.numel() and loss.ndim else None
+    if not loss.requires_grad:
+        return Evaluated(value, None, None, dtype)
+    total = loss.sum()
+    if not second:
+        (gradient,) = torch.autograd.grad(total, x)
+        return Evaluated(value, gradient, None, dtype)
+    (gradient,) = torch.autograd.grad(total, x, create_graph=True)
+    curvature = None
+    if gradient.requires_grad:
+        try:
+            (curvature,) = torch.autograd.grad(gradient.sum(), x)
+        except (RuntimeError, NotImplementedError):  # once differentiable
+            curvature = None
+    return Evaluated(value, gradient.detach(), curvature, dtype)
+
+
+def _jax(subject: Subject, logits: Tensor, target: float, gamma: float, second: bool) -> Evaluated:
+    import jax
+    import jax.numpy as jnp
+
+    jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]
+    dtype = getattr(jnp, str(logits.dtype).removeprefix("torch."))
+    wide = logits.double() if logits.dtype == torch.float64 else logits.float()
+    x = jnp.asarray(wide.numpy()).astype(dtype)
+    call = subject.at(gamma)
+
+    def losses(x: Any) -> Any:
+        if subject.kind == "multiclass":
+            rows = jnp.stack([x, jnp.zeros_like(x)], 1)
+            return call(rows, jnp.full(len(x), 0 if target else 1))
+        return call(x, jnp.full_like(x, target))
+
+    def back(given: Any) -> Tensor:
+        return torch.tensor(jax.device_get(given.astype(wide.numpy().dtype))).to(logits.dtype)
+
+    def slope(x: Any) -> Any:
+        return jax.grad(lambda x: losses(x).sum())(x)
+
+    loss = losses(x)
+    value = back(loss) if loss.shape == x.shape else None
+    curvature = back(jax.grad(lambda x: slope(x).sum())(x)) if second else None
+    return Evaluated(value, back(slope(x)), curvature, str(loss.dtype))
+
+
+def _numpy(subject: Subject, logits: Tensor, target: float, gamma: float) -> Evaluated:
+    if logits.dtype.itemsize < 4:
+        raise SubjectError("NumPy pairs are judged in float64 and float32 alone")
+    x = logits.numpy()
+    result = subject.at(gamma)(x, torch.full_like(logits, target).numpy())
+    gradient, curvature = result
+    return Evaluated(
+        None,
+        torch.as_tensor(gradient).reshape(-1).to(logits.dtype),
+        torch.as_tensor(curvature).reshape(-1).to(logits.dtype),
+        str(getattr(gradient, "dtype", "")),
+    )

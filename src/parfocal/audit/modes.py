@@ -1,0 +1,168 @@
+"""The same loss in other ways: compiled, under autocast, under vmap; and masked from outside."""
+
+import warnings
+from collections.abc import Callable, Iterator
+from typing import NamedTuple
+
+import torch
+from torch import Tensor
+
+from parfocal.audit.evaluate import arguments, torch_loss
+from parfocal.audit.grid import representable
+from parfocal.audit.subject import Subject
+from parfocal.audit.ulp import spacing
+
+MODES = ("compiled", "autocast", "vmap")
+
+# Another order of rounding is no mismatch: this much, at logits that cancel little; or that so many
+# results are finite in one mode alone.
+_TOLERANCE = 0.01
+_MILD = 8.0
+_SHARE = 0.1
+
+
+class Mismatch(NamedTuple):
+    """A gradient that a mode changes; `error` is what it raises instead."""
+
+    mode: str
+    gamma: float
+    target: float
+    logit: float | None
+    computed: float | None
+    eager: float | None
+    share: float
+    ulp: float
+    error: str | None
+
+
+class Leak(NamedTuple):
+    """Positions whose loss is multiplied by 0, and whose gradient isn't 0."""
+
+    gamma: float
+    target: float
+    dtype: str
+    logit: float
+    computed: float
+    share: float
+
+
+def probes(dtype: torch.dtype) -> Tensor:
+    """Some hundred logits."""
+    return representable(dtype, 128, smallest=0.25, largest=100.0)
+
+
+def mismatches(
+    subject: Subject, gammas: tuple[float, ...], modes: tuple[str, ...]
+) -> Iterator[Mismatch]:
+    """Where a mode differs from eager by more than rounding, in float32."""
+    if subject.framework != "torch" or subject.reduced == "mean":
+        return
+    for mode in modes:
+        for gamma in gammas:
+            for target in (1.0, 0.0):
+                found = _compared(subject, mode, gamma, target)
+                if found is not None:
+                    yield found
+
+
+def _compared(subject: Subject, mode: str, gamma: float, target: float) -> Mismatch | None:
+    x = probes(torch.float32)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        eager = _gradient(torch_loss(subject, target, gamma), x)
+        try:
+            computed = _MODES[mode](subject, target, gamma, x)
+        except Exception as error:
+            words = str(error).splitlines() or [""]
+            return Mismatch(
+                mode,
+                gamma,
+                target,
+                None,
+                None,
+                None,
+                1.0,
+                float("inf"),
+                f"{type(error).__name__}: {words[0][:200]}",
+            )
+    unit = spacing(eager.double(), torch.float32)
+    difference = (computed.double() - eager.double()).abs()
+    differs = (difference > _TOLERANCE * eager.double().abs()) & (x.abs() <= _MILD)
+    status = computed.isfinite() != eager.isfinite()
+    # Where 1 - p_t rounds to 0 a few more or fewer numbers are lost by another order of rounding.
+    if not bool(differs.any()) and status.double().mean() < _SHARE:
+        return None
+    wrong = differs | status
+    error_in_ulp = torch.where(wrong, (difference / unit).nan_to_num(torch.inf, torch.inf), 0.0)
+    worst = int(error_in_ulp.argmax())
+    return Mismatch(
+        mode,
+        gamma,
+        target,
+        float(x[worst]),
+        float(computed[worst]),
+        float(eager[worst]),
+        float(wrong.double().mean()),
+        float(error_in_ulp[worst]),
+        None,
+    )
+
+
+def _gradient(loss: Callable[[Tensor], Tensor], x: Tensor) -> Tensor:
+    x = x.detach().clone().requires_grad_()
+    return torch.autograd.grad(loss(x).sum(), x)[0]
+
+
+def _compiled(subject: Subject, target: float, gamma: float, x: Tensor) -> Tensor:
+    torch.compiler.reset()
+    return _gradient(torch.compile(torch_loss(subject, target, gamma), fullgraph=False), x)
+
+
+def _autocast(subject: Subject, target: float, gamma: float, x: Tensor) -> Tensor:
+    with torch.autocast("cpu", torch.bfloat16):
+        return _gradient(torch_loss(subject, target, gamma), x)
+
+
+def _vmap(subject: Subject, target: float, gamma: float, x: Tensor) -> Tensor:
+    loss = torch_loss(subject, target, gamma)
+
+    def of_one(logit: Tensor) -> Tensor:
+        return loss(logit.reshape(1)).sum()
+
+    gradients = torch.func.vmap(torch.func.grad(of_one))(x)
+    assert isinstance(gradients, Tensor)
+    return gradients
+
+
+_MODES: dict[str, Callable[[Subject, float, float, Tensor], Tensor]] = {
+    "compiled": _compiled,
+    "autocast": _autocast,
+    "vmap": _vmap,
+}
+
+
+def leaks(subject: Subject, gammas: tuple[float, ...], dtype: torch.dtype) -> Iterator[Leak]:
+    """A mask from outside: the loss of each position times 0 or 1, as users write it."""
+    if subject.framework != "torch" or subject.reduced != "none" or subject.pair:
+        return
+    for gamma in gammas:
+        for target in (1.0, 0.0):
+            x = probes(dtype).requires_grad_()
+            with warnings.catch_warnings():
+                warnings.simplefilter("ignore")
+                loss = torch_loss(subject, target, gamma)(x)
+                (gradient,) = torch.autograd.grad((loss * torch.zeros_like(loss)).sum(), x)
+            wrong = gradient != 0  # NaN is
+            if bool(wrong.any()):
+                first = int(torch.where(wrong, x.detach().abs().double(), torch.inf).argmin())
+                yield Leak(
+                    gamma,
+                    target,
+                    str(dtype).removeprefix("torch."),
+                    float(x.detach()[first]),
+                    float(gradient[first]),
+                    float(wrong.double().mean()),
+                )
+
+
+__all__ = ["MODES", "Leak", "Mismatch", "arguments", "leaks", "mismatches"]

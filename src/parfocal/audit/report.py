@@ -1,0 +1,256 @@
+"""An audit as one frozen value: what was judged, how it is called, and what came out."""
+
+import json
+import math
+from collections.abc import Callable, Mapping, Sequence
+from concurrent.futures import Executor
+from dataclasses import asdict, dataclass
+from typing import Any
+from xml.etree import ElementTree
+
+import torch
+
+from parfocal.audit.causes import findings_of, leak_findings, mode_findings
+from parfocal.audit.convention import find_convention
+from parfocal.audit.discover import discover
+from parfocal.audit.findings import Finding
+from parfocal.audit.judge import (
+    DTYPES,
+    GAMMAS,
+    QUICK_GAMMAS,
+    SOFT_TARGET,
+    Cell,
+    Cliff,
+    cells,
+)
+from parfocal.audit.modes import leaks, mismatches
+from parfocal.audit.subject import Subject
+
+# Told to whoever shows progress: what is done now, and which part of the whole is behind it.
+Progress = Callable[[str, float], None]
+
+
+@dataclass(frozen=True)
+class AuditReport:
+    """A verdict.
+
+    name, target, version: of what was judged; the version is that of its distribution.
+    how: lines on how it is called. meaning: lines on which function it is.
+    cells: the whole grid. findings: what is wrong, the worst first.
+    error: why it could not be judged; then there are no cells.
+    output: what it printed.
+    """
+
+    name: str
+    target: str
+    version: str
+    how: tuple[str, ...]
+    meaning: tuple[str, ...]
+    cells: tuple[Cell, ...]
+    findings: tuple[Finding, ...]
+    quick: bool
+    modes: tuple[str, ...]
+    error: str | None = None
+    output: str = ""
+
+    @property
+    def status(self) -> int:
+        """0 clean, 1 findings, 2 could not be audited; another definition by itself is clean."""
+        if self.error is not None:
+            return 2
+        return int(any(finding.severity != "note" for finding in self.findings))
+
+    @property
+    def certificates(self) -> tuple[str, ...]:
+        """A sentence for each dtype whose results are all within the limit."""
+        sentences = []
+        for dtype in dict.fromkeys(cell.dtype for cell in self.cells):
+            group = [c for c in self.cells if c.dtype == dtype and c.quantity != "curvature"]
+            if not group or not all(cell.is_clean for cell in group):
+                continue
+            worst = max(cell.worst for cell in group)
+            points = max(cell.points for cell in group)
+            kind = (
+                f"certified on all {points:,} finite logits"
+                if all(cell.certified for cell in group)
+                else f"sampled at {points:,} logits"
+            )
+            sentences.append(
+                f"{dtype}: value and gradient accurate to {worst:.3g} ULP, {kind}, "
+                f"{len({c.gamma for c in group})} gammas, {len({c.target for c in group})} targets"
+            )
+        return tuple(sentences)
+
+    def to_json(self) -> str:
+        """Everything; numbers that are not finite are strings."""
+        return json.dumps(_plain(asdict(self)), indent=1)
+
+    @staticmethod
+    def from_json(text: str) -> "AuditReport":
+        """What `to_json` wrote."""
+        data = json.loads(text, parse_constant=float)
+        for name in ("how", "meaning", "modes"):
+            data[name] = tuple(data[name])
+        data["cells"] = tuple(_cell(cell) for cell in data["cells"])
+        data["findings"] = tuple(_finding(finding) for finding in data["findings"])
+        return AuditReport(**data)
+
+    def to_junit(self) -> str:
+        """One test case a quantity, dtype and target, for the CI systems that read such files."""
+        suite = ElementTree.Element("testsuite", name=f"parfocal audit {self.name}")
+        places = dict.fromkeys((c.quantity, c.dtype, c.target) for c in self.cells)
+        told = [(f.quantity, f.dtype, f.target) for f in self.findings]
+        failures = 0
+        for place in dict.fromkeys([*places, *told]):
+            case = ElementTree.SubElement(
+                suite,
+                "testcase",
+                classname=_clean(self.name),
+                name=_clean(" ".join(map(str, place))),
+            )
+            for finding, where in zip(self.findings, told, strict=True):
+                if where == place and finding.severity != "note":
+                    failures += 1
+                    node = ElementTree.SubElement(
+                        case, "failure", message=_clean(f"{finding.kind}: {finding.cause}")
+                    )
+                    node.text = _clean(finding.reproduce)
+        if self.error is not None:
+            case = ElementTree.SubElement(
+                suite, "testcase", classname=_clean(self.name), name="audit"
+            )
+            ElementTree.SubElement(case, "error", message=_clean(self.error))
+        suite.set("tests", str(len(suite)))
+        suite.set("failures", str(failures))
+        suite.set("errors", str(int(self.error is not None)))
+        ElementTree.indent(suite)
+        return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
+
+
+def audit(
+    loss: str | Callable[..., Any] | Subject,
+    *,
+    quick: bool = False,
+    modes: Sequence[str] = ("autocast", "vmap"),
+    gammas: Sequence[float] | None = None,
+    dtypes: Sequence[torch.dtype] = DTYPES,
+    executor: Executor | None = None,
+    progress: Progress | None = None,
+    version: str = "",
+    **given: Any,
+) -> AuditReport:
+    """Judge a loss against its own definition, in ball arithmetic.
+
+    It runs the code that it is pointed at.
+
+    Args:
+        loss: a function or class of logits and targets, where one is, or a `Subject`.
+        quick: fewer gammas, and samples of the 16-bit dtypes too.
+        modes: which of compiled, autocast and vmap to compare with eager.
+        gammas: exponents; by default 10 from 0 to 5, among them the neighbours of 1.
+        dtypes: of the logits.
+        executor: of processes, in which certified values are made.
+        progress: called with what is being done, and the part that is behind it.
+        version: what the report says of the distribution.
+        given: fields of `Subject` that discovery would get wrong.
+
+    Returns:
+        The verdict; `status` is 0 if nothing is wrong.
+
+    Raises:
+        SubjectError: a loss that can't be called.
+
+    Example:
+        >>> from parfocal.audit import audit
+        >>> report = audit("torchvision.ops:sigmoid_focal_loss", quick=True)
+        >>> report.status, report.findings[0].kind
+        (1, 'not finite')
+    """
+    lines: tuple[str, ...] = ()
+    if isinstance(loss, Subject):
+        subject = loss
+    else:
+        subject, lines = discover(loss, **given)
+    say = progress or (lambda words, part: None)
+    say("which function it is", 0.0)
+    convention = find_convention(subject)
+    chosen = tuple(gammas) if gammas is not None else (QUICK_GAMMAS if quick else GAMMAS)
+    if subject.gamma is None:
+        chosen = (subject.fixed_gamma,)
+    if subject.framework == "numpy":
+        dtypes = [dtype for dtype in dtypes if dtype.itemsize > 2]
+    targets = (1.0, 0.0, SOFT_TARGET)
+    grid: list[Cell] = []
+    places = [(dtype, target) for dtype in dtypes for target in targets]
+    for i, (dtype, target) in enumerate(places):
+        say(f"{str(dtype).removeprefix('torch.')}, target {target:g}", i / (len(places) + 1))
+        grid += cells(subject, convention, dtype, target, chosen, quick=quick, executor=executor)
+    say("masks and modes", len(places) / (len(places) + 1))
+    probed = tuple(gamma for gamma in (0.0, 0.5, 2.0) if gamma in chosen) or chosen[:1]
+    findings = [
+        *findings_of(subject, convention, grid),
+        *leak_findings(
+            subject,
+            [
+                leak
+                for dtype in (torch.float32, torch.bfloat16)
+                if dtype in dtypes
+                for leak in leaks(subject, probed, dtype)
+            ],
+        ),
+        *mode_findings(subject, mismatches(subject, probed, tuple(modes))),
+    ]
+    order = {"error": 0, "warning": 1, "note": 2}
+    findings.sort(key=lambda f: (order[f.severity], -f.share))
+    return AuditReport(
+        subject.name,
+        subject.target,
+        version,
+        lines,
+        convention.lines,
+        tuple(grid),
+        tuple(findings),
+        quick,
+        ("eager", *modes),
+    )
+
+
+def could_not(name: str, target: str, error: str, output: str = "") -> AuditReport:
+    """The report of a loss that can't be judged."""
+    return AuditReport(name, target, "", (), (), (), (), False, (), error, output)
+
+
+def _plain(value: Any) -> Any:
+    if isinstance(value, float) and not math.isfinite(value):
+        return str(value)
+    if isinstance(value, Mapping):
+        return {key: _plain(part) for key, part in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_plain(part) for part in value]
+    return value
+
+
+def _number(value: Any) -> Any:
+    return float(value) if isinstance(value, str) else value
+
+
+def _cell(data: dict[str, Any]) -> Cell:
+    for name in ("worst", "logit", "computed", "truth"):
+        data[name] = _number(data[name])
+    for name in ("cliff", "percent", "dead_from"):
+        data[name] = None if data[name] is None else Cliff(*map(_number, data[name]))
+    data["heat"] = tuple(_number(part) for part in data["heat"])
+    data["curve"] = tuple(tuple(_number(part) for part in point) for point in data["curve"])
+    return Cell(**data)
+
+
+def _finding(data: dict[str, Any]) -> Finding:
+    for name in ("logit", "before", "computed", "truth", "share", "ulp"):
+        data[name] = _number(data[name])
+    data["gammas"] = tuple(data["gammas"])
+    return Finding(**data)
+
+
+def _clean(text: str) -> str:
+    """Without the characters that XML 1.0 has no way to write."""
+    return "".join(c for c in text if c in "\t\n" or ord(c) >= 32)

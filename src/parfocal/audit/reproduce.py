@@ -1,0 +1,86 @@
+"""A line of Python that shows a finding by itself."""
+
+from parfocal.audit.subject import Subject
+
+_TORCH = {
+    "value": "print({call})",
+    "gradient": "print(torch.autograd.grad(({call}).sum(), z)[0])",
+    "curvature": (
+        "g = torch.autograd.grad(({call}).sum(), z, create_graph=True)[0]; "
+        "print(torch.autograd.grad(g.sum(), z)[0])"
+    ),
+    "masked": "print(torch.autograd.grad((({call}) * 0).sum(), z)[0])",
+    "autocast": (
+        'torch.autocast("cpu", torch.bfloat16).__enter__(); '
+        "print(torch.autograd.grad(({call}).sum(), z)[0])"
+    ),
+    "compiled": (
+        "print(torch.autograd.grad(torch.compile(lambda x, y: {call})(x, y).sum(), z)[0])"
+    ),
+    "vmap": "print(torch.func.vmap(torch.func.grad(lambda x, y: ({call}).sum()))(x, y))",
+}
+
+_JAX = {
+    "value": "print(f(z))",
+    "gradient": "print(jax.grad(f)(z))",
+    "curvature": "print(jax.grad(lambda z: jax.grad(f)(z).sum())(z))",
+}
+
+
+def reproduction(
+    subject: Subject,
+    dtype: str,
+    target: float,
+    gamma: float,
+    logit: float,
+    quantity: str,
+    mode: str = "eager",
+) -> str:
+    """Imports, one logit, one call, one print."""
+    call, lines = subject.source(gamma), subject.import_line()
+    if subject.framework == "numpy":
+        return (
+            f"import numpy as np; {lines}; x = np.array([{logit!r}], np.{dtype}); "
+            f"y = np.array([{target!r}], np.{dtype}); print({call})"
+        )
+    if subject.framework == "jax":
+        return _jax(subject, dtype, target, logit, call, lines) + _JAX[quantity]
+    shown = _TORCH[quantity if mode == "eager" else mode].format(call=call)
+    return f"{_torch(subject, dtype, target, logit, lines)}; {shown}"
+
+
+def _torch(subject: Subject, dtype: str, target: float, logit: float, lines: str) -> str:
+    """z, the logit; x and y, what the loss is called with."""
+    environment = 'import os; os.environ["KERAS_BACKEND"] = "torch"; ' if "keras" in lines else ""
+    words = [
+        f"{environment}import torch",
+        lines,
+        f"z = torch.tensor([{logit!r}], dtype=torch.{dtype}, requires_grad=True)",
+    ]
+    if subject.kind == "multiclass":
+        words.append("x = torch.stack([z, torch.zeros_like(z)], 1)")
+        y = f"torch.tensor([{0 if target else 1}])"
+        if subject.one_hot:
+            y = f"torch.nn.functional.one_hot({y}, 2).to(x.dtype)"
+        words.append(f"y = {y}")
+        if subject.takes == "probabilities":
+            words.append("x = x.softmax(1)")
+    else:
+        words.append("x = z" + (".unsqueeze(1)" if subject.column else ""))
+        words.append(f"y = torch.full_like(x, {target!r}, requires_grad=False)")
+        if subject.takes == "probabilities":
+            words.append("x = x.sigmoid()")
+    return "; ".join(words)
+
+
+def _jax(subject: Subject, dtype: str, target: float, logit: float, call: str, lines: str) -> str:
+    """z, the logit; f, the sum of the losses of z."""
+    x64 = 'jax.config.update("jax_enable_x64", True); ' if dtype == "float64" else ""
+    if subject.kind == "multiclass":
+        x, y = "jnp.stack([z, jnp.zeros_like(z)], 1)", f"jnp.array([{0 if target else 1}])"
+    else:
+        x, y = "z", f"jnp.array([{target!r}], jnp.{dtype})"
+    return (
+        f"import jax, jax.numpy as jnp; {x64}{lines}; z = jnp.array([{logit!r}], jnp.{dtype}); "
+        f"y = {y}; f = lambda z: (lambda x: {call})({x}).sum(); "
+    )
