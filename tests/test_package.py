@@ -19,8 +19,9 @@ ALLOWED = {
     "numerics": set(),
     "losses": {"numerics"},
     "audit": set(),
+    "testing": {"audit"},
     "experiments": {"losses", "audit", "numerics"},
-    "cli": {"experiments"},
+    "cli": {"experiments", "audit"},
     "__main__": {"cli"},
     "__init__": {"losses"},
 }

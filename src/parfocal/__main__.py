@@ -3,17 +3,17 @@
 import sys
 
 OPTIONAL = {
-    "click": "experiments",
+    "click": "audit",
     "filelock": "experiments",
-    "flint": "experiments",
-    "jinja2": "experiments",
+    "flint": "audit",
+    "jinja2": "audit",
     "matplotlib": "experiments",
     "mlxtend": "experiments",
-    "mpmath": "experiments",
+    "mpmath": "audit",
     "msgspec": "experiments",
     "numpy": "experiments",
     "ray": "cluster",
-    "rich": "experiments",
+    "rich": "audit",
     "scipy": "experiments",
     "timm": "experiments",
     "torchvision": "experiments",

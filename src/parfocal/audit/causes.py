@@ -152,6 +152,10 @@ def _inaccurate_cause(cell: Cell) -> str:
     return "1 - p_t is formed by subtraction, and loses its digits as p_t nears 1"
 
 
+# Below this share of the logits, what is not finite is an overflow near the end of the numbers.
+_FEW = 0.01
+
+
 class _Told:
     """The place of some cells, and findings there."""
 
@@ -174,6 +178,8 @@ class _Told:
         assert logit is not None
         severity: Severity = SEVERITIES[kind]
         if self.quantity == "curvature" and severity == "error":
+            severity = "warning"
+        if kind == "not finite" and not 0 < worst.gamma < 1 and self._share(kind, worst) < _FEW:
             severity = "warning"
         if kind == "inaccurate" and self.quantity != "curvature" and worst.off:
             severity = "error"

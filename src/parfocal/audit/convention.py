@@ -128,10 +128,10 @@ def _equal(a: Tensor, b: Tensor) -> bool:
 def _alpha_words(positive: float, negative: float) -> str:
     if positive == negative == 1:
         return "no alpha"
-    if abs(positive + negative - 1) < 1e-6:
-        return f"alpha {positive:.4g} on the positive class, {negative:.4g} on the negative"
     if positive == negative:
         return f"a factor {positive:.4g} on both classes"
+    if abs(positive + negative - 1) < 1e-6:
+        return f"alpha {positive:.4g} on the positive class, {negative:.4g} on the negative"
     return f"a factor {positive:.4g} on the positive class, {negative:.4g} on the negative"
 
 

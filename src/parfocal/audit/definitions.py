@@ -22,7 +22,7 @@ from typing import Literal, NamedTuple
 
 from flint import arb, ctx
 
-from parfocal.audit.oracle import MOST_PRECISION, Ball, Truth, is_decided, truth_of
+from parfocal.audit.oracle import MOST_PRECISION, PRECISION, Ball, Truth, is_decided, truth_of
 
 Base = Literal["linear", "mixture", "margin", "entropy"]
 
@@ -55,6 +55,10 @@ class Definition(NamedTuple):
 
 
 LINEAR = Definition()
+
+# From there on the loss is its limit, as `_far` proves.
+_FAR = 1024.0
+_MOST_GAMMA = 1024.0
 
 
 class Derivatives(NamedTuple):
@@ -122,6 +126,11 @@ def certified(
     x: float, y: float, gammas: Sequence[float], definition: Definition, bits: int
 ) -> Iterator[tuple[Ball, ...]]:
     """Value, gradient and curvature, each at the first precision whose enclosures decide it."""
+    if abs(x) >= _FAR and definition == LINEAR and max(gammas) <= _MOST_GAMMA:
+        wrong = 1 - y if x > 0 else y
+        if wrong == 0 or wrong > 2.0**-60:
+            yield from (_far(x, wrong, gamma) for gamma in gammas)
+            return
     previous = ctx.prec
     # exp(x) loses as many bits as x has before its binary point.
     start = bits + 40 + max(0, math.frexp(x)[1])
@@ -133,7 +142,12 @@ def certified(
             while True:
                 ctx.prec = precision
                 balls = _evaluated(terms, arb(gamma), definition.detached)
-                if all(is_decided(ball, bits) for ball in balls):
+                value, gradient, curvature = balls
+                if (
+                    is_decided(value, bits)
+                    and is_decided(gradient, bits)
+                    and is_decided(curvature, bits)
+                ):
                     yield balls
                     break
                 precision *= 2
@@ -146,6 +160,27 @@ def certified(
                 terms = _terms(arb(x), arb(y), definition)
     finally:
         ctx.prec = previous
+
+
+def _far(x: float, wrong: float, gamma: float) -> tuple[Ball, ...]:
+    """The limit far from 0, enclosed: L -> w ** gamma w |x|, with w the share of the other side.
+
+    For |x| >= 1024 and d = exp(-|x|) < 2 ** -1477, b, b', b'', ce - w |x| and ce' are within d of
+    w, 0, 0, 0 and w sign(x). So with gamma <= 1024 and w >= 2 ** -60 the relative errors of L and
+    L' are below 2 ** 80 |x| d < 2 ** -1200, and so is all of L''; if w = 0 everything is.
+    """
+    zero = Ball(arb(0), arb(0))
+    if wrong == 0:
+        return zero, zero, zero
+    previous = ctx.prec
+    try:
+        ctx.prec = PRECISION
+        w, near = arb(wrong), arb(1, 2.0**-1000)
+        slope = w ** arb(gamma) * w * near
+        value, gradient = slope * abs(arb(x)), slope if x > 0 else -slope
+    finally:
+        ctx.prec = previous
+    return Ball(value, abs(value)), Ball(gradient, abs(gradient)), zero
 
 
 def _terms(x: arb, y: arb, definition: Definition) -> list[_Term]:
@@ -208,7 +243,8 @@ def _evaluated(terms: Sequence[_Term], g: arb, detached: bool) -> tuple[Ball, ..
 
 
 def _sum(terms: Sequence[arb]) -> Ball:
-    result, scale = terms[0], abs(terms[0])
+    result = terms[0]
+    scale = abs(result)
     for term in terms[1:]:
         result, scale = result + term, scale + abs(term)
     return Ball(result, scale)

@@ -311,15 +311,19 @@ def _curve(
 ) -> tuple[tuple[float, float, float, float], ...]:
     """Of each of some hundred short runs of logits up to 45, the point with the worst error."""
     inside = (x.abs() <= 45.0).nonzero().squeeze(1)
-    order = inside[x[inside].argsort()]
-    columns = ((x[order] + 45.0) / 90.0 * 119).round().long()
-    points = []
-    for column in columns.unique().tolist():
-        run = order[columns == column]
-        worst = run[error[run].argmax()]
-        parts = (float(part[worst]) for part in (computed, truth, error))
-        points.append((float(x[worst]), *(float(f"{part:.5g}") for part in parts)))
-    return tuple(points)  # type: ignore[arg-type]
+    columns = ((x[inside] + 45.0) / 90.0 * 119).round().long()
+    # By column, and by error within it: the last of each column is its worst.
+    order = error[inside].argsort(stable=True)
+    order = order[columns[order].argsort(stable=True)]
+    sorted_columns = columns[order]
+    last = torch.ones_like(sorted_columns, dtype=torch.bool)
+    last[:-1] = sorted_columns[1:] != sorted_columns[:-1]
+    worst = inside[order[last]]
+    parts = [part[worst].tolist() for part in (x, computed, truth, error)]
+    return tuple(
+        (logit, *(float(f"{part:.5g}") for part in rest))
+        for logit, *rest in zip(*parts, strict=True)
+    )
 
 
 __all__ = ["Cell", "Cliff", "Derivatives", "Evaluated", "cells", "edges", "logits_of"]

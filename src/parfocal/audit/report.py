@@ -6,7 +6,6 @@ from collections.abc import Callable, Mapping, Sequence
 from concurrent.futures import Executor
 from dataclasses import asdict, dataclass
 from typing import Any
-from xml.etree import ElementTree
 
 import torch
 
@@ -94,37 +93,6 @@ class AuditReport:
         data["cells"] = tuple(_cell(cell) for cell in data["cells"])
         data["findings"] = tuple(_finding(finding) for finding in data["findings"])
         return AuditReport(**data)
-
-    def to_junit(self) -> str:
-        """One test case a quantity, dtype and target, for the CI systems that read such files."""
-        suite = ElementTree.Element("testsuite", name=f"parfocal audit {self.name}")
-        places = dict.fromkeys((c.quantity, c.dtype, c.target) for c in self.cells)
-        told = [(f.quantity, f.dtype, f.target) for f in self.findings]
-        failures = 0
-        for place in dict.fromkeys([*places, *told]):
-            case = ElementTree.SubElement(
-                suite,
-                "testcase",
-                classname=_clean(self.name),
-                name=_clean(" ".join(map(str, place))),
-            )
-            for finding, where in zip(self.findings, told, strict=True):
-                if where == place and finding.severity != "note":
-                    failures += 1
-                    node = ElementTree.SubElement(
-                        case, "failure", message=_clean(f"{finding.kind}: {finding.cause}")
-                    )
-                    node.text = _clean(finding.reproduce)
-        if self.error is not None:
-            case = ElementTree.SubElement(
-                suite, "testcase", classname=_clean(self.name), name="audit"
-            )
-            ElementTree.SubElement(case, "error", message=_clean(self.error))
-        suite.set("tests", str(len(suite)))
-        suite.set("failures", str(failures))
-        suite.set("errors", str(int(self.error is not None)))
-        ElementTree.indent(suite)
-        return ElementTree.tostring(suite, encoding="unicode", xml_declaration=True) + "\n"
 
 
 def audit(
@@ -249,8 +217,3 @@ def _finding(data: dict[str, Any]) -> Finding:
         data[name] = _number(data[name])
     data["gammas"] = tuple(data["gammas"])
     return Finding(**data)
-
-
-def _clean(text: str) -> str:
-    """Without the characters that XML 1.0 has no way to write."""
-    return "".join(c for c in text if c in "\t\n" or ord(c) >= 32)

@@ -3,6 +3,7 @@
 import hashlib
 import io
 import os
+from array import array
 from collections.abc import Sequence
 from concurrent.futures import Executor
 from pathlib import Path
@@ -61,7 +62,7 @@ def _key(
     for module in (oracle, definitions):
         digest.update(Path(str(module.__file__)).read_bytes())
     digest.update(repr((target, tuple(gammas), tuple(definition), bits)).encode())
-    digest.update(bytes(points.contiguous().view(torch.uint8).untyped_storage()))
+    digest.update(array("d", points.tolist()).tobytes())
     return digest.hexdigest()[:32]
 
 
@@ -79,8 +80,7 @@ def _computed(
         executor.submit(_task, part.tolist(), target, tuple(gammas), definition, bits)
         for part in points.split(_CHUNK)
     ]
-    chunks = [task.result() for task in tasks]
-    return [_joined([chunk[i] for chunk in chunks]) for i in range(len(gammas))]
+    return _entries(torch.cat([task.result() for task in tasks], dim=-1))
 
 
 def _task(
@@ -89,15 +89,18 @@ def _task(
     gammas: tuple[float, ...],
     definition: Definition,
     bits: int,
-) -> list[Derivatives]:
-    return derivatives(points, target, gammas, definition, bits=bits)
+) -> Tensor:
+    """One tensor, since each that comes back from another process is a file."""
+    return _table(derivatives(points, target, gammas, definition, bits=bits))
 
 
-def _joined(parts: Sequence[Derivatives]) -> Derivatives:
-    columns = []
-    for quantity in zip(*parts, strict=True):
-        columns.append(Truth(*(torch.cat(column) for column in zip(*quantity, strict=True))))
-    return Derivatives(*columns)
+def _table(entries: Sequence[Derivatives]) -> Tensor:
+    """gammas x quantities x (hi, lo, scale) x logits."""
+    return torch.stack([torch.stack([torch.stack(tuple(part)) for part in e]) for e in entries])
+
+
+def _entries(table: Tensor) -> list[Derivatives]:
+    return [Derivatives(*(Truth(*parts) for parts in entry)) for entry in table]
 
 
 def _read(path: Path, count: int) -> list[Derivatives] | None:
@@ -111,16 +114,13 @@ def _read(path: Path, count: int) -> list[Derivatives] | None:
     table = torch.load(io.BytesIO(content), weights_only=True)
     if table.shape[:3] != (count, 3, 3):
         return None
-    return [Derivatives(*(Truth(*parts) for parts in entry)) for entry in table]
+    return _entries(table)
 
 
 def _write(path: Path, entries: Sequence[Derivatives]) -> None:
     """Whole or not at all; a folder that can't be written to is no reason to fail."""
-    table = torch.stack(
-        [torch.stack([torch.stack(tuple(part)) for part in entry]) for entry in entries]
-    )
     buffer = io.BytesIO()
-    torch.save(table, buffer)
+    torch.save(_table(entries), buffer)
     content = buffer.getvalue()
     digest = hashlib.sha256(content).hexdigest().encode()
     try:

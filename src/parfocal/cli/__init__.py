@@ -3,6 +3,7 @@
 import click
 
 from parfocal import __version__
+from parfocal.cli.audit import audit
 from parfocal.cli.demo import demo
 from parfocal.cli.gradients import gradients
 from parfocal.cli.report import report
@@ -18,5 +19,5 @@ def cli() -> None:
     """Focal losses that are exact for every gamma, and the experiments that show it."""
 
 
-for _command in (demo, gradients, report, specs, status, sweep, train):
+for _command in (audit, demo, gradients, report, specs, status, sweep, train):
     cli.add_command(_command)

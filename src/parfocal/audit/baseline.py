@@ -1,0 +1,47 @@
+"""A baseline: the findings that are known, kept in a file that both sides are held to."""
+
+import json
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple
+
+from parfocal.audit.report import AuditReport
+
+
+class Difference(NamedTuple):
+    """What a baseline doesn't know, and what it knows that no longer occurs."""
+
+    new: tuple[str, ...]
+    gone: tuple[str, ...]
+
+
+def keys(reports: Sequence[AuditReport]) -> list[str]:
+    """What names each finding, the notes left out."""
+    return sorted(
+        f"{report.name} | {finding.key}"
+        for report in reports
+        for finding in report.findings
+        if finding.severity != "note"
+    )
+
+
+def write_baseline(path: Path, reports: Sequence[AuditReport]) -> None:
+    """What is found now."""
+    path.write_text(json.dumps({"findings": keys(reports)}, indent=1) + "\n")
+
+
+def compare(path: Path, reports: Sequence[AuditReport]) -> Difference:
+    """Strictly: what is new, and what is gone.
+
+    Raises:
+        ValueError: a file that is no baseline.
+    """
+    try:
+        known = json.loads(path.read_text())["findings"]
+    except (json.JSONDecodeError, KeyError, TypeError) as error:
+        raise ValueError(f"{path} is no baseline: write one with --write-baseline") from error
+    found = keys(reports)
+    return Difference(
+        tuple(key for key in found if key not in known),
+        tuple(key for key in known if key not in found),
+    )

@@ -1,0 +1,137 @@
+"""`parfocal audit`."""
+
+import ast
+import sys
+from collections.abc import Sequence
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from parfocal.cli.options import fails_in_one_line
+
+if TYPE_CHECKING:
+    from parfocal.audit.isolated import Job
+    from parfocal.audit.report import AuditReport
+
+_FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("target", required=False)
+@click.option("--installed", is_flag=True, help="Audit each known library of this environment.")
+@click.option("--quick", is_flag=True, help="Fewer gammas, and samples of all dtypes.")
+@click.option("--compiled", is_flag=True, help="Compare with torch.compile too.")
+@click.option("--option", "-o", "options", multiple=True, metavar="NAME=VALUE",
+              help="A keyword argument of the loss, as a Python literal.")  # fmt: skip
+@click.option("--gamma-name", help="The keyword of the focusing exponent.")
+@click.option("--fixed-gamma", type=click.FloatRange(min=0), help="The exponent, if it has none.")
+@click.option("--kind", type=click.Choice(["binary", "multiclass"]), help="Of its targets.")
+@click.option("--takes", type=click.Choice(["logits", "probabilities"]), help="What it is given.")
+@click.option("--framework", type=click.Choice(["torch", "jax", "numpy"]), help="Whose arrays.")
+@click.option("--targets-first", is_flag=True, help="Call it with targets, then logits.")
+@click.option("--one-hot", is_flag=True, help="Multiclass targets are one-hot.")
+@click.option("--pair", is_flag=True, help="It gives a gradient and a second derivative.")
+@click.option("--timeout", type=click.FloatRange(min=1), default=900.0, help="Seconds a loss.")
+@click.option("--json", "json_path", type=_FILE, help="Write all of it as JSON.")
+@click.option("--junit", "junit_path", type=_FILE, help="Write JUnit XML.")
+@click.option("--html", "html_path", type=_FILE, help="Write a self-contained page.")
+@click.option("--markdown", "markdown_path", type=_FILE, help="Write a table of all losses.")
+@click.option("--baseline", type=_FILE, help="Fail at what is new there, and at what is gone.")
+@click.option("--write-baseline", type=_FILE, help="Write what is found as a baseline.")
+@fails_in_one_line
+def audit(target: str | None, installed: bool, quick: bool, compiled: bool, **given: Any) -> None:
+    """Judge a focal loss, with proof.
+
+    TARGET is package.module:name or path/file.py:name, a function or a class. It RUNS the code
+    that it is pointed at, in a process of its own.
+
+    Exit status 0 clean, 1 findings, 2 could not audit.
+    """
+    from parfocal.audit.baseline import compare, write_baseline
+    from parfocal.audit.isolated import Job
+    from parfocal.audit.known import KNOWN
+    from parfocal.audit.terminal import show
+
+    if installed == (target is not None):
+        raise click.UsageError("give either a TARGET or --installed")
+    modes = ("autocast", "vmap", *(("compiled",) if compiled else ()))
+    if installed:
+        present = [entry for entry in KNOWN if entry.version is not None]
+        jobs = [Job(e.target, known=e.name, quick=quick, modes=modes) for e in present]
+    else:
+        assert target is not None
+        jobs = [Job(target, _fields(given), quick=quick, modes=modes)]
+    console = Console()
+    reports = _audited(jobs, given["timeout"])
+    show(console, reports)
+    _write(reports, given)
+    status = max(report.status for report in reports)
+    if given["write_baseline"]:
+        write_baseline(given["write_baseline"], reports)
+    if given["baseline"]:
+        difference = compare(given["baseline"], reports)
+        for words, keys in (("new", difference.new), ("gone", difference.gone)):
+            for key in keys:
+                console.print(f"{words}: {key}", markup=False, soft_wrap=True)
+        if status < 2:
+            status = int(bool(difference.new or difference.gone))
+    sys.exit(status)
+
+
+def _fields(given: dict[str, Any]) -> dict[str, Any]:
+    """The fields of `Subject` that were given."""
+    fields: dict[str, Any] = {"options": dict(_option(text) for text in given["options"])}
+    names = {"gamma_name": "gamma", "fixed_gamma": "fixed_gamma", "kind": "kind", "takes": "takes",
+             "framework": "framework", "targets_first": "targets_first", "one_hot": "one_hot",
+             "pair": "pair"}  # fmt: skip
+    fields |= {field: given[name] for name, field in names.items() if given[name]}
+    return fields
+
+
+def _option(text: str) -> tuple[str, Any]:
+    name, separator, value = text.partition("=")
+    if not separator:
+        raise click.UsageError(f"expected --option NAME=VALUE, got {text!r}")
+    try:
+        return name, ast.literal_eval(value)
+    except (ValueError, SyntaxError):
+        return name, value
+
+
+def _audited(jobs: "Sequence[Job]", timeout: float) -> "list[AuditReport]":
+    """One after another, each in its process, with a line of progress."""
+    from parfocal.audit.isolated import audit_isolated
+
+    reports = []
+    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
+        for i, job in enumerate(jobs, 1):
+            name = job.name if len(jobs) == 1 else f"{i}/{len(jobs)} {job.name}"
+            task = progress.add_task(name, total=1.0)
+
+            def say(words: str, part: float, task: Any = task, name: str = name) -> None:
+                progress.update(task, completed=part, description=f"{name}: {words}")
+
+            reports.append(audit_isolated(job, timeout, say))
+            progress.remove_task(task)
+    return reports
+
+
+def _write(reports: "Sequence[AuditReport]", given: dict[str, Any]) -> None:
+    from parfocal.audit.ecosystem import markdown
+    from parfocal.audit.page import page
+
+    if given["json_path"]:
+        text = ",\n".join(report.to_json() for report in reports)
+        given["json_path"].write_text(text + "\n" if len(reports) == 1 else f"[{text}]\n")
+    if given["junit_path"]:
+        from parfocal.audit.junit import junit
+
+        given["junit_path"].write_text(junit(reports))
+    if given["html_path"]:
+        given["html_path"].write_text(page(reports), encoding="utf-8")
+    if given["markdown_path"]:
+        given["markdown_path"].write_text(markdown(reports), encoding="utf-8")

@@ -1,0 +1,56 @@
+"""For the tests of those who write losses."""
+
+from collections.abc import Callable
+from typing import Any
+
+from parfocal.audit import AuditReport, Subject, audit
+from parfocal.audit.findings import Kind
+from parfocal.audit.terminal import groups, title, where
+
+
+def assert_accurate(
+    loss: str | Callable[..., Any] | Subject,
+    *,
+    quick: bool = True,
+    ignore: tuple[Kind, ...] = (),
+    **options: Any,
+) -> AuditReport:
+    """Fail with a message worth reading if a loss is not what a focal loss is.
+
+    Args:
+        loss: as in `parfocal.audit.audit`.
+        quick: fewer gammas, and samples of the 16-bit dtypes too: some seconds.
+        ignore: kinds of findings that are known and let pass.
+        options: as in `audit`.
+
+    Returns:
+        The report.
+
+    Raises:
+        AssertionError: with what is wrong, where, why, and a line of Python that shows it.
+        SubjectError: a loss that can't be called.
+
+    Example:
+        >>> from parfocal import sigmoid_focal_loss
+        >>> from parfocal.testing import assert_accurate
+        >>> assert_accurate(sigmoid_focal_loss, gammas=[0.5]).status
+        0
+    """
+    __tracebackhide__ = True
+    report = audit(loss, quick=quick, **options)
+    wrong = [f for f in report.findings if f.severity != "note" and f.kind not in ignore]
+    if not wrong:
+        return report
+    lines = [f"{title(report)} is no accurate focal loss:", ""]
+    for group in groups(wrong):
+        worst = max(group, key=lambda f: (f.share, f.ulp))
+        gammas = sorted({gamma for f in group for gamma in f.gammas})
+        mode = "" if worst.mode == "eager" else f" ({worst.mode})"
+        lines.append(
+            f"{worst.severity}: {worst.kind}, {worst.quantity}{mode}, at gamma "
+            + ", ".join(f"{gamma:g}" for gamma in gammas)
+        )
+        lines += [f"    from logit {line}" for line in where(group).splitlines()]
+        lines.append(f"    why: {worst.cause}")
+        lines.append(f"    see: {worst.reproduce}")
+    raise AssertionError("\n".join(lines))
