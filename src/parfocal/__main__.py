@@ -3,21 +3,25 @@
 import sys
 
 OPTIONAL = {
-    "click": "audit",
+    "click": "experiments",
     "filelock": "experiments",
-    "flint": "audit",
-    "jinja2": "audit",
+    "flint": "experiments",
+    "jinja2": "experiments",
     "matplotlib": "experiments",
     "mlxtend": "experiments",
-    "mpmath": "audit",
+    "mpmath": "experiments",
     "msgspec": "experiments",
     "numpy": "experiments",
     "ray": "cluster",
-    "rich": "audit",
+    "rich": "experiments",
     "scipy": "experiments",
     "timm": "experiments",
     "torchvision": "experiments",
 }
+
+
+# What `parfocal audit` needs of these.
+OF_AUDIT = {"click", "flint", "jinja2", "mpmath", "rich"}
 
 
 def main() -> None:
@@ -27,7 +31,8 @@ def main() -> None:
 
         cli(prog_name="parfocal")
     except ModuleNotFoundError as missing:
-        extra = OPTIONAL.get((missing.name or "").partition(".")[0])
+        name = (missing.name or "").partition(".")[0]
+        extra = "audit" if sys.argv[1:2] == ["audit"] and name in OF_AUDIT else OPTIONAL.get(name)
         if extra is None:
             raise
         print(

@@ -92,7 +92,7 @@ def _definition(subject: Subject, convention: Convention) -> Iterator[Finding]:
     for kind, cause in cases:
         yield Finding(
             kind,
-            SEVERITIES[kind],
+            "warning" if convention.definition is None else SEVERITIES[kind],
             "value",
             "float64",
             1.0,
@@ -115,7 +115,9 @@ def _biased(cells: Sequence[Cell]) -> Callable[[Cell], bool]:
     mild = {
         (c.quantity, c.target, c.gamma)
         for c in cells
-        if c.dtype == "float64" and c.percent is not None and abs(c.percent.logit) < _MILD
+        if c.dtype == c.computed_in == "float64"
+        and c.percent is not None
+        and abs(c.percent.logit) < _MILD
     }
     return lambda c: c.off > 0 and (c.quantity, c.target, c.gamma) in mild
 
@@ -147,6 +149,8 @@ def _not_finite_cause(cell: Cell) -> str:
 
 
 def _inaccurate_cause(cell: Cell) -> str:
+    if cell.dtype == "float64" and cell.computed_in not in ("", "float64"):
+        return f"computes in {cell.computed_in}, and loses the digits of 1 - p_t in a subtraction"
     if cell.dtype in ("float16", "bfloat16"):
         return f"intermediate results are rounded to {cell.dtype}"
     return "1 - p_t is formed by subtraction, and loses its digits as p_t nears 1"

@@ -6,6 +6,7 @@ from itertools import product
 from typing import Any, NamedTuple
 
 import torch
+from torch import Tensor
 
 from parfocal.audit.evaluate import evaluate, torch_loss
 from parfocal.audit.subject import Subject, SubjectError, load
@@ -49,6 +50,7 @@ class _Search:
     def __init__(self, loss: Callable[..., Any], name: str, given: Mapping[str, Any]) -> None:
         self.loss, self.name, self.given = loss, name, dict(given)
         self.lines: list[str] = []
+        self.last = ""
         self.is_class = isinstance(loss, type)
 
     def found(self) -> Found:
@@ -167,26 +169,37 @@ class _Search:
                 [*said, "it gives a mean: one logit at a time, sampled"],
             )
 
+    @staticmethod
+    def _is_off(subject: Subject, x: Tensor, gradient: Tensor) -> bool:
+        """Whether a negative alpha is none: another one makes no difference."""
+        other = subject.with_options(options={**subject.options, "alpha": -2})
+        found = evaluate(other, x, 1.0, 2.0, second=False).gradient
+        return found is not None and torch.equal(found, gradient)
+
     def _works(self, subject: Subject) -> bool:
         """Whether it can be called so, and gives what `reduced` says."""
-        self.last = ""
-        x = torch.tensor([-1.0, 0.5, 2.0, 0.25])
         try:
-            found = evaluate(subject, x, 1.0, 2.0, second=False)
-            if subject.framework != "torch":
-                return found.gradient is not None and subject.reduced == "none"
-            if found.gradient is None:
-                self.last = "no gradient comes back"
-                return False
-            if subject.reduced == "none":
-                return found.value is not None
-            whole = torch_loss(subject, 1.0, 2.0)
-            parts = torch.stack([whole(part).detach().double() for part in x.split(1)]).sum()
-            total = whole(x).detach().double()
-            if subject.reduced == "sum":
-                return bool((total - parts).abs() <= 1e-4 * parts.abs())
-            return bool((4 * total - parts).abs() <= 1e-4 * parts.abs())
+            self.last = self._refused(subject)
         except Exception as error:
             words = str(error).splitlines() or [""]
             self.last = f"{type(error).__name__}: {words[0]}"
-            return False
+        return not self.last
+
+    def _refused(self, subject: Subject) -> str:
+        """Why it isn't called so; empty if it is."""
+        x = torch.tensor([-1.0, 0.5, 2.0, 0.25])
+        found = evaluate(subject, x, 1.0, 2.0, second=False)
+        if found.gradient is None:
+            return "no gradient comes back"
+        if not bool(found.gradient.any()):
+            return "every gradient is 0"
+        if subject.options.get("alpha") == -1 and not self._is_off(subject, x, found.gradient):
+            return "a negative alpha doesn't turn it off"
+        if subject.framework != "torch" or subject.reduced == "none":
+            is_each = found.value is not None or subject.framework == "numpy"
+            return "" if is_each else "it gives no loss of each logit"
+        whole = torch_loss(subject, 1.0, 2.0)
+        parts = torch.stack([whole(part).detach().double() for part in x.split(1)]).sum()
+        total = whole(x).detach().double() * (4 if subject.reduced == "mean" else 1)
+        near = bool((total - parts).abs() <= 1e-4 * parts.abs())
+        return "" if near else f"it gives no {subject.reduced} of the losses of each logit"

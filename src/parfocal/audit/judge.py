@@ -35,10 +35,9 @@ DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 QUANTITIES = ("value", "gradient", "curvature")
 SOFT_TARGET = 0.375
 
-# Beyond this error a result is called inaccurate: 8 bits of float32 or float64 are lost, or more
-# than the last bit of 16.
-WIDE_LIMIT = 256.0
-NARROW_LIMIT = 2.0
+# Beyond this error in ULP a result is called inaccurate: 3e-5 of it in float32, 1e-12 in float64
+# (an exponential of gamma log q loses that much), more than the last bit in 16.
+LIMITS = {"float64": 4096.0, "float32": 256.0, "float16": 2.0, "bfloat16": 2.0}
 
 ONE_PERCENT = 0.01
 
@@ -69,6 +68,7 @@ class Cell:
     nonfinite, dead, off: at how many the result is not finite though the truth is; zero though the
         truth is a normal number; wrong by more than 1 %. `flipped`: of the other sign.
     cliff: of what is not finite; `percent`: of what is wrong by more than 1 %.
+    computed_in: the dtype in which the loss gave its value.
     heat: the worst error of each column of a heat map, both signs of the logit; -1 for none.
     curve: some logits with what was computed and what is true, for figures.
     """
@@ -90,13 +90,14 @@ class Cell:
     cliff: Cliff | None
     percent: Cliff | None
     dead_from: Cliff | None
+    computed_in: str
     heat: tuple[float, ...]
     curve: tuple[tuple[float, float, float, float], ...]
 
     @property
     def limit(self) -> float:
         """The error in ULP up to which it is accurate."""
-        return WIDE_LIMIT if self.dtype in ("float64", "float32") else NARROW_LIMIT
+        return LIMITS[self.dtype]
 
     @property
     def is_clean(self) -> bool:
@@ -149,7 +150,7 @@ def cells(
             computed = found.of(quantity)
             if computed is not None:
                 part = _scaled(getattr(truth, quantity), factor)
-                yield judge.cell(quantity, logits, computed, part, certified)
+                yield judge.cell(quantity, logits, computed, part, certified, found.dtype)
 
 
 def _scaled(truth: Truth, factor: float) -> Truth:
@@ -170,7 +171,13 @@ class _Judge(NamedTuple):
     factor: float
 
     def cell(
-        self, quantity: str, logits: Tensor, computed: Tensor, truth: Truth, certified: bool
+        self,
+        quantity: str,
+        logits: Tensor,
+        computed: Tensor,
+        truth: Truth,
+        certified: bool,
+        computed_in: str,
     ) -> Cell:
         """Everything about one quantity."""
         of_scale = self._of_scale(quantity)
@@ -211,6 +218,7 @@ class _Judge(NamedTuple):
             cliff,
             percent,
             dead_from,
+            computed_in,
             _heat(x, at_normal),
             () if quantity == "curvature" else _curve(x, wide, truth.hi, at_normal),
         )

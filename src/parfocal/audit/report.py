@@ -11,6 +11,7 @@ import torch
 
 from parfocal.audit.causes import findings_of, leak_findings, mode_findings
 from parfocal.audit.convention import find_convention
+from parfocal.audit.definitions import LINEAR
 from parfocal.audit.discover import discover
 from parfocal.audit.findings import Finding
 from parfocal.audit.judge import (
@@ -148,15 +149,22 @@ def audit(
     if subject.framework == "numpy":
         dtypes = [dtype for dtype in dtypes if dtype.itemsize > 2]
     targets = (1.0, 0.0, SOFT_TARGET)
+    # Of a function that isn't known nothing can be said but where it isn't finite.
+    is_known = convention.definition is not None
+    meant = convention if is_known else convention._replace(definition=LINEAR)
     grid: list[Cell] = []
     places = [(dtype, target) for dtype in dtypes for target in targets]
     for i, (dtype, target) in enumerate(places):
         say(f"{str(dtype).removeprefix('torch.')}, target {target:g}", i / (len(places) + 1))
-        grid += cells(subject, convention, dtype, target, chosen, quick=quick, executor=executor)
+        grid += cells(subject, meant, dtype, target, chosen, quick=quick, executor=executor)
     say("masks and modes", len(places) / (len(places) + 1))
     probed = tuple(gamma for gamma in (0.0, 0.5, 2.0) if gamma in chosen) or chosen[:1]
     findings = [
-        *findings_of(subject, convention, grid),
+        *(
+            finding
+            for finding in findings_of(subject, convention, grid)
+            if is_known or finding.kind in ("another definition", "not finite")
+        ),
         *leak_findings(
             subject,
             [
@@ -176,7 +184,7 @@ def audit(
         version,
         lines,
         convention.lines,
-        tuple(grid),
+        tuple(grid) if is_known else (),
         tuple(findings),
         quick,
         ("eager", *modes),

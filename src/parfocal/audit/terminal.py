@@ -168,6 +168,10 @@ def installed_row(report: AuditReport) -> list[str]:
     return row
 
 
+# An overflow of a logit beyond is not what a table is for.
+_FAR = 1e4
+
+
 def cliffs(report: AuditReport, dtype: str, gamma: float) -> str:
     """Where the gradient is not finite, or off by a percent, at targets 1 and 0; or its ULP."""
     cells = [
@@ -178,13 +182,14 @@ def cliffs(report: AuditReport, dtype: str, gamma: float) -> str:
     ]
     if not cells:
         return ""
-    if any(c.nonfinite for c in cells):
+    firsts = [c.cliff if c.cliff and abs(c.cliff.logit) < _FAR else None for c in cells]
+    if any(firsts):
         return "not finite from " + " | ".join(
-            "-" if c.cliff is None else f"{abs(c.cliff.logit):.6g}" for c in cells
+            "-" if cliff is None else f"{abs(cliff.logit):.6g}" for cliff in firsts
         )
     if any(c.percent or c.dead_from for c in cells):
         return "> 1 % from " + " | ".join(_off(c) for c in cells)
-    worst = max(c.worst for c in cells)
+    worst = max(e for c in cells for e in c.heat if not math.isinf(e))
     return f"{worst:.3g} ULP" + (", certified" if all(c.certified for c in cells) else "")
 
 

@@ -14,11 +14,15 @@ from parfocal.cli.options import DEFAULT_OUT, fails_in_one_line, out_option
 def demo(out: Path) -> None:
     """Watch the original loss die on real digits.
 
-    The gradient study, then the three losses side by side, the other two half as long again as
-    the original lives; under three minutes on two cores, offline.
+    The gradient study, the auditor's verdict on torchvision's loss and on ours, then the three
+    losses side by side, the other two half as long again as the original lives; under three
+    minutes on two cores, offline.
     """
     import torch
 
+    from parfocal.audit.isolated import Job, audit_isolated
+    from parfocal.audit.known import known
+    from parfocal.audit.terminal import installed_table
     from parfocal.experiments.demo import SPEC, SideBySideError, side_by_side
     from parfocal.experiments.display import gradient_table, outcome_table
     from parfocal.experiments.figures import gradient_figure, save, training_figure
@@ -33,6 +37,10 @@ def demo(out: Path) -> None:
     study = gradient_study(objective.gamma, objective.alpha, dtype)
     console.print(gradient_table(study))
     gradient_png, _ = save(gradient_figure(study), out / "gradients")
+    entries = [known("torchvision"), known("parfocal, sigmoid")]
+    with console.status("auditing torchvision's loss, and ours"):
+        verdicts = [audit_isolated(Job(e.target, known=e.name, quick=True)) for e in entries]
+    console.print(installed_table(verdicts))
     try:
         runs = side_by_side(SPEC, out, console)
     except SideBySideError as error:

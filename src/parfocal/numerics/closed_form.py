@@ -443,4 +443,6 @@ def _stretch(x: Tensor, bounded: Tensor) -> Tensor:
 def finite(x: Tensor, headroom: float = 1.0) -> Tensor:
     """x with its infinities replaced by the largest number: a limit, where 0 * inf is none."""
     largest = torch.finfo(x.dtype).max * headroom
+    if headroom == 1.0:  # unlike a clamp, differentiable at the largest number itself
+        return torch.nan_to_num(x, nan=math.nan, posinf=largest, neginf=-largest)
     return x.clamp(min=-largest, max=largest)

@@ -1,0 +1,279 @@
+"""The auditor against losses with planted defects, and right ones written in other ways."""
+
+import json
+import math
+import subprocess
+import sys
+import warnings
+from dataclasses import FrozenInstanceError
+from pathlib import Path
+from xml.etree import ElementTree
+
+import pytest
+import torch
+
+from parfocal.audit import AuditReport, SubjectError, audit
+from parfocal.audit.definitions import BASES, Definition, derivatives
+from parfocal.audit.discover import discover
+from parfocal.audit.isolated import Job, audit_isolated
+from parfocal.audit.junit import junit
+from parfocal.audit.known import KNOWN
+from parfocal.audit.oracle import focal_truth
+from parfocal.audit.page import page
+from parfocal.audit.truth_cache import cache_folder, truths
+from parfocal.testing import assert_accurate
+
+PLANTED = Path(__file__).with_name("planted.py")
+GAMMAS = (0.5, 2.0)
+
+
+@pytest.fixture(scope="module", autouse=True)
+def own_cache(tmp_path_factory):
+    """Certified values of this module's own."""
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PARFOCAL_CACHE", str(tmp_path_factory.mktemp("truths")))
+        yield
+
+
+def judged(name, **options):
+    return audit(f"{PLANTED}:{name}", quick=True, **{"gammas": GAMMAS, **options})
+
+
+def kinds(report, severity="error"):
+    return {f.kind for f in report.findings if f.severity == severity}
+
+
+@pytest.mark.parametrize(
+    ("name", "kind", "quantity"),
+    [
+        ("plain", "not finite", "gradient"),
+        ("plain", "masked leak", "gradient"),
+        ("plain", "dead gradient", "gradient"),
+        ("plain", "inaccurate", "gradient"),
+        ("flipped", "wrong sign", "value"),
+        ("clamped", "dead gradient", "gradient"),
+        ("nudged", "biased", "gradient"),
+        ("tiny", "vanishing constant", "value"),
+    ],
+)
+def test_planted_defects_are_found_and_named(name, kind, quantity):
+    found = [f for f in judged(name).findings if f.kind == kind and f.quantity == quantity]
+    assert found, kind
+    assert any(f.severity == "error" for f in found)
+
+
+def test_other_modes_are_compared():
+    report = judged("by_mode")
+    assert {(f.kind, f.mode) for f in report.findings if f.kind == "mode mismatch"} == {
+        ("mode mismatch", "autocast")
+    }
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("detached", "detached factor"),
+        ("smoothed", "epsilon 0.001"),
+        ("unknown", "unknown function"),
+    ],
+)
+def test_another_function_is_named_and_not_called_inaccurate(name, words):
+    report = judged(name, dtypes=[torch.float64])
+    notes = [f for f in report.findings if f.kind == "another definition"]
+    assert len(notes) == 1
+    assert words in notes[0].cause
+    assert "biased" not in kinds(report)
+
+
+@pytest.mark.parametrize("name", ["right_by_hand", "RightInLogSpace", "right_with_alpha"])
+def test_right_losses_are_clean_however_they_are_written(name):
+    report = judged(name)
+    assert report.status == 0, report.findings
+    assert len(report.certificates) == 4
+
+
+@pytest.mark.parametrize("name", ["sigmoid_focal_loss", "softmax_focal_loss", "SigmoidFocalLoss"])
+def test_our_own_losses_are_clean(name):
+    """In every cell: the whole grid is in docs/ecosystem.md."""
+    report = audit(f"parfocal:{name}", quick=True, gammas=(0.0, 0.1, 0.5, 2.0))
+    assert report.status == 0, report.findings
+    assert all(cell.is_clean for cell in report.cells)
+
+
+def test_cliffs_are_two_neighbouring_numbers():
+    """Those of torchvision, as they were measured by other means."""
+    report = judged("plain", gammas=(0.5,))
+    for dtype, target, expected in (
+        (torch.float64, 1.0, 36.74),
+        (torch.float32, 1.0, 16.64),
+        (torch.float32, 0.0, 17.33),
+        (torch.bfloat16, 1.0, 6.25),
+    ):
+        name = str(dtype).removeprefix("torch.")
+        [cell] = [
+            c for c in report.cells if (c.quantity, c.dtype, c.target) == ("gradient", name, target)
+        ]
+        assert abs(cell.cliff.logit) == pytest.approx(expected, abs=0.01)
+        ends = torch.tensor([cell.cliff.before, cell.cliff.logit], dtype=dtype)
+        assert torch.nextafter(ends[0], ends[1] * 2) == ends[1]
+        x = ends.clone().requires_grad_()
+        y = torch.full_like(x, target, requires_grad=False)
+        p = torch.sigmoid(x)
+        ce = torch.nn.functional.binary_cross_entropy_with_logits(x, y, reduction="none")
+        loss = ce * (1 - (p * y + (1 - p) * (1 - y))) ** 0.5
+        (gradient,) = torch.autograd.grad(loss.sum(), x)
+        assert gradient.isfinite().tolist() == [True, False]
+
+
+def test_all_logits_of_sixteen_bits_make_a_certificate():
+    report = audit("parfocal:sigmoid_focal_loss", gammas=(0.5,), dtypes=[torch.bfloat16])
+    assert all(cell.certified and cell.points == 65_280 for cell in report.cells)
+    [line] = report.certificates
+    assert "certified on all 65,280" in line
+    assert max(c.worst for c in report.cells if c.quantity != "curvature") <= 1
+    sampled = audit("parfocal:sigmoid_focal_loss", gammas=(0.5,), dtypes=[torch.float32])
+    assert "sampled" in sampled.certificates[0]
+
+
+@pytest.mark.parametrize(
+    ("name", "fields"),
+    [
+        ("plain", {"kind": "binary", "gamma": "gamma", "reduced": "none"}),
+        ("right_with_alpha", {"gamma": "focal_gamma", "targets_first": True, "reduced": "sum"}),
+        ("RightInLogSpace", {"is_class": True, "gamma": "gamma"}),
+        ("multiclass", {"kind": "multiclass"}),
+        ("mean_of_squares", {"reduced": "mean"}),
+    ],
+)
+def test_signatures_are_understood(name, fields):
+    found = discover(f"{PLANTED}:{name}")
+    assert {key: getattr(found.subject, key) for key in fields} == fields
+    assert found.lines
+
+
+def test_soft_targets_have_four_meanings():
+    """Each in ball arithmetic, held to the textbook in float64 at mild logits."""
+    x = torch.linspace(-3, 3, 7, dtype=torch.float64, requires_grad=True)
+    y, gamma = 0.375, 1.7
+    p = torch.sigmoid(x)
+    ce = -y * p.log() - (1 - y) * (1 - p).log()
+    formulas = {
+        "linear": (y * (1 - p) + (1 - y) * p) ** gamma * ce,
+        "mixture": -y * (1 - p) ** gamma * p.log() - (1 - y) * p**gamma * (1 - p).log(),
+        "margin": torch.sigmoid(-(2 * y - 1) * x) ** gamma * ce,
+        "entropy": (1 - torch.exp(-ce)) ** gamma * ce,
+    }
+    for base in BASES:
+        [truth] = derivatives(x.tolist(), y, [gamma], Definition(base))
+        loss = formulas[base]
+        (slope,) = torch.autograd.grad(loss.sum(), x, create_graph=True)
+        (curvature,) = torch.autograd.grad(slope.sum(), x, retain_graph=True)
+        for found, expected in zip(truth, (loss, slope, curvature), strict=True):
+            torch.testing.assert_close(found.hi, expected.detach(), rtol=1e-12, atol=1e-13)
+
+
+@pytest.mark.parametrize("y", [0.0, 1.0, 0.375])
+def test_two_oracles_agree(y):
+    """The fast one has limits far from 0, and shares work over gammas."""
+    points = [-3e38, -65504.0, -1024.0, -1000.0, -40.0, -0.5, 0.0, 2.0, 88.0, 1024.0, 1e38]
+    gammas = [0.0, 1e-3, 0.5, 1.0, 2.0, 5.0]
+    for truth, gamma in zip(derivatives(points, y, gammas), gammas, strict=True):
+        other = focal_truth(points, y, gamma)
+        for found, expected in zip(truth, other, strict=False):
+            torch.testing.assert_close(found.hi, expected.hi, rtol=1e-15, atol=1e-300)
+
+
+def test_certified_values_are_cached_and_checked(tmp_path, monkeypatch):
+    monkeypatch.setenv("PARFOCAL_CACHE", str(tmp_path))
+    x = torch.tensor([-1.0, 0.0, 2.0])
+    first = truths(x, 1.0, [0.5], Definition())
+    [path] = cache_folder().glob("*.truth")
+    content = path.read_bytes()
+    path.write_bytes(content[:-8] + b"\0" * 8)  # a disk that failed
+    again = truths(x, 1.0, [0.5], Definition())
+    assert torch.equal(first[0].gradient.hi, again[0].gradient.hi)
+    assert path.read_bytes() == content
+    mirrored = truths(x, 0.0, [0.5], Definition())
+    [truth] = derivatives(x.tolist(), 0.0, [0.5])
+    assert torch.equal(mirrored[0].gradient.hi, truth.gradient.hi)
+
+
+def test_reports_are_frozen_and_survive_json():
+    report = judged("plain", gammas=(0.5,), dtypes=[torch.float32])
+    with pytest.raises(FrozenInstanceError):
+        report.name = "other"
+    assert AuditReport.from_json(report.to_json()).to_json() == report.to_json()
+    hash(report)
+    json.loads(report.to_json())
+    suites = ElementTree.fromstring(junit([report]))
+    assert int(suites[0].get("failures")) == sum(f.severity != "note" for f in report.findings)
+
+
+def test_the_line_of_python_shows_the_finding():
+    report = judged("plain", gammas=(0.5, 2.0), dtypes=[torch.float32])
+    shown = {"not finite": "nan", "masked leak": "nan", "dead gradient": "0."}
+    lines = [
+        next(f.reproduce for f in report.findings if f.kind == kind and f.quantity == "gradient")
+        for kind in shown
+    ]
+    run = subprocess.run(
+        [sys.executable, "-W", "ignore", "-c", "\n".join(lines)],
+        capture_output=True, text=True, check=True,
+    )  # fmt: skip
+    for words, line in zip(shown.values(), run.stdout.splitlines(), strict=True):
+        assert words in line
+
+
+def test_numpy_pairs_are_judged():
+    pytest.importorskip("numpy")
+    report = judged("boosting", framework="numpy", pair=True)
+    assert {c.dtype for c in report.cells} == {"float64", "float32"}
+    assert {c.quantity for c in report.cells} == {"gradient", "curvature"}
+    assert all(
+        c.worst < 1e3 for c in report.cells if abs(c.logit) < 20 and c.quantity == "gradient"
+    )
+
+
+def test_one_that_hangs_crashes_or_prints_does_so_alone():
+    hanging = audit_isolated(Job(f"{PLANTED}:hangs", quick=True), timeout=6)
+    assert hanging.status == 2
+    assert "not done after 6 s" in hanging.error
+    dead = audit_isolated(Job(f"{PLANTED}:dies", quick=True))
+    assert dead.status == 2
+    assert "exit status 7" in dead.error
+    talking = audit_isolated(Job(f"{PLANTED}:prints", quick=True))
+    assert talking.status == 1
+    assert "<script>" in talking.output
+    html = page([talking, dead])
+    assert "<script>alert" not in html
+    assert "&lt;script&gt;alert" in html
+
+
+def test_what_cannot_be_called_says_so():
+    with pytest.raises(SubjectError, match="expected package"):
+        audit("nothing")
+    with pytest.raises(SubjectError, match="no file"):
+        audit("nowhere.py:loss")
+    with pytest.raises(SubjectError, match="can't be called as a loss"):
+        audit(math.sqrt)
+
+
+def test_assert_accurate_says_what_is_wrong():
+    from parfocal import sigmoid_focal_loss
+
+    assert_accurate(sigmoid_focal_loss, gammas=(0.5,), dtypes=[torch.float32])
+    with pytest.raises(AssertionError) as caught:
+        assert_accurate(f"{PLANTED}:plain", gammas=(0.5,), dtypes=[torch.float32])
+    message = str(caught.value)
+    for words in ("not finite, gradient", "16.635", "why: ", "see: import torch"):
+        assert words in message
+
+
+def test_every_known_loss_that_is_here_is_understood():
+    from parfocal.audit.convention import find_convention
+
+    here = [e for e in KNOWN if e.version is not None and e.distribution not in ("keras", "optax")]
+    assert len(here) >= 8
+    warnings.simplefilter("ignore")  # those of the libraries
+    for entry in here:
+        assert find_convention(entry.subject()).definition is not None, entry.name
