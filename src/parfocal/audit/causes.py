@@ -50,10 +50,10 @@ def findings_of(
         )
         rest = [c for c in group if c not in flipped]
         # Under this a dead result is one of rounding: a few of the smallest numbers.
-        dead = [c for c in rest if c.dead > max(2, c.points // 1000)]
+        dead = [c for c in rest if quantity == "gradient" and c.dead > max(2, c.points // 1000)]
         yield from told.finding(
             "dead gradient",
-            dead if quantity == "gradient" else [],
+            dead,
             lambda c: c.dead_from,
             lambda c: (
                 "the gradient is exactly 0 where the true one is a normal number: a clamp, or a "

@@ -8,8 +8,8 @@ the rounded u would be off by |u| ULP and more.
 
 The sum is taken from its own largest term on: it lies between 1 and the number of classes,
 whatever was added to all logits of a row, and neither it nor its derivatives can overflow or
-vanish. In exact arithmetic nothing depends on that largest term, and so nothing is differentiated
-through it.
+vanish. In exact arithmetic nothing depends on which term that is; of all classes together nothing
+is differentiated through it.
 
 Infinite logits count as the largest numbers: their margins are the limits.
 """
@@ -44,8 +44,12 @@ def margin(x: Tensor, index: Tensor) -> Margin:
     if x.shape[1] == 1:
         return _certain(own)
     is_own = _classes(x) == index.unsqueeze(1)
-    top, others = _sum_exp(x.masked_fill(is_own, -torch.inf))
-    return _margin(own, top.squeeze(1), others.squeeze(1))
+    others = x.masked_fill(is_own, -torch.inf)
+    top, place = others.max(dim=1, keepdim=True)
+    # The largest is left out of the sum, and differentiated by itself: its slope is 1 less those of
+    # the rest, and where it is alone nothing remains of its curvature to cancel.
+    rest = (others - top).masked_fill(_classes(x) == place, -torch.inf).exp().sum(dim=1)
+    return _margin(own, top.squeeze(1), 1 + rest.detach(), torch.log1p(rest))
 
 
 def margins(x: Tensor) -> Margin:
@@ -73,7 +77,7 @@ def _sum_exp(x: Tensor) -> tuple[Tensor, Tensor]:
     return top, (x - top).exp().sum(dim=1, keepdim=True)
 
 
-def _margin(own: Tensor, top: Tensor, others: Tensor) -> Margin:
+def _margin(own: Tensor, top: Tensor, others: Tensor, log_others: Tensor | None = None) -> Margin:
     """u = own - top - log(others), where the others were summed relative to top.
 
     exp(-u) is formed from the halves of own - top, none of which is subnormal where t is normal,
@@ -82,11 +86,11 @@ def _margin(own: Tensor, top: Tensor, others: Tensor) -> Margin:
     ahead = own - top
     fixed = ahead.detach()
     back = own.detach() - fixed
-    error = (own.detach() - (fixed + back)) + (back - top)
+    error = (own.detach() - (fixed + back)) + (back - top.detach())
     error = torch.where(error.isfinite(), error, 0.0)
     half = torch.exp(-fixed.abs() / 2)
     total = others.detach()
-    u = ahead - others.log()
+    u = ahead - (others.log() if log_others is None else log_others)
     product = torch.where(fixed > 0, total * half * half, total / half / half)
     return Margin(u, torch.where(u >= 0, product * (1 - error), (1 + error) / product))
 
