@@ -5,8 +5,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from parfocal.audit.definitions import BASES, Base, Definition, derivatives
-from parfocal.audit.evaluate import evaluate
+from parfocal.audit.definitions import BASES, Definition, derivatives
+from parfocal.audit.evaluate import evaluate, torch_loss
 from parfocal.audit.subject import Subject, SubjectError
 
 # Mild logits, at which whatever computes the function in float64 is right to many digits.
@@ -65,7 +65,7 @@ def find_convention(subject: Subject) -> Convention:
         if subject.kind == "binary":
             soft, words = _soft(subject, x, gamma, definition, positive, negative)
             lines.append(words)
-        elif not _is_softmax(subject, gamma):
+        elif subject.framework == "torch" and not _is_softmax(subject, gamma):
             other = "one-vs-rest sigmoid losses, summed over the classes: not softmax"
             lines.append(other)
         return Convention(definition, positive, negative, soft, tuple(lines), other)
@@ -139,8 +139,6 @@ def _mean_words(subject: Subject) -> list[str]:
     """What a mean divides by, where a reduction can be asked for."""
     if "reduction" not in subject.options or subject.framework != "torch":
         return []
-    from parfocal.audit.evaluate import torch_loss
-
     x = torch.tensor(PROBES, dtype=torch.float64)
     try:
         options = {**subject.options, "reduction": "mean"}
@@ -197,10 +195,8 @@ def _named(seen: dict[float, Results]) -> str | None:
     _, gradient = seen[1.0]
     if _ratio(gradient, entropy.gradient.hi) is not None:
         return "the cross-entropy, whatever gamma is"
-    bases: tuple[Base, ...] = ("linear",)
-    for base in bases:
-        for power in (0.5, 1.0, 1.5, 3.0, 4.0):
-            [truth] = derivatives(PROBES, 1.0, [power], Definition(base))
-            if _ratio(gradient, truth.gradient.hi) is not None:
-                return f"the focal loss of the exponent {power:g}, where {GAMMA:g} was asked for"
+    for power in (0.5, 1.0, 1.5, 3.0, 4.0):
+        [truth] = derivatives(PROBES, 1.0, [power])
+        if _ratio(gradient, truth.gradient.hi) is not None:
+            return f"the focal loss of the exponent {power:g}, where {GAMMA:g} was asked for"
     return None

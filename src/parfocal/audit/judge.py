@@ -10,8 +10,8 @@ import torch
 from torch import Tensor
 
 from parfocal.audit.convention import Convention
-from parfocal.audit.definitions import Definition, Derivatives, derivatives
-from parfocal.audit.evaluate import SINGLE, Evaluated, evaluate
+from parfocal.audit.definitions import Definition, derivatives
+from parfocal.audit.evaluate import SINGLE, evaluate
 from parfocal.audit.grid import every_finite, neighbourhood, representable
 from parfocal.audit.oracle import Truth
 from parfocal.audit.subject import Subject
@@ -228,7 +228,7 @@ class _Judge(NamedTuple):
         quantity: str,
         logits: Tensor,
         wrong: Tensor,
-        is_wrong: Callable[[str, Tensor], bool],
+        is_wrong: Callable[[str, Tensor], Tensor],
     ) -> Cliff | None:
         """The first wrong logit from 0 on, and the number before it, found by bisection."""
         if not bool(wrong.any()):
@@ -240,66 +240,73 @@ class _Judge(NamedTuple):
         same = (x * sign >= 0) & (x.abs() < float(magnitudes[first])) & ~wrong
         if not bool(same.any()):
             return self._at(quantity, float(x[first]), None)
-        below = float((x.abs() * same).max())
-        low, high = below * sign, float(x[first])
+        low, high = float((x.abs() * same).max()) * sign, float(x[first])
         while True:
-            middle = _between(low, high, self.dtype)
-            if middle is None:
+            probes = _between(low, high, self.dtype)
+            if not len(probes):
                 return self._at(quantity, high, low)
-            probe = torch.full((8,), middle, dtype=self.dtype)
-            if is_wrong(quantity, probe):
-                high = middle
-            else:
-                low = middle
+            found = is_wrong(quantity, probes)
+            at = int(found.double().argmax())
+            if not bool(found[at]):
+                low = float(probes[-1])
+                continue
+            high = float(probes[at])
+            if at:
+                low = float(probes[at - 1])
 
     def _at(self, quantity: str, logit: float, before: float | None) -> Cliff:
-        probe = torch.full((8,), logit, dtype=self.dtype)
-        computed, truth = self._computed(quantity, probe), self._truth(quantity, probe)
-        error = ulp_error(computed.to(self.dtype).view(1), truth, of_scale=self._of_scale(quantity))
-        return Cliff(logit, before, float(computed), float(truth.hi[0]), float(error))
+        probe = torch.full((_PROBES,), logit, dtype=self.dtype)
+        computed, truth = self._computed(quantity, probe)[:1], self._truth(quantity, probe[:1])
+        error = ulp_error(computed.to(self.dtype), truth, of_scale=self._of_scale(quantity))
+        return Cliff(logit, before, float(computed), float(truth.hi), float(error))
 
     def _of_scale(self, quantity: str) -> bool:
         """Whether terms of both signs meet."""
         return quantity == "curvature" or (quantity == "gradient" and self.target not in (0, 1))
 
-    def _computed(self, quantity: str, probe: Tensor) -> Tensor:
-        if self.subject.reduced == "mean":
-            probe = probe[:1]
+    def _computed(self, quantity: str, probes: Tensor) -> Tensor:
+        """At as many logits as there always are: a compiler of shapes has met them."""
+        count = len(probes)
+        if self.subject.reduced != "mean":
+            probes = torch.cat([probes, probes[-1:].expand(_PROBES - count)])
         second = quantity == "curvature"
-        found = evaluate(self.subject, probe, self.target, self.gamma, second=second).of(quantity)
-        assert found is not None
-        return found[0].double()
+        found = evaluate(self.subject, probes, self.target, self.gamma, second=second)
+        result = found.of(quantity)
+        assert result is not None
+        return result[:count].double()
 
-    def _truth(self, quantity: str, probe: Tensor) -> Truth:
+    def _truth(self, quantity: str, probes: Tensor) -> Truth:
         [entry] = derivatives(
-            [float(probe[0])], self.target, [self.exponent], self.definition, bits=64
+            probes.double().tolist(), self.target, [self.exponent], self.definition, bits=64
         )
         return _scaled(getattr(entry, quantity), self.factor)
 
-    def _is_nonfinite(self, quantity: str, probe: Tensor) -> bool:
-        return not bool(self._computed(quantity, probe).isfinite())
+    def _is_nonfinite(self, quantity: str, probes: Tensor) -> Tensor:
+        return ~self._computed(quantity, probes).isfinite()
 
-    def _is_off(self, quantity: str, probe: Tensor) -> bool:
-        truth, computed = self._truth(quantity, probe), self._computed(quantity, probe)
-        magnitude = truth.scale[0] if self._of_scale(quantity) else truth.hi[0].abs()
-        return bool(
-            ((computed - truth.hi[0]).abs() > ONE_PERCENT * magnitude)
-            & (magnitude >= torch.finfo(self.dtype).tiny)
-        )
+    def _is_off(self, quantity: str, probes: Tensor) -> Tensor:
+        truth, computed = self._truth(quantity, probes), self._computed(quantity, probes)
+        magnitude = truth.scale if self._of_scale(quantity) else truth.hi.abs()
+        off = (computed - truth.hi).abs() > ONE_PERCENT * magnitude
+        return off & (magnitude >= torch.finfo(self.dtype).tiny)
 
-    def _is_dead(self, quantity: str, probe: Tensor) -> bool:
-        truth, computed = self._truth(quantity, probe), self._computed(quantity, probe)
-        return bool((computed == 0) & (truth.hi[0].abs() >= torch.finfo(self.dtype).tiny))
+    def _is_dead(self, quantity: str, probes: Tensor) -> Tensor:
+        truth, computed = self._truth(quantity, probes), self._computed(quantity, probes)
+        return (computed == 0) & (truth.hi.abs() >= torch.finfo(self.dtype).tiny)
 
 
-def _between(low: float, high: float, dtype: torch.dtype) -> float | None:
-    """The number in the middle of two of one sign, by their bit patterns; None for neighbours."""
+# Numbers that are looked at in one step of a search.
+_PROBES = 32
+
+
+def _between(low: float, high: float, dtype: torch.dtype) -> Tensor:
+    """Numbers that divide the way between two of one sign evenly by their bit patterns."""
     integer = {8: torch.int64, 4: torch.int32, 2: torch.int16}[dtype.itemsize]
-    ends = torch.tensor([abs(low), abs(high)], dtype=dtype).view(integer).tolist()
-    if ends[1] - ends[0] <= 1:
-        return None
-    middle = torch.tensor([sum(ends) // 2], dtype=integer).view(dtype).double().item()
-    return math.copysign(middle, high)
+    first, last = torch.tensor([abs(low), abs(high)], dtype=dtype).view(integer).tolist()
+    count = min(_PROBES, last - first - 1)
+    patterns = [first + (last - first) * (i + 1) // (count + 1) for i in range(count)]
+    numbers = torch.tensor(patterns, dtype=integer).view(dtype)
+    return -numbers if high < 0 else numbers
 
 
 def edges() -> tuple[float, ...]:
@@ -332,6 +339,3 @@ def _curve(
         (logit, *(float(f"{part:.5g}") for part in rest))
         for logit, *rest in zip(*parts, strict=True)
     )
-
-
-__all__ = ["Cell", "Cliff", "Derivatives", "Evaluated", "cells", "edges", "logits_of"]

@@ -7,12 +7,10 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from parfocal.audit.evaluate import arguments, torch_loss
+from parfocal.audit.evaluate import torch_loss
 from parfocal.audit.grid import representable
 from parfocal.audit.subject import Subject
 from parfocal.audit.ulp import spacing
-
-MODES = ("compiled", "autocast", "vmap")
 
 # Another order of rounding is no mismatch: this much, at logits that cancel little; or that so many
 # results are finite in one mode alone.
@@ -163,6 +161,3 @@ def leaks(subject: Subject, gammas: tuple[float, ...], dtype: torch.dtype) -> It
                     float(gradient[first]),
                     float(wrong.double().mean()),
                 )
-
-
-__all__ = ["MODES", "Leak", "Mismatch", "arguments", "leaks", "mismatches"]
