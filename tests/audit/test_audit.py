@@ -151,6 +151,17 @@ def test_signatures_are_understood(name, fields):
     assert found.lines
 
 
+def test_a_loss_with_one_exponent_is_judged_there():
+    """torch's own cross-entropy, which loses the gradient of easy positives."""
+    report = audit(
+        "torch.nn.functional:binary_cross_entropy_with_logits", quick=True, dtypes=[torch.float32]
+    )
+    assert "its exponent is 0" in report.meaning
+    assert {c.gamma for c in report.cells} == {0.0}
+    dead = next(f for f in report.findings if f.kind == "dead gradient")
+    assert (dead.target, dead.logit) == (1.0, pytest.approx(16.6355, abs=1e-3))
+
+
 def test_soft_targets_have_four_meanings():
     """Each in ball arithmetic, held to the textbook in float64 at mild logits."""
     x = torch.linspace(-3, 3, 7, dtype=torch.float64, requires_grad=True)

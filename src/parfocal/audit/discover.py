@@ -103,7 +103,7 @@ class _Search:
             if name in parameters:
                 self.lines.append(f"gamma is the keyword {name}")
                 return name
-        self.lines.append("no keyword for gamma: one exponent, taken for 2 (--fixed-gamma)")
+        self.lines.append("no keyword for gamma: it has one exponent (--fixed-gamma)")
         return None
 
     def _framework(self) -> str:
@@ -136,10 +136,11 @@ class _Search:
         if "alpha" in names and "alpha" not in fixed:
             neutral = [{"alpha": None}, {"alpha": -1}, {}]
         reductions: list[tuple[dict[str, Any], str]] = [({}, "as it is")]
-        for where in ("reduction", "size_average"):
-            if where in names and where not in fixed:
-                reductions = [({where: choice}, str(choice)) for choice in ("none", None, "sum")]
-                reductions.append(({}, "as it is"))
+        if "reduction" in names and "reduction" not in fixed:
+            reductions = [({"reduction": choice}, str(choice)) for choice in ("none", None, "sum")]
+            reductions.append(({}, "as it is"))
+        elif "size_average" in names and "size_average" not in fixed:
+            reductions = [({"size_average": False}, "sum"), ({}, "as it is")]
         kinds = [self.given["kind"]] if "kind" in self.given else ["binary", "multiclass"]
         base.pop("kind", None)
         takes = [self.given["takes"]] if "takes" in self.given else ["logits"]

@@ -10,7 +10,7 @@ from typing import Any
 import torch
 
 from parfocal.audit.causes import findings_of, leak_findings, mode_findings
-from parfocal.audit.convention import find_convention
+from parfocal.audit.convention import Convention, find_convention
 from parfocal.audit.definitions import LINEAR
 from parfocal.audit.discover import discover
 from parfocal.audit.findings import Finding
@@ -25,6 +25,9 @@ from parfocal.audit.judge import (
 )
 from parfocal.audit.modes import leaks, mismatches
 from parfocal.audit.subject import Subject
+
+# Of a loss without a keyword for it.
+_EXPONENTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0)
 
 # Told to whoever shows progress: what is done now, and which part of the whole is behind it.
 Progress = Callable[[str, float], None]
@@ -142,7 +145,7 @@ def audit(
         subject, lines = discover(loss, **given)
     say = progress or (lambda words, part: None)
     say("which function it is", 0.0)
-    convention = find_convention(subject)
+    subject, convention = _meant(subject)
     chosen = tuple(gammas) if gammas is not None else (QUICK_GAMMAS if quick else GAMMAS)
     if subject.gamma is None:
         chosen = (subject.fixed_gamma,)
@@ -189,6 +192,19 @@ def audit(
         quick,
         ("eager", *modes),
     )
+
+
+def _meant(subject: Subject) -> tuple[Subject, Convention]:
+    """What it means; of a loss with one exponent, at the exponent that it has."""
+    convention = find_convention(subject)
+    if subject.gamma is None and convention.definition is None:
+        for exponent in _EXPONENTS:
+            fixed = subject.with_options(fixed_gamma=exponent)
+            found = find_convention(fixed)
+            if found.definition is not None:
+                words = f"its exponent is {exponent:g}"
+                return fixed, found._replace(lines=(words, *found.lines))
+    return subject, convention
 
 
 def could_not(name: str, target: str, error: str, output: str = "") -> AuditReport:
