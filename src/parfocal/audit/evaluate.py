@@ -121,7 +121,7 @@ def _jax(subject: Subject, logits: Tensor, target: float, gamma: float, second: 
     import jax
     import jax.numpy as jnp
 
-    jax.config.update("jax_enable_x64", True)  # type: ignore[no-untyped-call]
+    jax.config.update("jax_enable_x64", True)
     dtype = getattr(jnp, str(logits.dtype).removeprefix("torch."))
     wide = logits.double() if logits.dtype == torch.float64 else logits.float()
     x = jnp.asarray(wide.numpy()).astype(dtype)
