@@ -1,4 +1,4 @@
-# make demo        the gradient study and three trainings side by side, a minute and a half on two cores
+# make demo        the gradient study and the auditor's verdicts and three trainings side by side, two minutes on two cores
 # make test        format, lint, types, tests and documentation examples
 # make test-wheel  the built wheel with torch alone
 # make bench       what the losses cost beside what they replace, six minutes; make bench-quick, two
