@@ -143,7 +143,13 @@ def multiclass(logits, targets, gamma=2.0):
     return -((1 - log_p_t.exp()) ** gamma) * log_p_t
 
 
-def mean_of_squares(logits, targets, gamma=2.0):
+def of_probabilities(p, target, gamma=2.0):
+    """Of what a sigmoid has made."""
+    p_t = p * target + (1 - p) * (1 - target)
+    return -((1 - p_t) ** gamma) * torch.log(p_t)
+
+
+def mean_alone(logits, targets, gamma=2.0):
     """A mean alone."""
     return plain(logits, targets, gamma).mean()
 

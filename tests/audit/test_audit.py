@@ -142,7 +142,7 @@ def test_all_logits_of_sixteen_bits_make_a_certificate():
         ("right_with_alpha", {"gamma": "focal_gamma", "targets_first": True, "reduced": "sum"}),
         ("RightInLogSpace", {"is_class": True, "gamma": "gamma"}),
         ("multiclass", {"kind": "multiclass"}),
-        ("mean_of_squares", {"reduced": "mean"}),
+        ("mean_alone", {"reduced": "mean"}),
     ],
 )
 def test_signatures_are_understood(name, fields):
@@ -160,6 +160,23 @@ def test_a_loss_with_one_exponent_is_judged_there():
     assert {c.gamma for c in report.cells} == {0.0}
     dead = next(f for f in report.findings if f.kind == "dead gradient")
     assert (dead.target, dead.logit) == (1.0, pytest.approx(16.6355, abs=1e-3))
+
+
+@pytest.mark.parametrize(
+    ("name", "options"),
+    [("multiclass", {}), ("mean_alone", {}), ("of_probabilities", {"takes": "probabilities"})],
+)
+def test_every_kind_of_loss_is_judged(name, options):
+    """At its own cliff: 1 - p_t rounds to 0 from 16.64 on."""
+    report = judged(name, gammas=(0.5,), dtypes=[torch.float32], **options)
+    found = [f for f in report.findings if f.kind == "not finite" and f.quantity == "gradient"]
+    assert abs(found[0].logit) == pytest.approx(16.64, abs=0.7)
+    assert found[0].severity == "error"
+
+
+def test_modes_have_names():
+    with pytest.raises(ValueError, match="expected modes of"):
+        judged("plain", modes=("jit",))
 
 
 def test_soft_targets_have_four_meanings():
@@ -237,7 +254,7 @@ def test_the_line_of_python_shows_the_finding():
 
 def test_numpy_pairs_are_judged():
     pytest.importorskip("numpy")
-    report = judged("boosting", framework="numpy", pair=True)
+    report = judged("boosting", framework="numpy")
     assert {c.dtype for c in report.cells} == {"float64", "float32"}
     assert {c.quantity for c in report.cells} == {"gradient", "curvature"}
     assert all(

@@ -3,10 +3,11 @@
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
+from functools import partial
 
+from parfocal.audit.cell import Cell, Cliff
 from parfocal.audit.convention import Convention
 from parfocal.audit.findings import SEVERITIES, Finding, Kind, Severity
-from parfocal.audit.judge import Cell, Cliff
 from parfocal.audit.modes import Leak, Mismatch
 from parfocal.audit.reproduce import reproduction
 from parfocal.audit.subject import Subject
@@ -31,7 +32,8 @@ def findings_of(
         plain = [c for c in hurt if c not in vanishing]
         for below_one in (True, False):
             part = [c for c in plain if (0 < c.gamma < 1) == below_one]
-            yield from told.finding("not finite", part, lambda c: c.cliff, _not_finite_cause)
+            cause = partial(_not_finite_cause, subject)
+            yield from told.finding("not finite", part, lambda c: c.cliff, cause)
         yield from told.finding(
             "vanishing constant",
             vanishing,
@@ -133,7 +135,9 @@ def _vanishes(cell: Cell, cells: Sequence[Cell]) -> bool:
     return bool(wide) and not wide[0].nonfinite
 
 
-def _not_finite_cause(cell: Cell) -> str:
+def _not_finite_cause(subject: Subject, cell: Cell) -> str:
+    if cell.quantity == "value" or subject.framework == "numpy":  # nothing was differentiated
+        return "a logarithm of zero, or an intermediate result that overflows"
     if cell.quantity == "curvature":
         return (
             "differentiating (1 - p_t) ** gamma twice gives (1 - p_t) ** (gamma - 2): infinity "

@@ -1,5 +1,6 @@
 """Which function a loss computes, before it is asked how well."""
 
+from collections.abc import Iterator
 from typing import NamedTuple
 
 import torch
@@ -48,30 +49,29 @@ def find_convention(subject: Subject) -> Convention:
     x = torch.tensor(PROBES, dtype=torch.float64)
     gamma = GAMMA if subject.gamma is not None else subject.fixed_gamma
     seen = {y: _results(subject, x, y, gamma) for y in (1.0, 0.0)}
-    lines: list[str] = []
-    for definition, factors in _candidates(seen, gamma):
-        positive, negative = factors
-        if min(positive, negative) < 0:
-            lines.append("the sign is wrong: it falls where a loss rises")
-        lines.append(_alpha_words(positive, negative))
-        lines += _mean_words(subject)
-        other = None
-        if definition.epsilon:
-            other = f"the smoothed focal loss of van Leeuwen et al., epsilon {definition.epsilon:g}"
-        if definition.detached:
-            lines.append("the modulating factor is detached: another gradient")
-            other = "a cross-entropy weighed by a detached factor"
-        soft = None
-        if subject.kind == "binary":
-            soft, words = _soft(subject, x, gamma, definition, positive, negative)
-            lines.append(words)
-        elif subject.framework == "torch" and not _is_softmax(subject, gamma):
-            other = "one-vs-rest sigmoid losses, summed over the classes: not softmax"
-            lines.append(other)
-        return Convention(definition, positive, negative, soft, tuple(lines), other)
-    other = _named(seen)
-    lines.append(other or "no focal loss that is known")
-    return Convention(None, 1.0, 1.0, None, tuple(lines), other or "an unknown function")
+    fit = next(_candidates(seen, gamma), None)
+    if fit is None:
+        other = _named(seen)
+        line = other or "no focal loss that is known"
+        return Convention(None, 1.0, 1.0, None, (line,), other or "an unknown function")
+    definition, (positive, negative) = fit
+    lines = [_alpha_words(positive, negative), *_mean_words(subject)]
+    if min(positive, negative) < 0:
+        lines.insert(0, "the sign is wrong: it falls where a loss rises")
+    other = None
+    if definition.epsilon:
+        other = f"the smoothed focal loss of van Leeuwen et al., epsilon {definition.epsilon:g}"
+    if definition.detached:
+        lines.append("the modulating factor is detached: another gradient")
+        other = "a cross-entropy weighed by a detached factor"
+    soft = None
+    if subject.kind == "binary":
+        soft, words = _soft(subject, x, gamma, definition, positive, negative)
+        lines.append(words)
+    elif subject.framework == "torch" and not _is_softmax(subject, gamma):
+        other = "one-vs-rest sigmoid losses, summed over the classes: not softmax"
+        lines.append(other)
+    return Convention(definition, positive, negative, soft, tuple(lines), other)
 
 
 Results = tuple[Tensor | None, Tensor]
@@ -87,9 +87,8 @@ def _results(subject: Subject, x: Tensor, y: float, gamma: float) -> Results:
 
 def _candidates(
     seen: dict[float, Results], gamma: float
-) -> list[tuple[Definition, tuple[float, float]]]:
+) -> Iterator[tuple[Definition, tuple[float, float]]]:
     """The definitions that fit at hard targets, and the factors of both classes."""
-    fits = []
     for detached in (False, True):
         for epsilon in _EPSILONS:
             definition = Definition("linear", epsilon, detached)
@@ -103,8 +102,7 @@ def _candidates(
                     break
                 factors.append(factor)
             else:
-                fits.append((definition, (factors[0], factors[1])))
-    return fits
+                yield definition, (factors[0], factors[1])
 
 
 def _ratio(computed: Tensor, truth: Tensor) -> float | None:

@@ -13,7 +13,6 @@ from parfocal.audit.subject import Subject, SubjectError, load
 
 GAMMAS = ("gamma", "focal_gamma", "focusing", "gamma_neg", "beta")
 TARGETS = ("target", "targets", "y_true", "label", "labels", "true", "y", "truth")
-LOGITS = ("input", "inputs", "logits", "logit", "pred", "preds", "y_pred", "x", "output", "scores")
 
 
 class Found(NamedTuple):
@@ -51,29 +50,23 @@ class _Search:
         self.loss, self.name, self.given = loss, name, dict(given)
         self.lines: list[str] = []
         self.last = ""
-        self.is_class = isinstance(loss, type)
 
     def found(self) -> Found:
-        options = dict(self.given.pop("options", {}))
+        """The first way to call it that works."""
         parameters = self._parameters(self.loss)
-        called = self._called_parameters()
-        gamma = self.given.pop("gamma", None) or self._gamma(parameters)
-        if gamma in options:
-            gamma, self.given["fixed_gamma"] = None, float(options[gamma])
-        framework = self.given.pop("framework", None) or self._framework()
-        base: dict[str, Any] = {
-            "name": self.given.pop("name", self.name),
-            "target": self.name,
-            "loss": self.loss,
-            "framework": framework,
-            "gamma": gamma,
-            "is_class": self.is_class,
-            "targets_first": self.given.pop("targets_first", None)
-            if "targets_first" in self.given
-            else self._targets_first(called),
-            **self.given,
-        }
-        for subject, words in self._trials(base, options, parameters, called):
+        options = dict(self.given.pop("options", {}))
+        base: dict[str, Any] = {"name": self.name, "target": self.name, "loss": self.loss}
+        base["is_class"] = isinstance(self.loss, type)
+        base["gamma"] = self.given.pop("gamma", None) or self._gamma(parameters)
+        if base["gamma"] in options:
+            base["fixed_gamma"] = float(options[base["gamma"]])
+            base["gamma"] = None
+        if "framework" not in self.given:
+            base["framework"] = self._framework()
+        if "targets_first" not in self.given:
+            base["targets_first"] = self._targets_first()
+        for trial, words in self._trials(options, set(parameters)):
+            subject = Subject(**{**base, **trial, **self.given})
             if self._works(subject):
                 self.lines += words
                 return Found(subject, tuple(self.lines))
@@ -87,16 +80,6 @@ class _Search:
             return dict(inspect.signature(call).parameters)
         except (TypeError, ValueError):
             return {}
-
-    def _called_parameters(self) -> list[str]:
-        """The names of what the loss is called with, without self."""
-        if not self.is_class:
-            return list(self._parameters(self.loss))
-        for name in ("forward", "call", "__call__"):
-            method = getattr(self.loss, name, None)
-            if method is not None:
-                return list(self._parameters(method))[1:]
-        return []
 
     def _gamma(self, parameters: Mapping[str, Any]) -> str | None:
         for name in GAMMAS:
@@ -112,63 +95,46 @@ class _Search:
         self.lines.append(f"arrays of {framework}")
         return framework
 
-    def _targets_first(self, called: list[str]) -> bool:
+    def _targets_first(self) -> bool:
+        """By the names of what it is called with."""
+        called = list(self._parameters(self.loss))
+        if isinstance(self.loss, type):
+            methods = (getattr(self.loss, name, None) for name in ("forward", "call", "__call__"))
+            method = next(method for method in methods if method is not None)
+            called = list(self._parameters(method))[1:]  # without self
         if len(called) > 1 and called[0] in TARGETS and called[1] not in TARGETS:
             self.lines.append(f"targets come first ({called[0]}, {called[1]})")
             return True
         return False
 
     def _trials(
-        self,
-        base: dict[str, Any],
-        options: dict[str, Any],
-        parameters: Mapping[str, Any],
-        called: list[str],
-    ) -> Iterator[tuple[Subject, list[str]]]:
-        """Ways to call it, the likeliest first."""
-        names = set(parameters)
+        self, options: dict[str, Any], names: set[str]
+    ) -> Iterator[tuple[dict[str, Any], list[str]]]:
+        """Ways to call it, the likeliest first, as fields of a subject and in words."""
         fixed = dict(options)
-        words = []
-        if "from_logits" in names and "from_logits" not in fixed:
-            fixed["from_logits"] = True
-            words.append("from_logits=True")
+        if "from_logits" in names:
+            fixed.setdefault("from_logits", True)
         neutral: list[dict[str, Any]] = [{}]
-        if "alpha" in names and "alpha" not in fixed:
+        if "alpha" in names - set(options):
             neutral = [{"alpha": None}, {"alpha": -1}, {}]
-        reductions: list[tuple[dict[str, Any], str]] = [({}, "as it is")]
-        if "reduction" in names and "reduction" not in fixed:
-            reductions = [({"reduction": choice}, str(choice)) for choice in ("none", None, "sum")]
-            reductions.append(({}, "as it is"))
-        elif "size_average" in names and "size_average" not in fixed:
-            reductions = [({"size_average": False}, "sum"), ({}, "as it is")]
-        kinds = [self.given["kind"]] if "kind" in self.given else ["binary", "multiclass"]
-        base.pop("kind", None)
-        takes = [self.given["takes"]] if "takes" in self.given else ["logits"]
-        base.pop("takes", None)
-        columns = [False, True]
-        for kind, taken, reduction, alpha, column in product(
-            kinds, takes, reductions, neutral, columns
-        ):
-            if kind == "multiclass" and column:
+        reductions: list[dict[str, Any]] = [{}]
+        if "reduction" in names - set(options):
+            reductions = [{"reduction": "none"}, {"reduction": None}, {"reduction": "sum"}, {}]
+        elif "size_average" in names - set(options):
+            reductions = [{"size_average": False}, {}]
+        shapes = [("binary", False), ("binary", True), ("multiclass", False)]
+        taken = self.given.get("takes", "logits")
+        for (kind, column), reduction, alpha in product(shapes, reductions, neutral):
+            if kind != self.given.get("kind", kind):
                 continue
-            subject = Subject(
-                **base,
-                kind=kind,
-                takes=taken,
-                options={**fixed, **alpha, **reduction[0]},
-                column=column,
-            )
-            said = [
-                f"{kind}, of {taken}" + (", logits (N, 1)" if column else ""),
-                *words,
-                *(f"{key}={value!r}" for key, value in {**alpha, **reduction[0]}.items()),
-            ]
+            chosen = {**fixed, **alpha, **reduction}
+            words = [f"{kind}, of {taken}" + (", logits (N, 1)" if column else "")]
+            words += [f"{key}={value!r}" for key, value in chosen.items() if key not in options]
+            trial = {"kind": kind, "column": column, "options": chosen}
             for reduced in ("none", "sum"):
-                yield subject.with_options(reduced=reduced), said
-            yield (
-                subject.with_options(reduced="mean"),
-                [*said, "it gives a mean: one logit at a time, sampled"],
-            )
+                yield {**trial, "reduced": reduced}, words
+            words = [*words, "it gives a mean: one logit at a time, sampled"]
+            yield {**trial, "reduced": "mean"}, words
 
     @staticmethod
     def _is_off(subject: Subject, x: Tensor, gradient: Tensor) -> bool:

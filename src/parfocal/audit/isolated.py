@@ -7,6 +7,7 @@ is that process: it reads a job, and writes a report and where it is.
 
 import json
 import os
+import signal
 import subprocess
 import sys
 import tempfile
@@ -107,8 +108,6 @@ def _where(path: Path) -> str:
 
 def _end(process: "subprocess.Popen[bytes]") -> None:
     """With all its children."""
-    import signal
-
     os.killpg(process.pid, signal.SIGKILL)
     process.wait()
 

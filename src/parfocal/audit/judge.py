@@ -3,12 +3,12 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
-from dataclasses import dataclass
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
+from parfocal.audit.cell import Cell, Cliff, edges
 from parfocal.audit.convention import Convention
 from parfocal.audit.definitions import Definition, derivatives
 from parfocal.audit.evaluate import SINGLE, evaluate
@@ -35,74 +35,7 @@ DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 QUANTITIES = ("value", "gradient", "curvature")
 SOFT_TARGET = 0.375
 
-# Beyond this error in ULP a result is called inaccurate: 3e-5 of it in float32, 1e-12 in float64
-# (an exponential of gamma log q loses that much), more than the last bit in 16.
-LIMITS = {"float64": 4096.0, "float32": 256.0, "float16": 2.0, "bfloat16": 2.0}
-
 ONE_PERCENT = 0.01
-
-# Of |logit|, the columns of a heat map.
-BINS = (0.25, 0.5, 1, 2, 3, 4, 6, 8, 10, 12, 14, 16, 18, 20, 25, 30, 35, 40, 60, 90)
-
-
-class Cliff(NamedTuple):
-    """The smallest |logit| at which something is wrong, and its neighbour at which it isn't.
-
-    computed, truth, ulp: there.
-    """
-
-    logit: float
-    before: float | None
-    computed: float
-    truth: float
-    ulp: float
-
-
-@dataclass(frozen=True)
-class Cell:
-    """One quantity at one dtype, target and gamma.
-
-    worst: the largest error in ULP over the normal results, at `logit`, where the loss gave
-        `computed` for `truth`.
-    points: how many logits; `certified` if they are all of the dtype.
-    nonfinite, dead, off: at how many the result is not finite though the truth is; zero though the
-        truth is a normal number; wrong by more than 1 %. `flipped`: of the other sign.
-    cliff: of what is not finite; `percent`: of what is wrong by more than 1 %.
-    computed_in: the dtype in which the loss gave its value.
-    heat: the worst error of each column of a heat map, both signs of the logit; -1 for none.
-    curve: some logits with what was computed and what is true, for figures.
-    """
-
-    quantity: str
-    dtype: str
-    target: float
-    gamma: float
-    worst: float
-    logit: float | None
-    computed: float | None
-    truth: float | None
-    points: int
-    certified: bool
-    nonfinite: int
-    dead: int
-    off: int
-    flipped: int
-    cliff: Cliff | None
-    percent: Cliff | None
-    dead_from: Cliff | None
-    computed_in: str
-    heat: tuple[float, ...]
-    curve: tuple[tuple[float, float, float, float], ...]
-
-    @property
-    def limit(self) -> float:
-        """The error in ULP up to which it is accurate."""
-        return LIMITS[self.dtype]
-
-    @property
-    def is_clean(self) -> bool:
-        """Whether nothing is wrong here."""
-        return self.nonfinite == 0 and self.flipped == 0 and self.worst <= self.limit
 
 
 def logits_of(dtype: torch.dtype, *, quick: bool, single: bool = False) -> tuple[Tensor, bool]:
@@ -180,26 +113,19 @@ class _Judge(NamedTuple):
         computed_in: str,
     ) -> Cell:
         """Everything about one quantity."""
-        of_scale = self._of_scale(quantity)
-        magnitude = truth.scale if of_scale else truth.hi.abs()
-        info = torch.finfo(self.dtype)
-        normal = (magnitude >= info.tiny) & (truth.hi.abs() <= info.max)
-        error = ulp_error(computed, truth, of_scale=of_scale)
-        wide = computed.double()
-        finite = computed.isfinite()
-        nonfinite = ~finite & (truth.hi.abs() <= info.max)
-        dead = finite & normal & (wide == 0) & (truth.hi.abs() >= info.tiny)
-        off = finite & normal & ((wide - truth.hi).abs() > ONE_PERCENT * magnitude)
-        flipped = off & ~dead & (wide * truth.hi < 0) & ((wide - truth.hi).abs() > magnitude)
-        at_normal = torch.where(normal | nonfinite, error, -1.0)
+        defects = {
+            name: defect(self, quantity, computed, truth) for name, defect in _DEFECTS.items()
+        }
+        error = ulp_error(computed, truth, of_scale=self.of_scale(quantity))
+        counts = self.is_normal(quantity, truth) | defects["nonfinite"]
+        at_normal = torch.where(counts, error, -1.0)
         worst = int(at_normal.argmax())
-        x = logits.double()
-        cliff = self._cliff(quantity, logits, nonfinite, self._is_nonfinite)
-        percent = dead_from = None
-        if quantity != "curvature":
-            percent = self._cliff(quantity, logits, off & ~dead, self._is_off)
-        if quantity == "gradient":
-            dead_from = self._cliff(quantity, logits, dead, self._is_dead)
+        x, wide = logits.double(), computed.double()
+        searched = {"curvature": ("nonfinite",), "value": ("nonfinite", "off")}
+        cliffs = {
+            name: self._cliff(quantity, logits, defects[name], name)
+            for name in searched.get(quantity, ("nonfinite", "off", "dead"))
+        }
         return Cell(
             quantity,
             str(self.dtype).removeprefix("torch."),
@@ -211,25 +137,19 @@ class _Judge(NamedTuple):
             float(truth.hi[worst]),
             len(x),
             certified,
-            int(nonfinite.sum()),
-            int(dead.sum()),
-            int(off.sum()),
-            int(flipped.sum()),
-            cliff,
-            percent,
-            dead_from,
+            int(defects["nonfinite"].sum()),
+            int(defects["dead"].sum()),
+            int((defects["off"] | defects["dead"]).sum()),
+            int(defects["flipped"].sum()),
+            cliffs["nonfinite"],
+            cliffs.get("off"),
+            cliffs.get("dead"),
             computed_in,
             _heat(x, at_normal),
             () if quantity == "curvature" else _curve(x, wide, truth.hi, at_normal),
         )
 
-    def _cliff(
-        self,
-        quantity: str,
-        logits: Tensor,
-        wrong: Tensor,
-        is_wrong: Callable[[str, Tensor], Tensor],
-    ) -> Cliff | None:
+    def _cliff(self, quantity: str, logits: Tensor, wrong: Tensor, defect: str) -> Cliff | None:
         """The first wrong logit from 0 on, and the number before it, found by bisection."""
         if not bool(wrong.any()):
             return None
@@ -245,7 +165,8 @@ class _Judge(NamedTuple):
             probes = _between(low, high, self.dtype)
             if not len(probes):
                 return self._at(quantity, high, low)
-            found = is_wrong(quantity, probes)
+            computed, truth = self._computed(quantity, probes), self._truth(quantity, probes)
+            found = _DEFECTS[defect](self, quantity, computed, truth)
             at = int(found.double().argmax())
             if not bool(found[at]):
                 low = float(probes[-1])
@@ -257,12 +178,21 @@ class _Judge(NamedTuple):
     def _at(self, quantity: str, logit: float, before: float | None) -> Cliff:
         probe = torch.full((_PROBES,), logit, dtype=self.dtype)
         computed, truth = self._computed(quantity, probe)[:1], self._truth(quantity, probe[:1])
-        error = ulp_error(computed.to(self.dtype), truth, of_scale=self._of_scale(quantity))
+        error = ulp_error(computed, truth, of_scale=self.of_scale(quantity))
         return Cliff(logit, before, float(computed), float(truth.hi), float(error))
 
-    def _of_scale(self, quantity: str) -> bool:
+    def of_scale(self, quantity: str) -> bool:
         """Whether terms of both signs meet."""
         return quantity == "curvature" or (quantity == "gradient" and self.target not in (0, 1))
+
+    def magnitude(self, quantity: str, truth: Truth) -> Tensor:
+        """What an error is counted against."""
+        return truth.scale if self.of_scale(quantity) else truth.hi.abs()
+
+    def is_normal(self, quantity: str, truth: Truth) -> Tensor:
+        """Where the true result is a normal number of the dtype."""
+        info = torch.finfo(self.dtype)
+        return (self.magnitude(quantity, truth) >= info.tiny) & (truth.hi.abs() <= info.max)
 
     def _computed(self, quantity: str, probes: Tensor) -> Tensor:
         """At as many logits as there always are: a compiler of shapes has met them."""
@@ -273,7 +203,7 @@ class _Judge(NamedTuple):
         found = evaluate(self.subject, probes, self.target, self.gamma, second=second)
         result = found.of(quantity)
         assert result is not None
-        return result[:count].double()
+        return result[:count]
 
     def _truth(self, quantity: str, probes: Tensor) -> Truth:
         [entry] = derivatives(
@@ -281,18 +211,38 @@ class _Judge(NamedTuple):
         )
         return _scaled(getattr(entry, quantity), self.factor)
 
-    def _is_nonfinite(self, quantity: str, probes: Tensor) -> Tensor:
-        return ~self._computed(quantity, probes).isfinite()
 
-    def _is_off(self, quantity: str, probes: Tensor) -> Tensor:
-        truth, computed = self._truth(quantity, probes), self._computed(quantity, probes)
-        magnitude = truth.scale if self._of_scale(quantity) else truth.hi.abs()
-        off = (computed - truth.hi).abs() > ONE_PERCENT * magnitude
-        return off & (magnitude >= torch.finfo(self.dtype).tiny)
+def _nonfinite(judge: _Judge, quantity: str, computed: Tensor, truth: Truth) -> Tensor:
+    """NaN or infinite, where the true result is neither."""
+    return ~computed.isfinite() & (truth.hi.abs() <= torch.finfo(judge.dtype).max)
 
-    def _is_dead(self, quantity: str, probes: Tensor) -> Tensor:
-        truth, computed = self._truth(quantity, probes), self._computed(quantity, probes)
-        return (computed == 0) & (truth.hi.abs() >= torch.finfo(self.dtype).tiny)
+
+def _dead(judge: _Judge, quantity: str, computed: Tensor, truth: Truth) -> Tensor:
+    """0, where the true result is a normal number."""
+    is_number = truth.hi.abs() >= torch.finfo(judge.dtype).tiny
+    return (computed == 0) & is_number & judge.is_normal(quantity, truth)
+
+
+def _off(judge: _Judge, quantity: str, computed: Tensor, truth: Truth) -> Tensor:
+    """Wrong by more than a percent, and not dead."""
+    error = (computed.double() - truth.hi).abs()
+    off = computed.isfinite() & (error > ONE_PERCENT * judge.magnitude(quantity, truth))
+    return off & judge.is_normal(quantity, truth) & ~_dead(judge, quantity, computed, truth)
+
+
+def _flipped(judge: _Judge, quantity: str, computed: Tensor, truth: Truth) -> Tensor:
+    """Of the other sign, and farther from the truth than 0 is."""
+    wide = computed.double()
+    is_far = (wide - truth.hi).abs() > judge.magnitude(quantity, truth)
+    return _off(judge, quantity, computed, truth) & (wide * truth.hi < 0) & is_far
+
+
+_DEFECTS: dict[str, Callable[[_Judge, str, Tensor, Truth], Tensor]] = {
+    "nonfinite": _nonfinite,
+    "dead": _dead,
+    "off": _off,
+    "flipped": _flipped,
+}
 
 
 # Numbers that are looked at in one step of a search.
@@ -307,11 +257,6 @@ def _between(low: float, high: float, dtype: torch.dtype) -> Tensor:
     patterns = [first + (last - first) * (i + 1) // (count + 1) for i in range(count)]
     numbers = torch.tensor(patterns, dtype=integer).view(dtype)
     return -numbers if high < 0 else numbers
-
-
-def edges() -> tuple[float, ...]:
-    """The upper edges of the columns of a heat map, ascending in the logit."""
-    return (*(-bound for bound in reversed(BINS)), 0.0, *BINS, math.inf)
 
 
 def _heat(x: Tensor, error: Tensor) -> tuple[float, ...]:

@@ -1,7 +1,6 @@
 """The focal losses of known libraries: one entry is how one of them is called."""
 
 import importlib.metadata
-import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
@@ -14,7 +13,6 @@ class Known:
     """A loss of a distribution; the other fields are those of `Subject`.
 
     note: what a reader of the table should know.
-    environment: variables that have to be set before the import.
     """
 
     name: str
@@ -22,7 +20,6 @@ class Known:
     target: str
     fields: Mapping[str, Any] = field(default_factory=dict)
     note: str = ""
-    environment: Mapping[str, str] = field(default_factory=dict)
 
     @property
     def version(self) -> str | None:
@@ -34,11 +31,9 @@ class Known:
 
     def subject(self) -> Subject:
         """How it is called; imports it."""
-        os.environ.update(self.environment)
         return Subject(self.name, self.target, load(self.target), **self.fields)
 
 
-_KERAS = {"KERAS_BACKEND": "torch"}
 _NONE = {"reduction": "none"}
 
 KNOWN = (
@@ -96,7 +91,6 @@ KNOWN = (
             "options": {"from_logits": True, "reduction": None},
         },
         note="on its torch backend",
-        environment=_KERAS,
     ),
     Known(
         "Keras, categorical",
@@ -110,7 +104,6 @@ KNOWN = (
             "options": {"from_logits": True, "alpha": 1.0, "reduction": None},
         },
         note="on its torch backend",
-        environment=_KERAS,
     ),
     Known(
         "MONAI, sigmoid",

@@ -138,10 +138,12 @@ _MODES: dict[str, Callable[[Subject, float, float, Tensor], Tensor]] = {
     "vmap": _vmap,
 }
 
+MODES = tuple(_MODES)
+
 
 def leaks(subject: Subject, gammas: tuple[float, ...], dtype: torch.dtype) -> Iterator[Leak]:
     """A mask from outside: the loss of each position times 0 or 1, as users write it."""
-    if subject.framework != "torch" or subject.reduced != "none" or subject.pair:
+    if subject.framework != "torch" or subject.reduced != "none":
         return
     for gamma in gammas:
         for target in (1.0, 0.0):

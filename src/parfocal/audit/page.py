@@ -6,7 +6,7 @@ from typing import Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from parfocal.audit.judge import Cell, edges
+from parfocal.audit.cell import Cell, edges
 from parfocal.audit.report import AuditReport
 from parfocal.audit.terminal import groups, title, verdict, where
 

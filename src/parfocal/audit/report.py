@@ -10,6 +10,7 @@ from typing import Any
 import torch
 
 from parfocal.audit.causes import findings_of, leak_findings, mode_findings
+from parfocal.audit.cell import Cell, Cliff
 from parfocal.audit.convention import Convention, find_convention
 from parfocal.audit.definitions import LINEAR
 from parfocal.audit.discover import discover
@@ -19,11 +20,9 @@ from parfocal.audit.judge import (
     GAMMAS,
     QUICK_GAMMAS,
     SOFT_TARGET,
-    Cell,
-    Cliff,
     cells,
 )
-from parfocal.audit.modes import leaks, mismatches
+from parfocal.audit.modes import MODES, leaks, mismatches
 from parfocal.audit.subject import Subject
 
 # Of a loss without a keyword for it.
@@ -91,7 +90,7 @@ class AuditReport:
     @staticmethod
     def from_json(text: str) -> "AuditReport":
         """What `to_json` wrote."""
-        data = json.loads(text, parse_constant=float)
+        data = json.loads(text)
         for name in ("how", "meaning", "modes"):
             data[name] = tuple(data[name])
         data["cells"] = tuple(_cell(cell) for cell in data["cells"])
@@ -131,6 +130,7 @@ def audit(
 
     Raises:
         SubjectError: a loss that can't be called.
+        ValueError: a mode of another name.
 
     Example:
         >>> from parfocal.audit import audit
@@ -138,6 +138,9 @@ def audit(
         >>> report.status, report.findings[0].kind
         (1, 'not finite')
     """
+    unknown = set(modes) - set(MODES)
+    if unknown:
+        raise ValueError(f"expected modes of {MODES}, got {sorted(unknown)}")
     lines: tuple[str, ...] = ()
     if isinstance(loss, Subject):
         subject = loss

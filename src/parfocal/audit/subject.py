@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import os
 import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -25,7 +26,8 @@ class Subject:
     name: what a report calls it.
     target: where it is, `package.module:name` or `path/file.py:name`.
     loss: the function; or the class, which is called with its options first.
-    framework: whose arrays it takes. Keras on its torch backend is torch.
+    framework: whose arrays it takes. Keras on its torch backend is torch; a loss of NumPy arrays
+        gives the pair of its gradient and second derivative, as a booster's objective does.
     kind: binary (logits and targets of one shape) or multiclass (logits (N, C), indices).
     takes: logits or their probabilities.
     gamma: the keyword of the focusing exponent; None if there is none.
@@ -36,7 +38,6 @@ class Subject:
     column: whether binary logits are (N, 1).
     one_hot: whether multiclass targets are one-hot.
     reduced: whether the result is one number, and of which kind.
-    pair: whether the result is a gradient and a second derivative.
     fixed_gamma: the exponent of a loss without a keyword for it.
     """
 
@@ -54,7 +55,6 @@ class Subject:
     column: bool = False
     one_hot: bool = False
     reduced: Reduced = "none"
-    pair: bool = False
     fixed_gamma: float = 2.0
 
     def at(self, gamma: float) -> Callable[[Any, Any], Any]:
@@ -119,6 +119,8 @@ def load(target: str) -> Any:
         finally:
             sys.path.remove(str(path.parent))
     else:
+        if place.partition(".")[0] == "keras":  # read at its import
+            os.environ.setdefault("KERAS_BACKEND", "torch")
         module = importlib.import_module(place)
     found: Any = module
     for part in name.split("."):

@@ -8,8 +8,8 @@ from rich.markup import escape
 from rich.table import Table
 from rich.text import Text
 
+from parfocal.audit.cell import Cell, edges
 from parfocal.audit.findings import Finding
-from parfocal.audit.judge import Cell, edges
 from parfocal.audit.report import AuditReport
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}

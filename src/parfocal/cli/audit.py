@@ -30,10 +30,13 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--fixed-gamma", type=click.FloatRange(min=0), help="The exponent, if it has none.")
 @click.option("--kind", type=click.Choice(["binary", "multiclass"]), help="Of its targets.")
 @click.option("--takes", type=click.Choice(["logits", "probabilities"]), help="What it is given.")
-@click.option("--framework", type=click.Choice(["torch", "jax", "numpy"]), help="Whose arrays.")
+@click.option(
+    "--framework",
+    type=click.Choice(["torch", "jax", "numpy"]),
+    help="Whose arrays.",
+)
 @click.option("--targets-first", is_flag=True, help="Call it with targets, then logits.")
 @click.option("--one-hot", is_flag=True, help="Multiclass targets are one-hot.")
-@click.option("--pair", is_flag=True, help="It gives a gradient and a second derivative.")
 @click.option("--timeout", type=click.FloatRange(min=1), default=900.0, help="Seconds a loss.")
 @click.option("--json", "json_path", type=_FILE, help="Write all of it as JSON.")
 @click.option("--junit", "junit_path", type=_FILE, help="Write JUnit XML.")
@@ -84,9 +87,8 @@ def audit(target: str | None, installed: bool, quick: bool, compiled: bool, **gi
 def _fields(given: dict[str, Any]) -> dict[str, Any]:
     """The fields of `Subject` that were given."""
     fields: dict[str, Any] = {"options": dict(_option(text) for text in given["options"])}
-    names = {"gamma_name": "gamma", "fixed_gamma": "fixed_gamma", "kind": "kind", "takes": "takes",
-             "framework": "framework", "targets_first": "targets_first", "one_hot": "one_hot",
-             "pair": "pair"}  # fmt: skip
+    plain = ("fixed_gamma", "kind", "takes", "framework", "targets_first", "one_hot")
+    names = {"gamma_name": "gamma", **{name: name for name in plain}}
     fields |= {field: given[name] for name, field in names.items() if given[name]}
     return fields
 

@@ -32,9 +32,9 @@ class Positions(NamedTuple):
             return None
         mask = None if self.mask is None else self.mask.expand_as(inputs)
         weight = None if self.weight is None else self.weight.expand_as(inputs)
-        count = inputs.numel() if mask is None else int(mask.sum())
-        if self.reduction == "sum":
-            return {"weight": weight, "mask": mask, "scale": 1.0}
+        count = 1
+        if self.reduction == "mean":
+            count = inputs.numel() if mask is None else int(mask.sum())
         return {"weight": weight, "mask": mask, "scale": 1 / count} if count else None
 
     def focal(

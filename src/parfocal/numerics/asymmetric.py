@@ -9,6 +9,7 @@ With e the odds against a hard target, and m = 0 at a positive,
 In float64 all of this is textbook, as in `odds`; 1 - q_m = 1 / (1 + e) + m is no difference.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
@@ -48,23 +49,17 @@ def asymmetric_sum(
 
     With a margin, gamma_neg is at least 1.
     """
-
-    def quick(
-        x: Tensor, y: Tensor, *, weight: Weight, scale: float, out: Tensor | None
-    ) -> float | None:
-        return _total(x, y, gamma_neg, gamma_pos, margin, weight, scale, out)
-
-    def composition(x: Tensor, y: Tensor) -> Tensor:
-        return asymmetric(x, y, gamma_neg, gamma_pos, margin)
-
     is_quick = computation(x) == torch.float32 and (margin == 0 or gamma_neg >= 1)
-    forms = (quick,) if is_quick else ()
+    form = partial(_total, gamma_neg=gamma_neg, gamma_pos=gamma_pos, margin=margin)
+    composition = partial(asymmetric, gamma_neg=gamma_neg, gamma_pos=gamma_pos, margin=margin)
+    forms = (form,) if is_quick else ()
     return elementwise_sum(x, forms, composition, y, weight=weight, mask=mask, scale=scale)
 
 
 def _total(
     x: Tensor,
     y: Tensor,
+    *,
     gamma_neg: float,
     gamma_pos: float,
     margin: float,

@@ -12,11 +12,11 @@ import torch
 from torch import Tensor
 
 from parfocal.numerics import blocks
-from parfocal.numerics.autograd import is_batched, is_watched, rounded
+from parfocal.numerics.autograd import is_batched, is_watched
 from parfocal.numerics.blocks import is_ordinary, is_readable
 from parfocal.numerics.memory import fresh, keep_temporaries
 from parfocal.numerics.region import composed_power
-from parfocal.numerics.region_power import Regions, Weights
+from parfocal.numerics.region_power import Power, Regions
 
 
 def tversky_power(
@@ -31,14 +31,12 @@ def tversky_power(
     exponent: float | Tensor,
 ) -> Tensor:
     """(1 - T) ** exponent, differentiable any number of times in u; arguments as in `region`."""
-    if isinstance(exponent, float):
-        exponent = float(rounded(exponent, u.dtype))
-    weights = Weights(alpha, beta, smooth).rounded(u.dtype)
+    power = Power(alpha, beta, smooth, exponent).rounded(u.dtype)
     is_quick = u.dtype == torch.float32 and not is_watched(u, y) and not y.requires_grad
     if is_quick and is_readable(u) and is_ordinary(u):
         needs_gradient = u.requires_grad and torch.is_grad_enabled()
-        return _TverskyPower.apply(u, y, mask, dims, weights, exponent, needs_gradient)  # type: ignore[no-any-return]
-    return composed_power(u, y, mask, dims, **weights._asdict(), exponent=exponent)
+        return _TverskyPower.apply(u, y, mask, dims, power, needs_gradient)  # type: ignore[no-any-return]
+    return composed_power(u, y, mask, dims, **power._asdict())
 
 
 class _TverskyPower(torch.autograd.Function):
@@ -51,34 +49,30 @@ class _TverskyPower(torch.autograd.Function):
         y: Tensor,
         mask: Tensor | None,
         dims: tuple[int, ...],
-        weights: Weights,
-        exponent: float | Tensor,
+        power: Power,
         needs_gradient: bool,
     ) -> Tensor:
         variances = fresh(u.shape, u.dtype) if needs_gradient else None
-        regions = _regions(u, y, mask, dims, weights, exponent, variances)
+        regions = power.regions(_sums(u, y, mask, dims, variances))
         ctx.save_for_backward(u, y, mask)
-        ctx.dims, ctx.weights, ctx.exponent, ctx.regions = dims, weights, exponent, regions
-        ctx.variances = variances
+        ctx.dims, ctx.power, ctx.regions, ctx.variances = dims, power, regions, variances
         return regions.power().to(u.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         u, y, mask = ctx.saved_tensors
-        none = (None,) * 6
+        none = (None,) * 5
         if torch.is_grad_enabled():  # create_graph: the result will be differentiated itself
-            power = composed_power(
-                u, y, mask, ctx.dims, **ctx.weights._asdict(), exponent=ctx.exponent
-            )
-            return torch.autograd.grad(power, u, grad, create_graph=True)[0], *none
+            result = composed_power(u, y, mask, ctx.dims, **ctx.power._asdict())
+            return torch.autograd.grad(result, u, grad, create_graph=True)[0], *none
         batched = is_batched(grad)
         incoming = torch.ones_like(ctx.regions.wrong) if batched else grad.double()
         # Where the slopes end. A second pass over the graph needs them again.
         variances, ctx.variances = ctx.variances, None
         if variances is None:
             variances = fresh(u.shape, u.dtype)
-            _regions(u, y, mask, ctx.dims, ctx.weights, ctx.exponent, variances)
-        slope = _slope(variances, y, ctx.dims, ctx.weights, ctx.regions, incoming)
+            _sums(u, y, mask, ctx.dims, variances)
+        slope = _slope(variances, y, ctx.dims, ctx.power, ctx.regions, incoming)
         if batched:
             for dim in sorted(ctx.dims):
                 grad = grad.unsqueeze(dim)
@@ -86,17 +80,15 @@ class _TverskyPower(torch.autograd.Function):
         return slope, *none
 
 
-def _regions(
+def _sums(
     u: Tensor,
     y: Tensor,
     mask: Tensor | None,
     dims: tuple[int, ...],
-    weights: Weights,
-    exponent: float | Tensor,
     variances: Tensor | None,
-) -> Regions:
-    """From FN, FP and TP over each region; s(u) s(-u) into `variances`, 0 where masked."""
-    logits, targets, counts = (_as_maps(given, dims) for given in (u, y, mask))
+) -> Tensor:
+    """FN, FP and TP over each region; and s(u) s(-u) into `variances`, 0 where masked."""
+    logits, targets, counts, places = (_as_maps(given, dims) for given in (u, y, mask, variances))
     sums = torch.zeros(3, len(logits), dtype=torch.float64, device="cpu")
     for block in _blocks(logits):
         part = targets[block]
@@ -104,34 +96,32 @@ def _regions(
         other = 1 - part
         if counts is not None:
             part, other = part * counts[block], other.mul_(counts[block])
-        if variances is not None:
-            place = _as_maps(variances, dims)[block]
-            torch.mul(p, q, out=place)
+        if places is not None:
+            torch.mul(p, q, out=places[block])
             if counts is not None:
-                place.mul_(counts[block])
+                places[block].mul_(counts[block])
         wrongly = other.mul_(p)
         right = part * p
         missed = q.mul_(part)
         for total, term in zip(sums, (missed, wrongly, right), strict=True):
             total[block[0]] += term.sum(1)
-    shape = u.shape[: u.ndim - _spatial(dims, u.ndim)]
-    of_maps = sums.view(3, *shape)
-    return weights.regions(of_maps.sum(1) if 0 in dims else of_maps, exponent)
+    of_maps = sums.view(3, *u.shape[: -_spatial(dims)])
+    return of_maps.sum(1) if 0 in dims else of_maps
 
 
 def _slope(
     variances: Tensor,
     y: Tensor,
     dims: tuple[int, ...],
-    weights: Weights,
+    power: Power,
     regions: Regions,
     incoming: Tensor,
 ) -> Tensor:
     """The slopes in u, times what comes in for each region, in the memory of the variances."""
     of_wrong, of_right = regions.slopes()
-    of_positive = (of_right - weights.alpha * of_wrong) * incoming
-    of_negative = weights.beta * of_wrong * incoming
-    shape = y.shape[: y.ndim - _spatial(dims, y.ndim)]
+    of_positive = (of_right - power.alpha * of_wrong) * incoming
+    of_negative = power.beta * of_wrong * incoming
+    shape = y.shape[: -_spatial(dims)]
     positive, negative = (
         given.float().expand(shape).reshape(-1, 1) for given in (of_positive, of_negative)
     )
@@ -143,7 +133,7 @@ def _slope(
     return variances
 
 
-def _spatial(dims: tuple[int, ...], ndim: int) -> int:
+def _spatial(dims: tuple[int, ...]) -> int:
     """How many of the last dimensions a region extends over."""
     return sum(1 for dim in dims if dim != 0)
 
@@ -152,7 +142,7 @@ def _as_maps(given: Tensor | None, dims: tuple[int, ...]) -> Any:
     """(..., d1, ...) as rows of pixels."""
     if given is None:
         return None
-    return given.flatten(given.ndim - _spatial(dims, given.ndim)).flatten(0, -2)
+    return given.flatten(-_spatial(dims)).flatten(0, -2)
 
 
 def _blocks(maps: Tensor) -> Iterator[tuple[slice, slice]]:

@@ -16,12 +16,12 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parfocal.numerics.autograd import is_batched, is_watched, rounded
+from parfocal.numerics.autograd import is_batched, is_watched
 from parfocal.numerics.blocks import is_readable
 from parfocal.numerics.margin import margins
 from parfocal.numerics.memory import fresh, keep_temporaries
 from parfocal.numerics.region import composed_power
-from parfocal.numerics.region_power import Regions, Weights
+from parfocal.numerics.region_power import Power, Regions
 
 # Logits so near to each other have probabilities, and products of two of them, that are normal
 # numbers.
@@ -57,10 +57,8 @@ def class_tversky_power(
     low, high = x.aminmax()
     if not high.item() - low.item() <= _NEAR:
         return None
-    if isinstance(exponent, float):
-        exponent = float(rounded(exponent, x.dtype))
-    weights = Weights(alpha, beta, smooth).rounded(x.dtype)
-    return _ClassTverskyPower.apply(x, index, counts, per_image, weights, exponent)  # type: ignore[no-any-return]
+    power = Power(alpha, beta, smooth, exponent).rounded(x.dtype)
+    return _ClassTverskyPower.apply(x, index, counts, per_image, power)  # type: ignore[no-any-return]
 
 
 class _ClassTverskyPower(torch.autograd.Function):
@@ -73,11 +71,11 @@ class _ClassTverskyPower(torch.autograd.Function):
         index: Tensor,
         counts: Tensor | None,
         per_image: bool,
-        weights: Weights,
-        exponent: float | Tensor,
+        power: Power,
     ) -> Tensor:
         keep_temporaries()
-        others = torch.softmax(x.flatten(2), 1, out=fresh(x.flatten(2).shape, x.dtype))
+        maps = x.flatten(2)
+        others = torch.softmax(maps, 1, out=fresh(maps.shape, x.dtype))
         labels = index.flatten(1).unsqueeze(1)
         own = others.gather(1, labels)
         others.scatter_(1, labels, 0.0)
@@ -93,26 +91,21 @@ class _ClassTverskyPower(torch.autograd.Function):
         ]
         if not per_image:
             sums = [total.sum(0) for total in sums]
-        regions = weights.regions(sums, exponent)
+        regions = power.regions(sums)
         ctx.save_for_backward(x, index, counts, others, own, missed)
-        ctx.per_image, ctx.weights, ctx.exponent, ctx.regions = (
-            per_image,
-            weights,
-            exponent,
-            regions,
-        )
+        ctx.per_image, ctx.power, ctx.regions = per_image, power, regions
         return regions.power().to(x.dtype)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
         x, index, counts, *terms = ctx.saved_tensors
-        none = (None,) * 5
-        if torch.is_grad_enabled() or is_batched(grad):
-            again = torch.is_grad_enabled()
+        none = (None,) * 4
+        again = torch.is_grad_enabled()  # create_graph: the result will be differentiated itself
+        if again or is_batched(grad):
             with torch.enable_grad():
-                power = _composed(x, index, counts, ctx.per_image, ctx.weights, ctx.exponent)
-                return torch.autograd.grad(power, x, grad, create_graph=again)[0], *none
-        return _slope(x, index, terms, ctx.weights, ctx.regions, grad.double()), *none
+                result = _composed(x, index, counts, ctx.per_image, ctx.power)
+                return torch.autograd.grad(result, x, grad, create_graph=again)[0], *none
+        return _slope(x, index, terms, ctx.power, ctx.regions, grad.double()), *none
 
 
 def _by_class(term: Tensor, labels: Tensor, classes: int) -> Tensor:
@@ -125,7 +118,7 @@ def _slope(
     x: Tensor,
     index: Tensor,
     terms: list[Tensor],
-    weights: Weights,
+    power: Power,
     regions: Regions,
     incoming: Tensor,
 ) -> Tensor:
@@ -133,8 +126,8 @@ def _slope(
     others, own, missed = terms
     of_wrong, of_right = regions.slopes()
     shape = x.shape[:2]
-    a = ((of_right - weights.alpha * of_wrong) * incoming).expand(shape)
-    b = (weights.beta * of_wrong * incoming).expand(shape)
+    a = ((of_right - power.alpha * of_wrong) * incoming).expand(shape)
+    b = (power.beta * of_wrong * incoming).expand(shape)
     differences = (b.unsqueeze(2) - b.unsqueeze(1)).float()
     a, b = a.float(), b.float()
     labels = index.flatten(1)
@@ -152,8 +145,7 @@ def _composed(
     index: Tensor,
     counts: Tensor | None,
     per_image: bool,
-    weights: Weights,
-    exponent: float | Tensor,
+    power: Power,
 ) -> Tensor:
     """The powers as a composition."""
     y = torch.zeros_like(x).scatter(1, index.unsqueeze(1), 1.0)
@@ -163,4 +155,4 @@ def _composed(
         y = torch.where(mask, y, 0.0)
     spatial = tuple(range(2, x.ndim))
     dims = spatial if per_image else (0, *spatial)
-    return composed_power(margins(x).u, y, mask, dims, **weights._asdict(), exponent=exponent)
+    return composed_power(margins(x).u, y, mask, dims, **power._asdict())

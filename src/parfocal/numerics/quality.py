@@ -8,13 +8,14 @@ From the side to which the logit points, in the notation of `closed_form`,
 which at a hard label is the focal loss. At p = y all of it is 0, for beta > 1 in truth.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from parfocal.numerics.autograd import focal, rounded
-from parfocal.numerics.blocks import computation, is_ordinary
+from parfocal.numerics.blocks import is_ordinary
 from parfocal.numerics.closed_form import difference, over_n, sides
 from parfocal.numerics.elementwise_sum import Weight, elementwise_sum, total_of
 
@@ -41,30 +42,24 @@ def quality_sum(
     scale: float = 1.0,
 ) -> Tensor | None:
     """scale times the sum of weight L; None where |x| is large, else as `elementwise_sum`."""
-    exponent = rounded(beta, computation(x))
-
-    def form(
-        x: Tensor, y: Tensor, *, weight: Weight, scale: float, out: Tensor | None
-    ) -> float | None:
-        return _total(x, y, exponent, weight, scale, out) if is_ordinary(x) else None
-
-    def composition(x: Tensor, y: Tensor) -> Tensor:
-        return quality(x, y, beta)
-
+    form, composition = partial(_total, beta=beta), partial(quality, beta=beta)
     return elementwise_sum(x, (form,), composition, y, weight=weight, mask=mask, scale=scale)
 
 
 def _total(
-    x: Tensor, y: Tensor, beta: Any, weight: Weight, scale: float, out: Tensor | None
+    x: Tensor, y: Tensor, *, beta: float, weight: Weight, scale: float, out: Tensor | None
 ) -> float | None:
+    if not is_ordinary(x):
+        return None
+    exponent: Any = rounded(beta, x.dtype)
     s = sides(x, y, ordinary=True)
     signed = torch.addcmul(s.v, s.w, s.t, value=-1)
     distance = over_n(s, signed)
-    factor = distance.abs().pow_(beta)
+    factor = distance.abs().pow_(exponent)
     cross_entropy = s.l.addcmul_(s.v, s.a)
     slope = None
     if out is not None:
         # At p = y the quotient is one of zeros; any number will do, for beta = 1 it has to be 0.
         inner = s.r.div_(signed).nan_to_num_(0.0, 0.0, 0.0)
-        slope = inner.mul_(cross_entropy).mul_(beta).add_(distance).mul_(factor).mul_(s.sign)
+        slope = inner.mul_(cross_entropy).mul_(exponent).add_(distance).mul_(factor).mul_(s.sign)
     return total_of(factor.mul_(cross_entropy), slope, weight, scale, out)

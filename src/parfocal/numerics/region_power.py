@@ -18,11 +18,11 @@ from parfocal.numerics.autograd import rounded
 
 
 class Regions(NamedTuple):
-    """E, G and k of regions of one shape, in float64."""
+    """E, G and k of regions of one shape; E and G in float64."""
 
     wrong: Tensor
     right: Tensor
-    exponent: Tensor
+    exponent: float | Tensor
 
     @property
     def is_regular(self) -> Tensor:
@@ -42,19 +42,21 @@ class Regions(NamedTuple):
         return of_wrong, of_right
 
 
-class Weights(NamedTuple):
-    """Of an error that was missed, of one that was found wrongly, and what is added to G."""
+class Power(NamedTuple):
+    """Which power: the weights of FN and FP in E, what is added to G, and k; as in `region`."""
 
     alpha: float
     beta: float
     smooth: float
+    exponent: float | Tensor
 
-    def rounded(self, dtype: torch.dtype) -> "Weights":
-        """As they take part in a computation."""
-        return Weights(*(float(rounded(given, dtype)) for given in self))
+    def rounded(self, dtype: torch.dtype) -> "Power":
+        """As its numbers take part in a computation."""
+        alpha, beta, smooth, exponent = (rounded(given, dtype) for given in self)
+        return Power(float(alpha), float(beta), float(smooth), exponent)
 
-    def regions(self, sums: Tensor | Sequence[Tensor], exponent: float | Tensor) -> Regions:
+    def regions(self, sums: Tensor | Sequence[Tensor]) -> Regions:
         """From FN, FP and TP."""
         missed, wrongly, right = sums
-        k = torch.as_tensor(exponent, dtype=torch.float64, device=right.device)
-        return Regions(self.alpha * missed + self.beta * wrongly, right + self.smooth, k)
+        wrong = self.alpha * missed + self.beta * wrongly
+        return Regions(wrong, right + self.smooth, self.exponent)

@@ -8,13 +8,14 @@ With the indicator m of a negative, y = 0, and q = p, its 1 - p_t,
 in the notation of `closed_form`; a positive is not modulated.
 """
 
+from functools import partial
 from typing import Any
 
 import torch
 from torch import Tensor
 
 from parfocal.numerics.autograd import focal, rounded
-from parfocal.numerics.blocks import computation, is_ordinary
+from parfocal.numerics.blocks import is_ordinary
 from parfocal.numerics.closed_form import Gamma, over_n, sides
 from parfocal.numerics.elementwise_sum import Weight, elementwise_sum, total_of
 
@@ -36,31 +37,27 @@ def varifocal_sum(
     scale: float = 1.0,
 ) -> Tensor | None:
     """scale times the sum of weight L; None where |x| is large, else as `elementwise_sum`."""
-    exponent = rounded(gamma, computation(x))
-
-    def form(
-        x: Tensor, y: Tensor, *, weight: Weight, scale: float, out: Tensor | None
-    ) -> float | None:
-        return _total(x, y, alpha, exponent, weight, scale, out) if is_ordinary(x) else None
-
-    def composition(x: Tensor, y: Tensor) -> Tensor:
-        return varifocal(x, y, alpha, gamma)
-
+    form = partial(_total, alpha=alpha, gamma=gamma)
+    composition = partial(varifocal, alpha=alpha, gamma=gamma)
     return elementwise_sum(x, (form,), composition, y, weight=weight, mask=mask, scale=scale)
 
 
 def _total(
     x: Tensor,
     y: Tensor,
+    *,
     alpha: float,
-    gamma: Any,
+    gamma: float,
     weight: Weight,
     scale: float,
     out: Tensor | None,
 ) -> float | None:
+    if not is_ordinary(x):
+        return None
+    exponent: Any = rounded(gamma, x.dtype)
     s = sides(x, y, ordinary=True)
     z = torch.addcmul(s.v, s.w, s.t)
-    power = over_n(s, z).pow_(gamma).mul_(y.ceil().sub_(1).mul_(-alpha))
+    power = over_n(s, z).pow_(exponent).mul_(y.ceil().sub_(1).mul_(-alpha))
     factor = power + y
     cross_entropy = s.l.addcmul_(s.v, s.a)
     slope = None
@@ -68,5 +65,5 @@ def _total(
         # ce' n = v - w t and (log q)' n = (v - w) t / z, of which z is 0 for no ordinary logit.
         inner = torch.addcmul(s.v, s.w, s.t, value=-1).mul_(factor)
         focusing = s.t.div_(z).mul_(s.v.sub_(s.w)).mul_(cross_entropy).mul_(power)
-        slope = over_n(s, inner.add_(focusing, alpha=gamma)).mul_(s.sign)
+        slope = over_n(s, inner.add_(focusing, alpha=exponent)).mul_(s.sign)
     return total_of(factor.mul_(cross_entropy), slope, weight, scale, out)
