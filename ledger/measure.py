@@ -23,9 +23,9 @@ import torch
 from torch import Tensor
 
 from parfocal import sigmoid_focal_loss
-from parfocal.audit.grid import every_finite, neighbourhood, representable
 from parfocal.audit.oracle import FocalTruth, Truth, focal_truth
 from parfocal.audit.scan import Worst, worst_error
+from parfocal.floats import every_finite, neighbourhood, representable
 from parfocal.numerics import BRANCH_BOUNDS
 
 LEDGER = Path(__file__).with_name("accuracy.csv")

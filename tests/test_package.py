@@ -18,7 +18,8 @@ ROOT = Path(parfocal.__file__).parent
 ALLOWED = {
     "numerics": set(),
     "losses": {"numerics"},
-    "audit": set(),
+    "floats": set(),
+    "audit": {"floats"},
     "testing": {"audit"},
     "experiments": {"losses", "audit", "numerics"},
     "cli": {"experiments", "audit"},

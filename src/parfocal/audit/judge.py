@@ -12,11 +12,11 @@ from parfocal.audit.cell import Cell, Cliff, edges
 from parfocal.audit.convention import Convention
 from parfocal.audit.definitions import Definition, derivatives
 from parfocal.audit.evaluate import SINGLE, evaluate
-from parfocal.audit.grid import every_finite, neighbourhood, representable
 from parfocal.audit.oracle import Truth
 from parfocal.audit.subject import Subject
 from parfocal.audit.truth_cache import truths
 from parfocal.audit.ulp import ulp_error
+from parfocal.floats import between, every_finite, neighbourhood, representable
 
 GAMMAS = (
     0.0,
@@ -162,7 +162,7 @@ class _Judge(NamedTuple):
             return self._at(quantity, float(x[first]), None)
         low, high = float((x.abs() * same).max()) * sign, float(x[first])
         while True:
-            probes = _between(low, high, self.dtype)
+            probes = between(low, high, self.dtype, _PROBES)
             if not len(probes):
                 return self._at(quantity, high, low)
             computed, truth = self._computed(quantity, probes), self._truth(quantity, probes)
@@ -247,16 +247,6 @@ _DEFECTS: dict[str, Callable[[_Judge, str, Tensor, Truth], Tensor]] = {
 
 # Numbers that are looked at in one step of a search.
 _PROBES = 32
-
-
-def _between(low: float, high: float, dtype: torch.dtype) -> Tensor:
-    """Numbers that divide the way between two of one sign evenly by their bit patterns."""
-    integer = {8: torch.int64, 4: torch.int32, 2: torch.int16}[dtype.itemsize]
-    first, last = torch.tensor([abs(low), abs(high)], dtype=dtype).view(integer).tolist()
-    count = min(_PROBES, last - first - 1)
-    patterns = [first + (last - first) * (i + 1) // (count + 1) for i in range(count)]
-    numbers = torch.tensor(patterns, dtype=integer).view(dtype)
-    return -numbers if high < 0 else numbers
 
 
 def _heat(x: Tensor, error: Tensor) -> tuple[float, ...]:

@@ -8,9 +8,9 @@ import torch
 from torch import Tensor
 
 from parfocal.audit.evaluate import torch_loss
-from parfocal.audit.grid import representable
 from parfocal.audit.subject import Subject
 from parfocal.audit.ulp import spacing
+from parfocal.floats import representable
 
 # Another order of rounding is no mismatch: this much, at logits that cancel little; or that so many
 # results are finite in one mode alone.

@@ -3,7 +3,7 @@
 import pytest
 import torch
 
-from parfocal.audit.grid import every_finite, neighbourhood, representable
+from parfocal.floats import every_finite, neighbourhood, representable
 
 
 @pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])

@@ -1,4 +1,4 @@
-"""Test logits, spaced over the representable numbers of a dtype."""
+"""Logits to look at, spaced over the representable numbers of a dtype."""
 
 from collections.abc import Iterable
 
@@ -57,6 +57,20 @@ def neighbourhood(dtype: torch.dtype, centres: Iterable[float], reach: int = 3) 
     numbers = torch.cat([*down, *up[1:]])
     numbers = numbers[numbers.isfinite()]
     return _ascending(torch.cat([-numbers, numbers]))
+
+
+def between(low: float, high: float, dtype: torch.dtype, count: int) -> Tensor:
+    """At most `count` numbers that divide the way from low to high, of one sign, evenly by index.
+
+    >>> between(1.0, 2.0, torch.bfloat16, 3).tolist(), between(1.0, 1.0078125, torch.bfloat16, 3)
+    ([1.25, 1.5, 1.75], tensor([], dtype=torch.bfloat16))
+    """
+    integer = _INTEGER[dtype]
+    first, last = torch.tensor([abs(low), abs(high)], dtype=dtype).view(integer).tolist()
+    count = min(count, last - first - 1)
+    patterns = [first + (last - first) * (i + 1) // (count + 1) for i in range(count)]
+    numbers = torch.tensor(patterns, dtype=integer).view(dtype)
+    return -numbers if high < 0 else numbers
 
 
 def _ascending(numbers: Tensor) -> Tensor:
