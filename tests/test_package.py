@@ -21,8 +21,10 @@ ALLOWED = {
     "floats": set(),
     "audit": {"floats"},
     "testing": {"audit"},
-    "experiments": {"losses", "audit", "numerics"},
-    "cli": {"experiments", "audit"},
+    "monitor": {"floats", "numerics"},
+    "callbacks": {"monitor"},
+    "experiments": {"losses", "audit", "numerics", "monitor"},
+    "cli": {"experiments", "audit", "monitor"},
     "__main__": {"cli"},
     "__init__": {"losses"},
 }

@@ -14,6 +14,7 @@ OPTIONAL = {
     "numpy": "experiments",
     "ray": "cluster",
     "rich": "experiments",
+    "safetensors": "guard",
     "scipy": "experiments",
     "timm": "experiments",
     "torchvision": "experiments",

@@ -6,6 +6,7 @@ from parfocal import __version__
 from parfocal.cli.audit import audit
 from parfocal.cli.demo import demo
 from parfocal.cli.gradients import gradients
+from parfocal.cli.replay import replay
 from parfocal.cli.report import report
 from parfocal.cli.specs import specs
 from parfocal.cli.status import status
@@ -19,5 +20,5 @@ def cli() -> None:
     """Focal losses that are exact for every gamma, and the experiments that show it."""
 
 
-for _command in (audit, demo, gradients, report, specs, status, sweep, train):
+for _command in (audit, demo, gradients, replay, report, specs, status, sweep, train):
     cli.add_command(_command)

@@ -2,6 +2,7 @@
 
 import inspect
 from collections.abc import Callable, Mapping
+from functools import partial
 from typing import Any, Literal, get_args
 
 from torch import Tensor
@@ -45,11 +46,7 @@ def compared_loss(
     """
     keywords: dict[str, Any] = dict(options or {})
     if name == "original" and not keywords:
-
-        def original(logits: Tensor, targets: Tensor) -> Tensor:
-            return torchvision_loss(logits, targets, alpha, gamma, reduction)  # type: ignore[no-any-return]
-
-        return original
+        return partial(torchvision_loss, alpha=alpha, gamma=gamma, reduction=reduction)
     if name == "smoothed":
         keywords.setdefault("epsilon", SMOOTHING)
     exported = _exported()
@@ -66,11 +63,7 @@ def compared_loss(
     for keyword, value in (("alpha", alpha), ("gamma", gamma), ("reduction", reduction)):
         if keyword in known:
             keywords[keyword] = value
-
-    def ours(logits: Tensor, targets: Tensor) -> Tensor:
-        return function(logits, targets, **keywords)
-
-    return ours
+    return partial(function, **keywords)
 
 
 def _exported() -> dict[str, Callable[..., Tensor]]:

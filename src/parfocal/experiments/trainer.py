@@ -5,7 +5,7 @@ nothing here writes, prints or keeps time.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any, NamedTuple
 
@@ -13,12 +13,13 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from parfocal.experiments.compared import compared_loss
+from parfocal.experiments.compared import Loss, compared_loss
 from parfocal.experiments.data import Images
 from parfocal.experiments.events import Epoch, Event, Failure, Quantity, Step
 from parfocal.experiments.models import network
 from parfocal.experiments.spec import RunSpec
 from parfocal.experiments.tasks import task_of
+from parfocal.monitor import FocalGuard
 
 
 class _Batch(NamedTuple):
@@ -41,8 +42,16 @@ class Trainer:
     DistributedDataParallel averages the gradients; all ranks give the same events.
     """
 
-    def __init__(self, spec: RunSpec, images: Images, device: str = "cpu") -> None:
+    def __init__(
+        self,
+        spec: RunSpec,
+        images: Images,
+        device: str = "cpu",
+        watch: Callable[[Loss], FocalGuard] | None = None,
+    ) -> None:
         """Make the network and all generators from the spec's seed.
+
+        watch: makes a guard of the loss, that records; it changes no number.
 
         Raises:
             ValueError: spec and images don't go together.
@@ -66,6 +75,9 @@ class Trainer:
             reduction="mean" if self._ranks == 1 else "sum",
             options=objective.options,
         )
+        self.guard = None if watch is None else watch(self._loss)
+        if self.guard is not None:
+            self._loss = self.guard
         self._order = torch.Generator().manual_seed(spec.seed_of("order"))
         self._draws = torch.Generator().manual_seed(spec.seed_of("noise"))
         self._epoch_order = self._order.get_state()
@@ -122,6 +134,8 @@ class Trainer:
         self._epoch, self._position = state["epoch"], state["position"]
         self._step, self._largest = state["step"], state["largest"]
         self._totals = _Totals(**state["totals"])
+        if self.guard is not None:
+            self.guard.step = self._step
 
     def events(self) -> Iterator[Event]:
         """Train until the last epoch, the first failure or `stop`; a Step a batch, an Epoch a pass.
@@ -138,6 +152,8 @@ class Trainer:
                     return
                 batch = self._forward_backward(indices)
                 self._step += 1
+                if self.guard is not None:
+                    self.guard.check()
                 quantity = _first_nonfinite(batch.loss, self._vector)
                 if quantity is None:
                     self._optimizer.step()
@@ -238,8 +254,9 @@ class Trainer:
     def _culprit(self, quantity: Quantity, batch: _Batch) -> tuple[bool, Failure]:
         """Whether a logit of this rank's has a gradient that isn't finite, and the failure."""
         leaf = batch.logits.clone().requires_grad_()
+        plain = self._loss if self.guard is None else self.guard.loss
         with self._precision():
-            loss = self._loss(leaf, batch.targets)
+            loss = plain(leaf, batch.targets)
         (gradient,) = torch.autograd.grad(loss, leaf)
         broken = ~gradient.isfinite()
         magnitude = leaf.detach().abs().double().nan_to_num(nan=math.inf)

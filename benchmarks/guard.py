@@ -1,0 +1,192 @@
+"""How early the guard warns, in real trainings, and what it costs.
+
+    python benchmarks/guard.py runs DATA_DIR [--out docs/guard/runs.csv]
+    python benchmarks/guard.py cost
+
+runs: the paper's MNIST runs with the original loss at gamma 0.1 to 0.5, every threshold, without
+noise, to their first failure, and runs that don't fail; two at once. A run that is in the file
+already is left out, so that the command can be stopped and given again.
+cost: a step of the MNIST network with and without the guard, in turns of 10, on one thread.
+"""
+
+import argparse
+import csv
+import statistics
+import time
+import warnings
+from collections.abc import Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor, as_completed
+from multiprocessing import get_context
+from pathlib import Path
+
+import torch
+
+from parfocal.experiments.data import Sources, load, mnist5k
+from parfocal.experiments.events import Epoch, Event, Failure
+from parfocal.experiments.spec import RunSpec
+from parfocal.experiments.specs import read_grid
+from parfocal.experiments.trainer import Trainer
+from parfocal.monitor import FocalGuard, FocalGuardWarning
+
+OUT = Path(__file__).parents[1] / "docs" / "guard" / "runs.csv"
+FIELDS = (
+    "loss", "gamma", "threshold", "logits", "steps", "failed", "cause", "margin", "warned",
+    "distance", "estimate", "early", "captured",
+)  # fmt: skip
+
+TURN = 10
+TURNS = 200
+
+
+def runs() -> Iterator[RunSpec]:
+    """The most unbalanced thresholds first; then the runs that end of themselves."""
+    base = read_grid("mnist").base
+    thresholds = (0, 8, 4, 2, 6, 1, 7, 3, 5)
+    for threshold in thresholds[:3]:
+        for gamma in (0.1, 0.2, 0.3, 0.4, 0.5):
+            yield _run(base, "original", gamma, threshold, 100)
+    for loss, gamma in (("exact", 0.1), ("original", 1.0), ("exact", 0.5), ("original", 2.0)):
+        yield _run(base, loss, gamma, 0, 20)
+    for gamma in (0.1, 0.5):
+        yield _run(base, "original", gamma, 0, 100, logits="bfloat16")
+    for threshold in thresholds[3:]:
+        for gamma in (0.1, 0.2, 0.3, 0.4, 0.5):
+            yield _run(base, "original", gamma, threshold, 100)
+
+
+def _run(
+    base: RunSpec, loss: str, gamma: float, threshold: int, epochs: int, logits: str = "float32"
+) -> RunSpec:
+    return base.with_settings(
+        {
+            "loss": loss, "gamma": gamma, "threshold": threshold, "noise": 0.0,
+            "epochs": epochs, "logits": logits,
+        }
+    )  # fmt: skip
+
+
+def watched(spec: RunSpec, data: Path) -> dict[str, object]:
+    """One run to its end, as a line of the table."""
+    torch.set_num_threads(1)
+    captures = Path("runs") / "guard" / spec.digest
+    trainer = Trainer(
+        spec,
+        load(spec.data, Sources(data_dir=data)),
+        watch=lambda loss: FocalGuard(loss, action="record", capture=captures),
+    )
+    assert trainer.guard is not None
+    failure = None
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FocalGuardWarning)
+        for event in trainer.events():
+            match event:
+                case Failure():
+                    failure = event
+                case Epoch():
+                    print(spec.digest[:8], event, flush=True)
+    return line_of(spec, trainer, failure, captures)
+
+
+def line_of(
+    spec: RunSpec, trainer: Trainer, failure: Failure | None, captures: Path
+) -> dict[str, object]:
+    """What the table says of a run."""
+    guard = trainer.guard
+    assert guard is not None
+    ahead = [(step, text) for step, text in guard.warnings if "cliff" in text]
+    step, text = ahead[0] if ahead else (None, "")
+    words = text.split()
+    number = words.index("about") + 1 if "about" in words else None
+    found = guard.failures[0] if guard.failures else None
+    files = list(captures.glob("*.safetensors"))
+    return {
+        "loss": spec.value("loss"),
+        "gamma": spec.value("gamma"),
+        "threshold": spec.value("threshold"),
+        "logits": spec.value("logits"),
+        "steps": trainer.step,
+        "failed": "" if failure is None else failure.step,
+        "cause": "" if found is None else found.cause,
+        "margin": "" if found is None else f"{found.margin:.4f}",
+        "warned": "" if step is None else step,
+        "distance": words[words.index("is") + 1] if ahead else "",
+        "estimate": "" if number is None else words[number],
+        "early": "" if failure is None or step is None else failure.step - step,
+        "captured": sum(file.stat().st_size for file in files),
+    }
+
+
+def conduct(data: Path, out: Path) -> None:
+    """All runs that aren't in the file yet, two at once."""
+    done = read(out) if out.exists() else []
+    names = ("loss", "gamma", "threshold", "logits")
+    known = {tuple(row[name] for name in names) for row in done}
+    wanted = [s for s in runs() if tuple(str(s.value(name)) for name in names) not in known]
+    out.parent.mkdir(parents=True, exist_ok=True)
+    with (
+        out.open("a", newline="") as file,
+        ProcessPoolExecutor(2, mp_context=get_context("spawn")) as pool,
+    ):
+        writer = csv.DictWriter(file, FIELDS, lineterminator="\n")
+        if not done:
+            writer.writeheader()
+        for future in as_completed([pool.submit(watched, spec, data) for spec in wanted]):
+            writer.writerow(future.result())
+            file.flush()
+
+
+def read(path: Path) -> list[dict[str, str]]:
+    """The lines of the table."""
+    with path.open(newline="") as file:
+        return list(csv.DictReader(file))
+
+
+def cost() -> float:
+    """Time of a watched step over that of a bare one, less 1, by lower quartiles of many turns."""
+    torch.set_num_threads(1)
+    spec = read_grid("mnist-quick").base.with_settings(
+        {"loss": "original", "gamma": 2.0, "epochs": 10_000}
+    )
+    data = mnist5k()
+    bare = Trainer(spec, data).events()
+    with_guard = Trainer(spec, data, watch=lambda loss: FocalGuard(loss, action="record")).events()
+    taken: dict[str, list[float]] = {"bare": [], "guard": []}
+    for turn in range(2 * TURNS + 2):
+        pair = [("bare", bare), ("guard", with_guard)]
+        for name, events in pair if turn % 2 else pair[::-1]:
+            seconds = _seconds(events)
+            if turn >= 2:
+                taken[name].append(seconds / TURN)
+    fast = {name: statistics.quantiles(times)[0] for name, times in taken.items()}
+    share = fast["guard"] / fast["bare"] - 1
+    print(
+        f"a step of the MNIST network takes {1e3 * fast['bare']:.2f} ms, and the guard adds "
+        f"{1e6 * (fast['guard'] - fast['bare']):.0f} us, {share:.1%} (lower quartiles)"
+    )
+    return share
+
+
+def _seconds(events: Iterator[Event]) -> float:
+    started = time.perf_counter()
+    for _ in range(TURN):
+        next(events)
+    return time.perf_counter() - started
+
+
+def main(arguments: Sequence[str] | None = None) -> None:
+    """What the command line asks for."""
+    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
+    commands = parser.add_subparsers(dest="command", required=True)
+    table = commands.add_parser("runs")
+    table.add_argument("data", type=Path)
+    table.add_argument("--out", type=Path, default=OUT)
+    commands.add_parser("cost")
+    given = parser.parse_args(arguments)
+    if given.command == "runs":
+        conduct(given.data, given.out)
+    else:
+        cost()
+
+
+if __name__ == "__main__":
+    main()

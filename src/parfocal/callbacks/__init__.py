@@ -1,0 +1,1 @@
+"""The guard in other people's training loops: `callbacks.transformers`, `callbacks.lightning`."""

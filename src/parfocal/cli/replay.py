@@ -1,0 +1,39 @@
+"""`parfocal replay`."""
+
+import sys
+from pathlib import Path
+
+import click
+
+
+@click.command()
+@click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
+@click.option("--loss", help="package.module:name of another loss to call in its place.")
+def replay(file: Path, loss: str | None) -> None:
+    """Make the failure in a guard's capture FILE again, and say what causes it.
+
+    The loss is imported from where it was, or from --loss. Exit status 1 if it fails again, 0 if
+    the loss is finite this time.
+    """
+    import torch
+
+    from parfocal.monitor import diagnose, load_capture
+    from parfocal.monitor.watched import constructed
+
+    try:
+        other = None if loss is None else constructed(loss, {}, is_class=False)
+        capture = load_capture(file, other)
+    except (ImportError, AttributeError, ValueError, OSError) as error:
+        raise click.UsageError(str(error)) from error
+    seen = capture.seen
+    shape, dtype = tuple(seen.logits.shape), str(seen.logits.dtype).removeprefix("torch.")
+    click.echo(f"{file}: {file.stat().st_size} bytes, logits {shape} in {dtype}")
+    click.echo(f"loss: {loss or capture.loss}; torch {capture.versions['torch']} then, ")
+    click.echo(f"      {torch.__version__} now")
+    click.echo(f"\nThen: {capture.told.paragraph}")
+    found = diagnose(seen)
+    if found is None:
+        click.echo("\nNow: the loss and its gradient are finite.")
+        return
+    click.echo(f"\nNow: {found.paragraph}")
+    sys.exit(1)

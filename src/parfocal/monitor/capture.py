@@ -1,0 +1,195 @@
+"""A failure in a file of a few kilobytes, from which it can be made again on another machine.
+
+The file is in the format of safetensors, which holds arrays and text and runs no code: logits and
+targets of the samples that matter, and, as JSON, the loss by its place and arguments, the dtype of
+the autocast, versions, and the paragraph. To replay it, the loss is imported from its place.
+"""
+
+import json
+import platform
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from parfocal.monitor.diagnosis import Diagnosis, diagnose
+from parfocal.monitor.watched import Call, Pass, constructed, place_of
+
+FORMAT = 1
+
+# Of these at most so many are kept: positions of binary logits, rows of class logits.
+_POSITIONS = 64
+_NUMBERS = 1 << 14
+
+# Before the name or the place of an argument of the loss that is a tensor.
+_TENSOR = "argument "
+
+
+class Capture(NamedTuple):
+    """What a file holds.
+
+    told: what was said of the failure when it happened.
+    loss: the place of the loss, `package.module:name`; None if it has none that can be imported.
+    """
+
+    seen: Pass
+    told: Diagnosis
+    loss: str | None
+    versions: dict[str, str]
+
+
+def save_capture(path: str | Path, seen: Pass, found: Diagnosis) -> Path:
+    """Write what matters of a failing pass.
+
+    Raises:
+        ModuleNotFoundError: without safetensors, `pip install 'parfocal[guard]'`.
+        OSError: the file can't be written.
+    """
+    from safetensors.torch import save_file
+
+    part = _part(seen, found)
+    place = place_of(seen.call.loss)
+    call = {
+        "loss": place and {"target": place[0], "options": place[1], "is_class": place[2]},
+        "arguments": [_plain(value) for value in part.call.arguments],
+        "keywords": {name: _plain(value) for name, value in part.call.keywords.items()},
+        "autocast": part.call.autocast and str(part.call.autocast).removeprefix("torch."),
+    }
+    words = {
+        "format": FORMAT,
+        "call": call,
+        "kind": part.kind,
+        "step": part.step,
+        "rank": part.rank,
+        "told": found._asdict(),
+        "versions": {"torch": torch.__version__, "python": platform.python_version()},
+    }
+    tensors = {"logits": part.logits, "targets": part.targets}
+    if part.samples is not None:
+        tensors["samples"] = part.samples
+    tensors |= {_TENSOR + str(i): v for i, v in enumerate(part.call.arguments) if _is_tensor(v)}
+    tensors |= {_TENSOR + name: v for name, v in part.call.keywords.items() if _is_tensor(v)}
+    tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
+    path = Path(path)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    save_file(tensors, path, {"parfocal": json.dumps(words)})
+    return path
+
+
+def load_capture(path: str | Path, loss: Callable[..., Tensor] | None = None) -> Capture:
+    """Read a file, and import its loss, or take the one that is given.
+
+    It runs the code of the module that the loss is imported from, and no other.
+
+    Raises:
+        ValueError: not a capture, or one whose loss can't be imported, with no other given.
+        OSError: it can't be read.
+    """
+    from safetensors import SafetensorError, safe_open
+
+    path = Path(path)
+    if not path.is_file():
+        raise FileNotFoundError(f"no file {path}")
+    try:
+        with safe_open(path, framework="pt") as file:
+            text = (file.metadata() or {}).get("parfocal")
+            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
+    except SafetensorError as error:
+        raise ValueError(f"{path} is no capture: {error}") from error
+    words = json.loads(text or "{}")
+    if words.get("format") != FORMAT:
+        raise ValueError(f"{path} is no capture of a guard, or of another version")
+    call = words["call"]
+    place = call["loss"]
+    if loss is None:
+        if place is None:
+            raise ValueError(
+                f"{path}: its loss was a lambda or a local function, which can't be imported; "
+                "name one by --loss package.module:name"
+            )
+        try:
+            loss = constructed(place["target"], place["options"], place["is_class"])
+        except (ImportError, AttributeError, TypeError) as error:
+            raise ValueError(f"{path}: can't import {place['target']}: {error}") from error
+    autocast = call["autocast"] and getattr(torch, call["autocast"])
+    arguments = [tensors.get(_TENSOR + str(i), v) for i, v in enumerate(call["arguments"])]
+    keywords = {name: tensors.get(_TENSOR + name, v) for name, v in call["keywords"].items()}
+    seen = Pass(
+        Call(loss, arguments, keywords, autocast),
+        tensors["logits"],
+        tensors["targets"],
+        words["kind"],
+        words["step"],
+        words["rank"],
+        tensors.get("samples"),
+    )
+    told = Diagnosis(**words["told"])
+    return Capture(seen, told, place and place["target"], words["versions"])
+
+
+def _part(seen: Pass, found: Diagnosis) -> Pass:
+    """The samples that matter, if the failure is theirs alone; else the first of the batch."""
+    for chosen in _choices(seen, found):
+        try:
+            again = diagnose(chosen)
+        except Exception:  # whatever a loss may raise that needs the whole batch
+            continue
+        if again is not None and again.cause == found.cause:
+            return chosen
+    return _samples(seen, torch.arange(min(len(seen.logits), _POSITIONS)))
+
+
+def _choices(seen: Pass, found: Diagnosis) -> list[Pass]:
+    if seen.logits.ndim == 0:
+        return [seen]
+    u = seen.margin().nan_to_num(nan=torch.inf).abs()
+    of_samples = u.flatten(1).amax(1) if u.ndim > 1 else u
+    if found.sample is not None:
+        of_samples[found.sample] = torch.inf
+    few = of_samples.argsort(descending=True, stable=True)
+    size = max(seen.logits[0].numel(), 1)
+    choices = [_samples(seen, few[:count]) for count in (8, _POSITIONS) if count * size <= _NUMBERS]
+    if not choices and found.position:
+        choices.append(_position(seen, found.position))
+    return [*choices, seen] if seen.logits.numel() <= _NUMBERS else choices
+
+
+def _samples(seen: Pass, chosen: Tensor) -> Pass:
+    """Some samples of the batch."""
+    call, count = seen.call, len(seen.logits)
+
+    def part(value: Any) -> Any:
+        is_of_batch = isinstance(value, Tensor) and value.ndim > 0 and len(value) == count > 1
+        return value[chosen] if is_of_batch else value
+
+    keywords = {name: part(value) for name, value in call.keywords.items()}
+    return Pass(
+        Call(call.loss, [part(value) for value in call.arguments], keywords, call.autocast),
+        seen.logits[chosen],
+        seen.targets[chosen],
+        seen.kind,
+        seen.step,
+        seen.rank,
+        (chosen if seen.samples is None else seen.samples[chosen]).cpu(),
+    )
+
+
+def _position(seen: Pass, position: tuple[int, ...]) -> Pass:
+    """One position of one sample, with dimensions of one element in place of the others."""
+    at = tuple(slice(i, i + 1) for i in position)
+    of_logits = at if seen.kind == "binary" else (at[0], slice(None), *at[1:])
+    call = seen.call.without_batch(seen.logits)
+    samples = torch.tensor([position[0]]) if seen.samples is None else seen.samples[at[0]]
+    logits, targets = seen.logits[of_logits], seen.targets[at]
+    return Pass(call, logits, targets, seen.kind, seen.step, seen.rank, samples.cpu())
+
+
+def _is_tensor(value: Any) -> bool:
+    return isinstance(value, Tensor)
+
+
+def _plain(value: Any) -> Any:
+    """A number or text; None for a tensor, which is kept as one, and for what can't be kept."""
+    return value if isinstance(value, str | int | float) else None

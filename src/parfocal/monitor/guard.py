@@ -1,0 +1,516 @@
+"""A loss that is watched while it trains."""
+
+import math
+import warnings
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import Any, Literal, NamedTuple, get_args
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from parfocal.monitor.capture import save_capture
+from parfocal.monitor.diagnosis import Diagnosis, diagnose, value_and_gradient
+from parfocal.monitor.limits import Limits, limits_of
+from parfocal.monitor.statistics import Reading, count, nothing, reading, thresholds
+from parfocal.monitor.trend import Trend
+from parfocal.monitor.watched import Call, Pass, kind_of
+
+Action = Literal["raise", "record", "skip"]
+
+
+class _Seen(NamedTuple):
+    """A call: logits without their graph, targets, further arguments, and the autocast."""
+
+    logits: Tensor
+    targets: Tensor
+    arguments: tuple[Any, ...]
+    keywords: dict[str, Any]
+    autocast: torch.dtype | None
+
+
+# Small passes wait for the reading and are counted together, at most so many; of larger ones those
+# of a step that is read are counted, and no others.
+_SMALL = 1 << 12
+_MOST_WAITING = 64
+
+# How much larger than that of a head that knows the priors a first loss may be, and of how many
+# positions at least it has to be.
+_FORGOTTEN = 2.0
+_FEW = 20
+
+
+class FocalGuardWarning(UserWarning):
+    """A loss is near a margin at which it breaks, or began far from where it should."""
+
+
+class FocalGuardError(FloatingPointError):
+    """A loss or its gradient isn't finite; `diagnosis` says why, `capture` is the file of it."""
+
+    def __init__(self, text: str, diagnosis: Diagnosis, capture: Path | None) -> None:
+        super().__init__(text)
+        self.diagnosis, self.capture = diagnosis, capture
+
+
+class FocalGuard(nn.Module):
+    r"""A loss of logits and targets, watched: warns before it breaks, explains when it has broken.
+
+    It takes the place of the loss and gives what the loss gives. Beside that it follows the margin
+    u of the true class, `+-x` of a binary logit and `x_t - logsumexp(others)` of classes: how far
+    the largest is from the cliff of this loss, the smallest margin at which its gradient isn't
+    finite, in the dtype of these logits. Cliffs are measured by trial, at the first step, with the
+    arguments that the loss is called with; no loss has to be known. When the arguments change,
+    as a scheduled gamma does, they are measured anew at the next reading.
+
+    Args:
+        loss: Called as ``loss(logits, targets, ...)``: a function or a module, parfocal's or not.
+        action: What to do at a number that isn't finite: ``"raise"`` `FocalGuardError` before the
+            optimizer's step; ``"record"`` it and go on; ``"skip"`` the step, by removing the
+            gradients.
+        every: Steps between two readings of the statistics, which stay on the device until then.
+        near: Warn when the largest margin is beyond this share of the cliff.
+        horizon: Warn when the trend has at most so many steps left.
+        capture: Folder for captures of failures, which `parfocal replay` turns back into them;
+            needs safetensors. None for none.
+        writer: Where each reading goes as scalars: a ``SummaryWriter`` of TensorBoard, or anything
+            with its ``add_scalar``.
+
+    Shape:
+        logits (N, ...) with targets of the same shape, or (N, C, ...) with class indices (N, ...).
+
+    Attributes:
+        step: Steps so far.
+        readings: All readings, each a `Reading`.
+        warnings: Texts of all warnings, with their step.
+        failures: A `Diagnosis` each.
+
+    Call `attach` with the optimizer, and the loop needs no other change; or call `check` between
+    ``backward`` and ``step``. In a process group all ranks do the same at each step, as they do in
+    the optimizer's: the readings are those of all ranks together, and a failure of one is one of
+    all. At each step one number is read from the device: whether anything wasn't finite.
+
+    Under ``torch.compile(fullgraph=True)`` the statistics are part of the graph. Without gradients,
+    as in an evaluation, the loss alone is called.
+
+    Example:
+        >>> import torch
+        >>> from parfocal.monitor import FocalGuard
+        >>> from torchvision.ops import sigmoid_focal_loss
+        >>> head = torch.nn.Linear(2, 1)
+        >>> optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
+        >>> guard = FocalGuard(sigmoid_focal_loss, action="record").attach(optimizer)
+        >>> inputs, targets = torch.tensor([[40.0, 40.0]]), torch.ones(1, 1)
+        >>> with torch.no_grad():
+        ...     _ = head.weight.fill_(0.25), head.bias.zero_()
+        >>> guard(head(inputs), targets, gamma=0.5, reduction="sum").backward()
+        >>> optimizer.step()
+        >>> guard.failures[0].cause, guard.failures[0].logit
+        ('focal term', 20.0)
+    """
+
+    _flag: Tensor
+    _highs: Tensor
+    _sums: Tensor
+    _thresholds: Tensor
+
+    def __init__(
+        self,
+        loss: Callable[..., Tensor],
+        *,
+        action: Action = "raise",
+        every: int = 20,
+        near: float = 0.8,
+        horizon: int = 500,
+        capture: str | Path | None = None,
+        writer: Any = None,
+    ) -> None:
+        super().__init__()
+        if not callable(loss):
+            raise TypeError(f"FocalGuard: expected a loss that can be called, got {loss!r}")
+        if action not in get_args(Action):
+            known = ", ".join(get_args(Action))
+            raise ValueError(f"FocalGuard: expected `action` out of {known}, got {action!r}")
+        if every < 1 or not 0 < near <= 1 or horizon < 0:
+            raise ValueError(
+                "FocalGuard: expected `every` >= 1, `near` in (0, 1] and `horizon` >= 0, got "
+                f"{every}, {near} and {horizon}"
+            )
+        self.loss = loss
+        self.action: Action = action
+        self.every, self.near, self.horizon = every, near, horizon
+        self.capture = None if capture is None else Path(capture)
+        self.writer = writer
+        self.step = 0
+        self.samples: Tensor | None = None
+        self.readings: list[Reading] = []
+        self.warnings: list[tuple[int, str]] = []
+        self.failures: list[Diagnosis] = []
+        self._seen: _Seen | None = None
+        self._is_flagged = False
+        self._waiting: list[_Seen] = []
+        self._unchecked: list[tuple[_Seen, Tensor, Tensor]] = []
+        self._limits: dict[Any, tuple[Limits, Limits] | None] = {}
+        self._measured: Any = None
+        self._trends = Trend(), Trend()
+        self._warned: set[str] = set()
+        self._hooks: list[Any] = []
+        self._place(torch.device("cpu"))
+
+    def forward(self, logits: Tensor, targets: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
+        """The loss."""
+        if not (torch.is_grad_enabled() and logits.requires_grad):
+            return self.loss(logits, targets, *arguments, **keywords)
+        if self._flag.device != logits.device:
+            self._place(logits.device)
+        seen = _Seen(logits.detach(), targets, arguments, keywords, _autocast(logits.device.type))
+        if torch.compiler.is_compiling():
+            loss = self.loss(_Watch.apply(logits, self._flag), targets, *arguments, **keywords)
+            with torch.no_grad():
+                count(self._highs, self._sums, seen.logits, targets, self._thresholds)
+            self._seen, self._is_flagged = seen, True
+            return loss
+        loss = self.loss(logits, targets, *arguments, **keywords)
+        logits.retain_grad()
+        self._unchecked.append((seen, logits, loss.detach()))
+        self._keep(seen)
+        return loss
+
+    def attach(self, *optimizers: torch.optim.Optimizer) -> "FocalGuard":
+        """Call `check` before each step of an optimizer; gives the guard itself."""
+        for optimizer in optimizers:
+            self._hooks.append(optimizer.register_step_pre_hook(lambda o, *_: self._hook(o)))
+        return self
+
+    def detach(self) -> None:
+        """Leave the optimizers alone again."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+
+    @contextmanager
+    def patching(self, target: str) -> Iterator["FocalGuard"]:
+        """Put the guard in the place of a name that some module calls the loss by.
+
+        ``guard.patching("torchvision.models.detection.retinanet.sigmoid_focal_loss")`` watches a
+        detector whose code can't be changed.
+        """
+        from unittest.mock import patch
+
+        with patch(target, self):
+            yield self
+
+    def check(self, optimizer: torch.optim.Optimizer | None = None) -> bool:
+        """Between ``backward`` and ``step``: whether the step may be taken.
+
+        Raises:
+            FocalGuardError: it may not, and the action is ``"raise"``.
+        """
+        self.step += 1
+        failing = self._failing()
+        is_fine = failing is None or self._failed(failing, optimizer)
+        self._unchecked.clear()
+        if self.step % self.every == 0 or self.step == 1:
+            self._read()
+        return is_fine
+
+    def read(self) -> Reading | None:
+        """The statistics since the last reading, now; None if there was no pass."""
+        before = len(self.readings)
+        self._read()
+        return self.readings[-1] if len(self.readings) > before else None
+
+    def scalars(self) -> dict[str, float]:
+        """The last reading, as loggers take it; without what is infinite."""
+        if not self.readings:
+            return {}
+        named = self.readings[-1]._asdict()
+        del named["step"], named["positions"]
+        return {f"focal_guard/{name}": v for name, v in named.items() if math.isfinite(v)}
+
+    def limits(self) -> tuple[Limits, Limits] | None:
+        """Where the loss breaks at targets 0 and 1, as it was called last; None if unknown."""
+        seen = self._last()
+        if seen is None:
+            raise RuntimeError("FocalGuard.limits: the loss hasn't been called yet")
+        key = _form(seen)
+        if key not in self._limits:
+            self._limits[key] = limits_of(seen.call, seen.logits, seen.kind)
+        return self._limits[key]
+
+    def extra_repr(self) -> str:
+        """The settings, as they are given to the constructor."""
+        name = "" if isinstance(self.loss, nn.Module) else f"{getattr(self.loss, '__name__', '')}, "
+        return (
+            f"{name}action={self.action!r}, every={self.every}, near={self.near}, "
+            f"horizon={self.horizon}"
+        )
+
+    def _place(self, device: torch.device) -> None:
+        """All statistics on a device, as of now."""
+        highs, sums = nothing(device)
+        for name, value in (
+            ("_flag", torch.zeros((), device=device)),
+            ("_highs", highs),
+            ("_sums", sums),
+            ("_thresholds", thresholds(None, torch.float32).to(device)),
+        ):
+            self.register_buffer(name, value, persistent=False)
+        self._measured = None
+
+    def _failing(self) -> Pass | None:
+        """A pass of this step whose loss or gradient isn't finite, here or on another rank."""
+        failing = None
+        for seen, logits, loss in self._unchecked:
+            total = loss.sum() if logits.grad is None else logits.grad.sum() + loss.sum()
+            if failing is None and not math.isfinite(total.item()):
+                failing = seen
+        if self._is_flagged:
+            if failing is None and not math.isfinite(self._flag.item()):
+                failing = self._seen
+            self._flag.zero_()
+        if _is_group():
+            last = self._last_seen()
+            device = None if last is None else last.logits.device
+            flag = torch.tensor(float(failing is not None), device=device)
+            if _over_ranks(flag, dist.ReduceOp.MAX).item() and failing is None:
+                failing = last
+        return None if failing is None else self._pass(failing)
+
+    def _keep(self, seen: _Seen) -> None:
+        """A pass that is to be counted, or the last one at least."""
+        waiting = self._waiting
+        if seen[0].numel() > _SMALL:
+            if not self._is_read_next():
+                waiting.clear()
+        elif len(waiting) >= _MOST_WAITING:
+            self._count_waiting()
+            del self._unchecked[:-_MOST_WAITING]
+        waiting.append(seen)
+
+    def _is_read_next(self) -> bool:
+        return self.step == 0 or (self.step + 1) % self.every == 0
+
+    def _count_waiting(self) -> None:
+        """Small passes of one form at once."""
+        with torch.no_grad():
+            for logits, targets in _joined([seen[:2] for seen in self._waiting]):
+                if logits.numel():
+                    count(self._highs, self._sums, logits, targets, self._thresholds)
+        self._seen = self._waiting[-1] if self._waiting else self._seen
+        self._waiting.clear()
+
+    def _last_seen(self) -> _Seen | None:
+        return self._waiting[-1] if self._waiting else self._seen
+
+    def _last(self) -> Pass | None:
+        """The last pass."""
+        seen = self._last_seen()
+        return None if seen is None else self._pass(seen)
+
+    def _pass(self, seen: _Seen) -> Pass:
+        logits, targets, arguments, keywords, autocast = seen
+        call = Call(self.loss, arguments, keywords, autocast)
+        kind = kind_of(logits, targets)
+        return Pass(call, logits, targets, kind, self.step, _rank(), self.samples)
+
+    def _hook(self, optimizer: torch.optim.Optimizer) -> None:
+        if self._last_seen() is not None:
+            self.check(optimizer)
+
+    def _failed(self, seen: Pass, optimizer: torch.optim.Optimizer | None) -> bool:
+        """Find the cause, and act; whether the step may be taken."""
+        found, path = diagnose(seen), None
+        if found is not None and self.capture is not None:
+            name = f"failure-step{self.step}-rank{_rank()}.safetensors"
+            path = save_capture(self.capture / name, seen, found)
+        found, path = _of_some_rank(found, path)
+        if found is None:
+            self._warn(
+                "outside",
+                "a gradient that isn't finite came into the loss from behind, or is one of an "
+                "earlier pass of this step: a factor after the loss, or the scale of mixed "
+                "precision. The loss itself is finite.",
+            )
+            return True
+        self.failures.append(found)
+        text = found.paragraph + (f" Replay it: parfocal replay {path}" if path else "")
+        if self.action == "raise":
+            raise FocalGuardError(text, found, path)
+        warnings.warn(text, FocalGuardWarning, stacklevel=3)
+        if self.action == "record":
+            return True
+        for group in [] if optimizer is None else optimizer.param_groups:
+            for parameter in group["params"]:
+                parameter.grad = None
+        return False
+
+    def _read(self) -> None:
+        """Fetch the statistics, look at the trend, begin anew."""
+        seen = self._last()
+        if seen is None:
+            return
+        self._measure(seen)  # before anything is counted
+        self._look_at_the_first(seen)
+        self._count_waiting()
+        highs = _over_ranks(self._highs, dist.ReduceOp.MAX).tolist()
+        sums = _over_ranks(self._sums, dist.ReduceOp.SUM).tolist()
+        self._highs.fill_(-math.inf)
+        self._sums.zero_()
+        found = reading(self.step, highs, sums)
+        if found is None:
+            return
+        self.readings.append(found)
+        self._look_ahead(found, seen)
+        if self.writer is not None:
+            for name, value in self.scalars().items():
+                self.writer.add_scalar(name, value, self.step)
+
+    def _measure(self, seen: Pass) -> None:
+        """Where the loss breaks, as it is called now."""
+        form = _form(seen)
+        if form == self._measured:
+            return
+        self._measured = form
+        current = thresholds(self.limits(), seen.logits.dtype)
+        self._thresholds.copy_(current.to(self._thresholds.device))
+
+    def _look_at_the_first(self, seen: Pass) -> None:
+        """Compare the first loss with that of logits that know the priors."""
+        if self.step > 1 or seen.targets.numel() < _FEW:
+            return
+        loss, _ = value_and_gradient(seen, seen.logits)
+        expected, _ = value_and_gradient(seen, _prior_logits(seen))
+        own, told = float(loss.float().mean()), float(expected.float().mean())
+        if math.isfinite(own) and own > _FORGOTTEN * told > 0:
+            self._warn(
+                "prior",
+                f"the first loss is {own:.3g}, and a head that predicts how frequent each class of "
+                f"this batch is would have {told:.3g}: was the bias initialised? "
+                "parfocal.init_prior_bias_ does that.",
+            )
+
+    def _look_ahead(self, found: Reading, seen: Pass) -> None:
+        """Warn of a cliff that is near, or that the trend will reach soon."""
+        limits = self.limits()
+        if limits is None:
+            self._warn("unknown", "this loss can't be tried by itself: its cliffs are unknown")
+            return
+        sides = (
+            ("right", found.distance, min(t.cliff for t in limits)),
+            ("wrong", found.distance_wrong, min(t.cliff_wrong for t in limits)),
+        )
+        for trend, (side, distance, cliff) in zip(self._trends, sides, strict=True):
+            is_told = distance <= 0 and self.failures
+            if math.isinf(cliff) or not math.isfinite(distance) or is_told:
+                continue
+            trend.add(self.step, -distance)
+            left = trend.steps_left(self.step, 0.0)
+            soon = left <= self.horizon and len(self.readings) >= 10
+            if distance <= (1 - self.near) * cliff or soon:
+                self._warn(side, _ahead(seen, side, distance, cliff, left))
+
+    def _warn(self, key: str, text: str) -> None:
+        """Once of each kind, on the first rank."""
+        if key in self._warned:
+            return
+        self._warned.add(key)
+        self.warnings.append((self.step, text))
+        if _rank() == 0:
+            warnings.warn(f"Step {self.step}: {text}", FocalGuardWarning, stacklevel=2)
+
+
+class _Watch(torch.autograd.Function):
+    """The identity, whose backward adds the sum of the gradient to a flag: NaN stays."""
+
+    @staticmethod
+    def forward(ctx: Any, logits: Tensor, flag: Tensor) -> Tensor:
+        ctx.flag = flag  # not saved: several passes of a step may change it before their backwards
+        return logits.view_as(logits)
+
+    @staticmethod
+    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
+        (gradient,) = gradients
+        ctx.flag.add_(gradient.detach().sum())
+        return gradient, None
+
+
+def _ahead(seen: Pass, side: str, distance: float, cliff: float, left: float) -> str:
+    dtype = str(seen.logits.dtype).removeprefix("torch.")
+    steps = f"; at its pace so far it gets there in about {left:.0f} steps" if left < 1e6 else ""
+    gamma = "" if seen.call.gamma is None else f" at gamma {seen.call.gamma:g}"
+    return (
+        f"the surest {side} answer is {max(distance, 0):.3g} from the cliff of this loss: from a "
+        f"margin of {cliff:.6g} on its gradient isn't finite in {dtype}{gamma}{steps}."
+    )
+
+
+def _prior_logits(seen: Pass) -> Tensor:
+    """Logits that say how frequent each class is in a batch, with half a position added to each."""
+    x, y = seen.logits, seen.targets
+    if seen.kind == "binary":
+        share = (float(y.float().sum()) + 0.5) / (y.numel() + 1)
+        return torch.full_like(x, math.log(share / (1 - share)))
+    counts = torch.bincount(y[(y >= 0) & (y < x.shape[1])].flatten(), minlength=x.shape[1]) + 0.5
+    logs = (counts / counts.sum()).log().to(x.dtype)
+    return logs.view(1, -1, *(1,) * (x.ndim - 2)).expand_as(x).contiguous()
+
+
+def _form(seen: Pass) -> tuple[Any, ...]:
+    """All on which the limits of a pass may depend."""
+    return seen.logits.dtype, seen.kind, seen.call.autocast, *_numbers(seen.call)
+
+
+def _numbers(call: Call) -> tuple[Any, ...]:
+    """The numbers and words among the arguments of a loss."""
+    given = [*enumerate(call.arguments), *sorted(call.keywords.items())]
+    return tuple(
+        (name, value.item() if isinstance(value, Tensor) else value)
+        for name, value in given
+        if isinstance(value, str | int | float) or (isinstance(value, Tensor) and value.ndim == 0)
+    )
+
+
+def _autocast(device: str) -> torch.dtype | None:
+    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
+
+
+def _joined(passes: list[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits and targets of passes, those of one form in one."""
+    forms: dict[Any, list[tuple[Tensor, Tensor]]] = {}
+    for logits, targets in passes:
+        form = logits.dtype, logits.device, logits.shape[1:], targets.dtype, targets.shape[1:]
+        forms.setdefault(form if logits.ndim else id(logits), []).append((logits, targets))
+    for parts in forms.values():
+        if len(parts) == 1:
+            yield parts[0]
+        else:
+            yield torch.cat([logits for logits, _ in parts]), torch.cat([y for _, y in parts])
+
+
+def _over_ranks(values: Tensor, operation: Any) -> Tensor:
+    """The same of all processes together."""
+    if _is_group():
+        values = values.clone()
+        dist.all_reduce(values, operation)
+    return values
+
+
+def _is_group() -> bool:
+    return dist.is_available() and dist.is_initialized()
+
+
+def _rank() -> int:
+    return dist.get_rank() if _is_group() else 0
+
+
+def _of_some_rank(
+    found: Diagnosis | None, path: Path | None
+) -> tuple[Diagnosis | None, Path | None]:
+    """The first failure that any rank has seen."""
+    if not _is_group():
+        return found, path
+    of_ranks: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(of_ranks, (found, path))
+    return next((one for one in of_ranks if one[0] is not None), (None, None))
