@@ -39,17 +39,17 @@ TURNS = 200
 
 
 def runs() -> Iterator[RunSpec]:
-    """The most unbalanced thresholds first; then the runs that end of themselves."""
+    """Unbalanced thresholds, then runs that don't fail, then the other thresholds."""
     base = read_grid("mnist").base
     thresholds = (0, 8, 4, 2, 6, 1, 7, 3, 5)
-    for threshold in thresholds[:3]:
+    for threshold in thresholds[:2]:
         for gamma in (0.1, 0.2, 0.3, 0.4, 0.5):
             yield _run(base, "original", gamma, threshold, 100)
     for loss, gamma in (("exact", 0.1), ("original", 1.0), ("exact", 0.5), ("original", 2.0)):
-        yield _run(base, loss, gamma, 0, 20)
+        yield _run(base, loss, gamma, 0, 12)
     for gamma in (0.1, 0.5):
         yield _run(base, "original", gamma, 0, 100, logits="bfloat16")
-    for threshold in thresholds[3:]:
+    for threshold in thresholds[2:]:
         for gamma in (0.1, 0.2, 0.3, 0.4, 0.5):
             yield _run(base, "original", gamma, threshold, 100)
 

@@ -13,15 +13,20 @@ import argparse
 import csv
 import math
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from functools import partial
 from multiprocessing import get_context
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
+import jax
+import jax.numpy as jnp
 import torch
+from optax.losses import sigmoid_focal_loss as optax_loss
 from torch import Tensor
 
+import parfocal.jax as parfocal_jax
 from parfocal import sigmoid_focal_loss
 from parfocal.audit.oracle import FocalTruth, Truth, focal_truth
 from parfocal.audit.scan import Worst, worst_error
@@ -43,6 +48,12 @@ COMPOSITION = " (composition)"
 
 # The gradient that a sum makes in its own forward pass.
 SUMMED = " (summed)"
+
+# The same of `parfocal.jax`, and of optax, whose errors are recorded and not bounded. XLA takes
+# subnormal numbers for 0, terms too, so that results are held to the truth from some binades above.
+JAX = " (jax)"
+OPTAX = " (optax)"
+_FLUSHED = 16.0
 
 # Up to there float32 has a form of its own for hard targets.
 NEAR = 80.0
@@ -84,6 +95,11 @@ def gamma_of(name: str, dtype: torch.dtype) -> float:
 
 def bound(quantity: str, dtype: torch.dtype, gamma_name: str) -> float:
     """The error that is allowed, in ULP; for a second derivative half as much again."""
+    if OPTAX in quantity:
+        return math.inf
+    if JAX in quantity and "gamma_gradient" in quantity and dtype.itemsize > 2:
+        # XLA's log1p is less accurate, at soft targets in float64 by far.
+        return 256.0 if "soft" in quantity else 5 + 2 * gamma_of(gamma_name, dtype)
     if dtype.itemsize == 2:
         return 1.0
     return (4 + 2 * gamma_of(gamma_name, dtype)) * (1.5 if "curvature" in quantity else 1.0)
@@ -95,6 +111,8 @@ def bound_below(quantity: str, gamma_name: str) -> float:
     The closed forms round exp(-a), a product and the result, half a unit each. A derivative of
     the composition multiplies rounded ones by gamma, and the second one by 3 gamma, at most.
     """
+    if JAX in quantity or OPTAX in quantity:
+        return math.inf
     if "curvature" in quantity or "composition" in quantity:
         return 1.5 + 3 * gamma_of(gamma_name, torch.float64)
     return 1.5
@@ -143,12 +161,16 @@ def derivatives(x: Tensor, target: float, gamma: float) -> dict[str, Tensor]:
     """
     is_far = x.abs() > NEAR
     near, far = (_derivatives(x[chosen], target, gamma) for chosen in (~is_far, is_far))
-    return {
+    whole = {
         name: torch.empty_like(x)
         .masked_scatter_(~is_far, near[name])
         .masked_scatter_(is_far, far[name])
         for name in near
     }
+    for suffix, loss in ((JAX, parfocal_jax.sigmoid_focal_loss), (OPTAX, optax_loss)):
+        of_jax = jax_derivatives(loss, x, target, gamma)
+        whole |= {name + suffix: result for name, result in of_jax.items()}
+    return whole
 
 
 def _derivatives(x: Tensor, target: float, gamma: float) -> dict[str, Tensor]:
@@ -176,6 +198,43 @@ def _derivatives(x: Tensor, target: float, gamma: float) -> dict[str, Tensor]:
         "target_gradient": target_gradient,
         "target_gradient" + COMPOSITION: in_target.detach(),
     }
+
+
+def jax_derivatives(
+    loss: Callable[..., Any], x: Tensor, target: float, gamma: float
+) -> dict[str, Tensor]:
+    """The same of a loss of JAX arrays."""
+    wide = torch.float64 if x.dtype == torch.float64 else torch.float32
+    name = str(wide).removeprefix("torch.")
+    with jax.enable_x64(x.dtype == torch.float64):
+        given = jnp.asarray(x.to(wide).numpy()).astype(str(x.dtype).removeprefix("torch."))
+        exponent = jnp.full(given.shape, gamma, name)
+        found = _of_jax(loss, given, jnp.full_like(given, target), exponent)
+        return {
+            quantity: torch.tensor(jax.device_get(result.astype(name))).to(x.dtype)
+            for quantity, result in found.items()
+        }
+
+
+@partial(jax.jit, static_argnums=0)
+def _of_jax(loss: Callable[..., Any], x: Any, y: Any, exponent: Any) -> dict[str, Any]:
+    def total(x: Any, exponent: Any) -> Any:
+        return loss(x, y, gamma=exponent)
+
+    def slope(x: Any) -> Any:
+        return jax.grad(lambda x: total(x, exponent).sum())(x)
+
+    return {
+        "value": total(x, exponent),
+        "gradient": slope(x),
+        "curvature": jax.grad(lambda x: slope(x).sum())(x),
+        "gamma_gradient": jax.grad(lambda g: total(x, g).sum())(exponent),
+    }
+
+
+def plain(quantity: str) -> str:
+    """Without how it was made."""
+    return quantity.partition(" (")[0]
 
 
 def measure(dtype: torch.dtype, gamma_name: str, count: int = 3000) -> list[Cell]:
@@ -206,14 +265,15 @@ def _keep_worst(
     prefix: str = "",
 ) -> None:
     for name, result in computed.items():
-        truth: Truth = getattr(exact, name.removesuffix(COMPOSITION).removesuffix(SUMMED))
+        truth: Truth = getattr(exact, plain(name))
         quantity = prefix + name
         worst = worst_error(
             x,
             result,
             truth,
-            of_scale=quantity.removesuffix(COMPOSITION).removesuffix(SUMMED) in OF_SCALE,
-            relative=bound(quantity, x.dtype, gamma_name),
+            of_scale=plain(quantity) in OF_SCALE,
+            relative=bound(plain(quantity), x.dtype, gamma_name),
+            headroom=_FLUSHED / torch.finfo(x.dtype).eps if JAX in name or OPTAX in name else 1.0,
         )
         before = found.get(quantity, worst)
         found[quantity] = Worst(

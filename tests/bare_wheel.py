@@ -1,5 +1,6 @@
 """Run by `make test-wheel` where parfocal's wheel and torch are installed and nothing else is."""
 
+import importlib
 import importlib.util
 import math
 import subprocess
@@ -13,6 +14,7 @@ import torch
 warnings.filterwarnings("error", module="parfocal")
 
 import parfocal  # noqa: E402 - the filter has to be there first
+from parfocal.monitor import FocalGuard  # noqa: E402
 
 
 def main() -> None:
@@ -37,6 +39,16 @@ def main() -> None:
     done = subprocess.run([command, "gradients"], capture_output=True, text=True, check=False)
     assert done.returncode == 2, done
     assert "pip install 'parfocal[experiments]'" in done.stderr, done.stderr
+    for module, extra in (("jax", "jax"), ("boosting", "boosting")):
+        try:
+            importlib.import_module(f"parfocal.{module}")
+        except ImportError as error:
+            assert f"pip install 'parfocal[{extra}]'" in str(error), error
+        else:
+            raise AssertionError(f"parfocal.{module} came without its packages")
+    guard = FocalGuard(parfocal.sigmoid_focal_loss)
+    guard(logits, torch.ones(1), gamma=0.5, reduction="sum").backward()
+    assert guard.check()
     print(f"bare wheel of parfocal {parfocal.__version__} with torch {torch.__version__}: fine")
 
 

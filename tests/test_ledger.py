@@ -22,7 +22,12 @@ CELLS = [(dtype, gamma) for dtype in measure.DTYPES for gamma in measure.GAMMAS]
 def test_ledger_is_complete():
     """One line a quantity, dtype and gamma; soft targets where they are measured."""
     recorded = measure.read()
-    hard = {
+    of_jax = {
+        quantity + suffix
+        for quantity in ("value", "gradient", "curvature", "gamma_gradient")
+        for suffix in (measure.JAX, measure.OPTAX)
+    }
+    hard = of_jax | {
         "value",
         "gradient",
         "gradient (composition)",
@@ -59,13 +64,26 @@ def test_readme_shows_the_ledger():
             )
 
 
+@pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
+@pytest.mark.parametrize("gamma", ["0.001", "0.1", "0.5"])
+def test_jax_is_more_accurate_than_optax_below_1(dtype, gamma):
+    """In value, gradient and second derivative, by the record."""
+    recorded = measure.read()
+    for quantity in ("value", "gradient", "curvature"):
+        ours, theirs = (
+            recorded[quantity + suffix, dtype, gamma] for suffix in (measure.JAX, measure.OPTAX)
+        )
+        assert ours < theirs, quantity
+
+
 @pytest.mark.parametrize(("dtype", "gamma"), CELLS, ids=str)
 def test_errors_are_within_bounds_and_not_above_the_ledger(dtype, gamma):
     """Measured anew, over the same logits: all of them in the 16-bit dtypes."""
     recorded = measure.read()
     for cell in measure.measure(dtype, gamma):
         assert cell.is_within_bounds, cell
-        assert cell.worst.ulp <= recorded[cell.key] + hardware(gamma), cell
+        if measure.OPTAX not in cell.quantity:
+            assert cell.worst.ulp <= recorded[cell.key] + hardware(gamma), cell
         assert cell.worst.points > 500, cell
 
 

@@ -23,6 +23,8 @@ ALLOWED = {
     "testing": {"audit"},
     "monitor": {"floats", "numerics"},
     "callbacks": {"monitor"},
+    "boosting": {"numerics"},
+    "jax": set(),
     "experiments": {"losses", "audit", "numerics", "monitor"},
     "cli": {"experiments", "audit", "monitor"},
     "__main__": {"cli"},

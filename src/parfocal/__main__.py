@@ -6,6 +6,7 @@ OPTIONAL = {
     "click": "experiments",
     "filelock": "experiments",
     "flint": "experiments",
+    "jax": "jax",
     "jinja2": "experiments",
     "matplotlib": "experiments",
     "mlxtend": "experiments",

@@ -33,6 +33,7 @@ def worst_error(
     *,
     of_scale: bool = False,
     relative: float = 0.0,
+    headroom: float = 1.0,
 ) -> Worst:
     """Compare results with the truth at each logit.
 
@@ -42,10 +43,12 @@ def worst_error(
         relative: error in ULP that is allowed at the smallest normal number, `tiny`. Below it
             the spacing stays what it was, and the same relative error is
             ``relative * truth / tiny`` smallest subnormals.
+        headroom: how many times `tiny` a result has to be to count as normal: more than 1 where a
+            platform takes subnormal numbers for 0, those of intermediate results too.
     """
     tiny = torch.finfo(computed.dtype).tiny
     magnitude = truth.scale if of_scale else truth.hi.abs()
-    normal = magnitude >= tiny
+    normal = magnitude >= headroom * tiny
     error = ulp_error(computed, truth, of_scale=of_scale)
     flushed = (computed == 0) | normal
     below = torch.where(flushed, 0.0, error - relative * magnitude / tiny)

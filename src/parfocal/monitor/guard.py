@@ -1,5 +1,6 @@
 """A loss that is watched while it trains."""
 
+import importlib.util
 import math
 import warnings
 from collections.abc import Callable, Iterator
@@ -96,18 +97,20 @@ class FocalGuard(nn.Module):
 
     Example:
         >>> import torch
-        >>> from parfocal.monitor import FocalGuard
+        >>> from parfocal.monitor import FocalGuard, FocalGuardError
         >>> from torchvision.ops import sigmoid_focal_loss
         >>> head = torch.nn.Linear(2, 1)
         >>> optimizer = torch.optim.SGD(head.parameters(), lr=0.1)
-        >>> guard = FocalGuard(sigmoid_focal_loss, action="record").attach(optimizer)
+        >>> guard = FocalGuard(sigmoid_focal_loss).attach(optimizer)
         >>> inputs, targets = torch.tensor([[40.0, 40.0]]), torch.ones(1, 1)
         >>> with torch.no_grad():
         ...     _ = head.weight.fill_(0.25), head.bias.zero_()
         >>> guard(head(inputs), targets, gamma=0.5, reduction="sum").backward()
-        >>> optimizer.step()
-        >>> guard.failures[0].cause, guard.failures[0].logit
-        ('focal term', 20.0)
+        >>> try:
+        ...     optimizer.step()
+        ... except FocalGuardError as error:
+        ...     print(error.diagnosis.cause, error.diagnosis.logit)
+        focal term 20.0
     """
 
     _flag: Tensor
@@ -127,6 +130,8 @@ class FocalGuard(nn.Module):
         writer: Any = None,
     ) -> None:
         super().__init__()
+        if capture is not None and importlib.util.find_spec("safetensors") is None:
+            raise ImportError("captures need safetensors: pip install 'parfocal[guard]'")
         if not callable(loss):
             raise TypeError(f"FocalGuard: expected a loss that can be called, got {loss!r}")
         if action not in get_args(Action):
@@ -263,9 +268,10 @@ class FocalGuard(nn.Module):
         """A pass of this step whose loss or gradient isn't finite, here or on another rank."""
         failing = None
         for seen, logits, loss in self._unchecked:
-            total = loss.sum() if logits.grad is None else logits.grad.sum() + loss.sum()
-            if failing is None and not math.isfinite(total.item()):
-                failing = seen
+            gradient = logits.grad
+            is_fine = gradient is None or math.isfinite(gradient.sum().item())
+            if not (is_fine and math.isfinite((loss.sum() if loss.ndim else loss).item())):
+                failing = failing or seen
         if self._is_flagged:
             if failing is None and not math.isfinite(self._flag.item()):
                 failing = self._seen
