@@ -14,6 +14,7 @@ from torch import Tensor
 
 import original_losses as original
 import parfocal
+import parfocal.jax as parfocal_jax
 import textbook_losses as textbook
 
 CLASSES = 3
@@ -34,6 +35,7 @@ class Case(NamedTuple):
     original: the public implementation, of logits and targets, reduced or not like `formula`.
     options: which of weight, mask, normalizer, ignore_index and reduction it takes.
     tolerance: how closely the original can agree.
+    jax: the same of JAX arrays, without its reduction.
     """
 
     name: str
@@ -44,6 +46,7 @@ class Case(NamedTuple):
     original: Callable[[Tensor, Tensor], Tensor] | None = None
     options: frozenset[str] = frozenset()
     tolerance: float = 1e-12
+    jax: Callable[..., Any] | None = None
 
     def draw(self, seed: int = 0, dtype: torch.dtype = torch.float64) -> tuple[Tensor, Tensor]:
         """Logits up to about 3, and targets."""
@@ -95,6 +98,7 @@ LOSSES = [
         lambda x, y: (0.25 * y + 0.75 * (1 - y)) * textbook.focal(x, y, 0.5),
         original.torchvision_loss,
         ELEMENTWISE,
+        jax=partial(parfocal_jax.sigmoid_focal_loss, alpha=0.25, gamma=0.5),
     ),
     Case(
         "softmax_focal_loss, indices",
@@ -104,6 +108,7 @@ LOSSES = [
         lambda x, y: textbook.softmax_focal(x, textbook.one_hot(y), 0.5),
         original.kornia_softmax,
         OF_CLASSES | {"ignore_index"},
+        jax=partial(parfocal_jax.softmax_focal_loss, gamma=0.5),
     ),
     Case(
         "softmax_focal_loss, maps",
@@ -114,6 +119,7 @@ LOSSES = [
         original.monai_softmax,
         OF_CLASSES | {"ignore_index"},
         tolerance=1e-6,  # it computes in float32
+        jax=partial(parfocal_jax.softmax_focal_loss, gamma=0.5, axis=1),
     ),
     Case(
         "softmax_focal_loss, probabilities",

@@ -10,6 +10,7 @@ from parfocal.experiments.models import cnn, network
 from parfocal.experiments.spec import RunSpec
 from parfocal.experiments.specs import read_grid
 from parfocal.experiments.trainer import Trainer, parameter_vector
+from parfocal.monitor import FocalGuard, FocalGuardWarning
 
 
 @pytest.fixture(scope="module")
@@ -167,3 +168,18 @@ def test_vector_and_layers_share_their_numbers():
     assert torch.equal(torch.cat([p.grad.flatten() for p in model.parameters()]), vector.grad)
     vector.data.zero_()
     assert all(not p.any() for p in model.parameters())
+
+
+def test_a_guard_sees_the_failure_coming_and_changes_no_number(digits):
+    """On real digits: warned before it, the same sample told, the same step and logits."""
+    spec = spec_of(loss="original", gamma=0.1, logits="bfloat16", learning_rate=0.02)
+    *_, failure = train(spec, digits)
+    watched = Trainer(spec, digits, watch=lambda loss: FocalGuard(loss, action="record", every=5))
+    with pytest.warns(FocalGuardWarning):
+        *_, seen = watched.events()
+    assert seen == failure
+    (found,) = watched.guard.failures
+    assert found.cause == "focal term"
+    assert found.logit == failure.logit
+    warned = [step for step, text in watched.guard.warnings if "cliff" in text]
+    assert warned[0] < failure.step

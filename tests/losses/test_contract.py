@@ -1,10 +1,14 @@
 """What every loss of the package keeps, whichever it is; the table is `loss_cases`."""
 
 import copy
+import functools
 import inspect
 import math
 import pickle
 
+import jax
+import jax.numpy as jnp
+import numpy
 import pytest
 import torch
 from loss_cases import LOSSES, SHAPES, Case
@@ -73,6 +77,57 @@ def test_original_is_replaced(case):
     )
 
 
+@functools.cache
+def of_jax(loss):
+    """Value, gradient, and derivative of the sum of the gradient, of logits and targets."""
+
+    def slope(x, y):
+        return jax.grad(lambda x: loss(x, y).sum())(x)
+
+    def second(x, y):
+        return jax.grad(lambda x: slope(x, y).sum())(x)
+
+    return jax.jit(lambda x, y: (loss(x, y), slope(x, y), second(x, y)))
+
+
+def to_jax(values, dtype):
+    """An array of the same numbers; JAX has no other way to 16 bits."""
+    return jnp.asarray(values.double().numpy() if values.is_floating_point() else values).astype(
+        str(dtype).removeprefix("torch.") if values.is_floating_point() else jnp.int32
+    )
+
+
+in_jax = pytest.mark.parametrize(
+    "case", [case for case in LOSSES if case.jax], ids=lambda case: case.name
+)
+
+
+@in_jax
+def test_the_jax_version_means_the_same(case):
+    """Values and gradients of the textbook's formula, in float64."""
+    logits, targets = case.draw()
+    logits.requires_grad_()
+    theirs = case.formula(logits, targets)
+    (gradient,) = torch.autograd.grad(theirs.sum(), logits)
+    with jax.enable_x64(True):
+        arrays = (to_jax(values.detach(), torch.float64) for values in (logits, targets))
+        found = [torch.from_numpy(numpy.array(one)) for one in of_jax(case.jax)(*arrays)]
+    torch.testing.assert_close(found[0], theirs.detach(), rtol=1e-12, atol=1e-14)
+    torch.testing.assert_close(found[1], gradient, rtol=1e-10, atol=1e-13)
+
+
+@in_jax
+@pytest.mark.parametrize("dtype", DTYPES, ids=str)
+@pytest.mark.parametrize("right", [True, False])
+def test_the_jax_version_is_finite_at_every_cliff(case, dtype, right):
+    """As below, in JAX's arrays of the dtype, which is kept."""
+    logits, targets = at_cliffs(case, right)
+    with jax.enable_x64(dtype == torch.float64):
+        for result in of_jax(case.jax)(to_jax(logits, dtype), to_jax(targets, dtype)):
+            assert jnp.isfinite(result).all()
+            assert str(result.dtype) == str(dtype).removeprefix("torch.")
+
+
 @every_case
 def test_derivatives_agree_with_differences(case):
     """Once and twice, in reverse, forward and batched mode."""
@@ -91,14 +146,8 @@ def test_derivatives_agree_with_differences(case):
 @pytest.mark.parametrize("right", [True, False])
 def test_first_and_second_derivatives_are_finite_at_every_cliff(case, dtype, right):
     """Logits far into saturation, on the right side of their targets and on the wrong one."""
-    drawn, targets = case.draw()
-    flat = torch.tensor(CLIFFS).repeat(drawn.numel())[: drawn.numel()].view_as(drawn)
-    if targets.shape == drawn.shape:
-        sign = torch.where(targets >= 0.5, 1.0, -1.0)
-    else:
-        classes = torch.arange(drawn.shape[1]).view(-1, *[1] * (drawn.ndim - 2))
-        sign = torch.where(targets.unsqueeze(1) == classes, 1.0, -1.0)
-    logits = (flat.abs() * sign * (1 if right else -1)).to(dtype).requires_grad_()
+    logits, targets = at_cliffs(case, right)
+    logits = logits.to(dtype).requires_grad_()
     loss = case.unreduced(logits, targets).sum()
     (gradient,) = torch.autograd.grad(loss, logits, create_graph=True)
     (second,) = torch.autograd.grad(gradient.sum(), logits)
@@ -106,6 +155,18 @@ def test_first_and_second_derivatives_are_finite_at_every_cliff(case, dtype, rig
     assert gradient.isfinite().all()
     assert second.isfinite().all()
     assert right or (gradient != 0).any()
+
+
+def at_cliffs(case, right):
+    """Logits of the sizes of CLIFFS, on the right side of their targets or on the wrong one."""
+    drawn, targets = case.draw()
+    flat = torch.tensor(CLIFFS).repeat(drawn.numel())[: drawn.numel()].view_as(drawn)
+    if targets.shape == drawn.shape:
+        sign = torch.where(targets >= 0.5, 1.0, -1.0)
+    else:
+        classes = torch.arange(drawn.shape[1]).view(-1, *[1] * (drawn.ndim - 2))
+        sign = torch.where(targets.unsqueeze(1) == classes, 1.0, -1.0)
+    return flat.abs() * sign * (1 if right else -1), targets
 
 
 @every_case
