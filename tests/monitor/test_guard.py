@@ -529,3 +529,29 @@ def test_readings_go_to_tensorboard(tmp_path):
     events = EventAccumulator(str(tmp_path)).Reload()
     margins = events.Scalars("focal_guard/largest_margin")
     assert [(e.step, pytest.approx(e.value, abs=0.01)) for e in margins] == [(1, 1.0), (2, 2.0)]
+
+
+def test_after_an_error_the_training_may_go_on():
+    """The failing pass is not told again."""
+    guard = FocalGuard(mean_original)
+    _, step = training(guard)
+    with pytest.raises(FocalGuardError):
+        step([20.0], torch.ones(1))
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FocalGuardWarning)
+        step([1.0], torch.ones(1))
+    assert len(guard.failures) == 1
+
+
+@pytest.mark.parametrize("numbers", [10, 5000])
+def test_passes_are_not_held_where_nobody_checks(numbers):
+    """Small and large ones; a failure among them is still told."""
+    guard = FocalGuard(mean_original)
+    for i in range(100):
+        x = torch.full((numbers,), 20.0 if i == 50 else 1.0, requires_grad=True)
+        guard(x, torch.ones(numbers)).backward()
+    assert len(guard._unchecked) <= 66
+    assert numbers == 10 or len(guard._unchecked) == 2
+    with pytest.raises(FocalGuardError) as raised:
+        guard.check()
+    assert raised.value.diagnosis.logit == 20.0

@@ -43,6 +43,25 @@ _FORGOTTEN = 2.0
 _FEW = 20
 
 
+class _Unchecked(NamedTuple):
+    """A call with what is to be checked: logits, which get a gradient, and the loss."""
+
+    seen: _Seen
+    logits: Tensor
+    loss: Tensor
+
+    def is_pending(self) -> bool:
+        """Whether the backward pass is to come."""
+        return self.logits.grad is None
+
+    def is_finite(self) -> bool:
+        """Whether loss and gradient are, as far as there is one."""
+        gradient, loss = self.logits.grad, self.loss
+        if gradient is not None and not math.isfinite(gradient.sum().item()):
+            return False
+        return math.isfinite((loss.sum() if loss.ndim else loss).item())
+
+
 class FocalGuardWarning(UserWarning):
     """A loss is near a margin at which it breaks, or began far from where it should."""
 
@@ -155,7 +174,7 @@ class FocalGuard(nn.Module):
         self._seen: _Seen | None = None
         self._is_flagged = False
         self._waiting: list[_Seen] = []
-        self._unchecked: list[tuple[_Seen, Tensor, Tensor]] = []
+        self._unchecked: list[_Unchecked] = []
         self._limits: dict[Any, tuple[Limits, Limits] | None] = {}
         self._measured: Any = None
         self._trends = Trend(), Trend()
@@ -178,14 +197,13 @@ class FocalGuard(nn.Module):
             return loss
         loss = self.loss(logits, targets, *arguments, **keywords)
         logits.retain_grad()
-        self._unchecked.append((seen, logits, loss.detach()))
-        self._keep(seen)
+        self._keep(_Unchecked(seen, logits, loss.detach()))
         return loss
 
     def attach(self, *optimizers: torch.optim.Optimizer) -> "FocalGuard":
         """Call `check` before each step of an optimizer; gives the guard itself."""
         for optimizer in optimizers:
-            self._hooks.append(optimizer.register_step_pre_hook(lambda o, *_: self._hook(o)))
+            self._hooks.append(optimizer.register_step_pre_hook(lambda o, *_: self._before(o)))
         return self
 
     def detach(self) -> None:
@@ -213,9 +231,10 @@ class FocalGuard(nn.Module):
             FocalGuardError: it may not, and the action is ``"raise"``.
         """
         self.step += 1
-        failing = self._failing()
-        is_fine = failing is None or self._failed(failing, optimizer)
-        self._unchecked.clear()
+        failing, self._unchecked = self._failing(), []
+        is_fine = not _on_any_rank(bool(failing), self._flag.device)
+        if not is_fine:
+            is_fine = self._failed(failing, optimizer)
         if self.step % self.every == 0 or self.step == 1:
             self._read()
         return is_fine
@@ -264,36 +283,29 @@ class FocalGuard(nn.Module):
             self.register_buffer(name, value, persistent=False)
         self._measured = None
 
-    def _failing(self) -> Pass | None:
-        """A pass of this step whose loss or gradient isn't finite, here or on another rank."""
-        failing = None
-        for seen, logits, loss in self._unchecked:
-            gradient = logits.grad
-            is_fine = gradient is None or math.isfinite(gradient.sum().item())
-            if not (is_fine and math.isfinite((loss.sum() if loss.ndim else loss).item())):
-                failing = failing or seen
+    def _failing(self) -> list[Pass]:
+        """Passes of this step whose loss or gradient isn't finite."""
+        failing = [one.seen for one in self._unchecked if not one.is_finite()]
         if self._is_flagged:
-            if failing is None and not math.isfinite(self._flag.item()):
-                failing = self._seen
+            if not math.isfinite(self._flag.item()) and self._seen is not None:
+                failing.append(self._seen)
             self._flag.zero_()
-        if _is_group():
-            last = self._last_seen()
-            device = None if last is None else last.logits.device
-            flag = torch.tensor(float(failing is not None), device=device)
-            if _over_ranks(flag, dist.ReduceOp.MAX).item() and failing is None:
-                failing = last
-        return None if failing is None else self._pass(failing)
+        return [self._pass(seen) for seen in failing]
 
-    def _keep(self, seen: _Seen) -> None:
-        """A pass that is to be counted, or the last one at least."""
+    def _keep(self, one: "_Unchecked") -> None:
+        """A pass that is to be counted, or the last one at least, and that is to be checked."""
         waiting = self._waiting
-        if seen[0].numel() > _SMALL:
-            if not self._is_read_next():
-                waiting.clear()
+        is_large = one.logits.numel() > _SMALL
+        if is_large and not self._is_read_next():
+            waiting.clear()
         elif len(waiting) >= _MOST_WAITING:
             self._count_waiting()
+        if is_large or len(self._unchecked) >= _MOST_WAITING:
+            # Those that are fine need not be held until the step, which may be far or never come.
+            self._unchecked = [u for u in self._unchecked if u.is_pending() or not u.is_finite()]
             del self._unchecked[:-_MOST_WAITING]
-        waiting.append(seen)
+        waiting.append(one.seen)
+        self._unchecked.append(one)
 
     def _is_read_next(self) -> bool:
         return self.step == 0 or (self.step + 1) % self.every == 0
@@ -321,23 +333,25 @@ class FocalGuard(nn.Module):
         kind = kind_of(logits, targets)
         return Pass(call, logits, targets, kind, self.step, _rank(), self.samples)
 
-    def _hook(self, optimizer: torch.optim.Optimizer) -> None:
-        if self._last_seen() is not None:
-            self.check(optimizer)
+    def _before(self, optimizer: torch.optim.Optimizer) -> None:
+        self.check(optimizer)
 
-    def _failed(self, seen: Pass, optimizer: torch.optim.Optimizer | None) -> bool:
+    def _failed(self, failing: list[Pass], optimizer: torch.optim.Optimizer | None) -> bool:
         """Find the cause, and act; whether the step may be taken."""
-        found, path = diagnose(seen), None
-        if found is not None and self.capture is not None:
-            name = f"failure-step{self.step}-rank{_rank()}.safetensors"
-            path = save_capture(self.capture / name, seen, found)
+        found, path = None, None
+        for seen in failing:
+            found = diagnose(seen)
+            if found is not None:
+                if self.capture is not None:
+                    name = f"failure-step{self.step}-rank{_rank()}.safetensors"
+                    path = save_capture(self.capture / name, seen, found)
+                break
         found, path = _of_some_rank(found, path)
         if found is None:
             self._warn(
                 "outside",
-                "a gradient that isn't finite came into the loss from behind, or is one of an "
-                "earlier pass of this step: a factor after the loss, or the scale of mixed "
-                "precision. The loss itself is finite.",
+                "a gradient that isn't finite came into the loss from behind: a factor after the "
+                "loss, or the scale of mixed precision. The loss itself is finite.",
             )
             return True
         self.failures.append(found)
@@ -355,11 +369,10 @@ class FocalGuard(nn.Module):
     def _read(self) -> None:
         """Fetch the statistics, look at the trend, begin anew."""
         seen = self._last()
-        if seen is None:
-            return
-        self._measure(seen)  # before anything is counted
-        self._look_at_the_first(seen)
-        self._count_waiting()
+        if seen is not None:
+            self._measure(seen)  # before anything is counted
+            self._look_at_the_first(seen)
+            self._count_waiting()
         highs = _over_ranks(self._highs, dist.ReduceOp.MAX).tolist()
         sums = _over_ranks(self._sums, dist.ReduceOp.SUM).tolist()
         self._highs.fill_(-math.inf)
@@ -368,7 +381,8 @@ class FocalGuard(nn.Module):
         if found is None:
             return
         self.readings.append(found)
-        self._look_ahead(found, seen)
+        if seen is not None:
+            self._look_ahead(found, seen)
         if self.writer is not None:
             for name, value in self.scalars().items():
                 self.writer.add_scalar(name, value, self.step)
@@ -501,6 +515,12 @@ def _over_ranks(values: Tensor, operation: Any) -> Tensor:
         values = values.clone()
         dist.all_reduce(values, operation)
     return values
+
+
+def _on_any_rank(is_so: bool, device: torch.device) -> bool:
+    if not _is_group():
+        return is_so
+    return _over_ranks(torch.tensor(float(is_so), device=device), dist.ReduceOp.MAX).item() > 0
 
 
 def _is_group() -> bool:
