@@ -54,6 +54,7 @@ SUMMED = " (summed)"
 JAX = " (jax)"
 OPTAX = " (optax)"
 _FLUSHED = 16.0
+LOSSES_OF_JAX = {JAX: parfocal_jax.sigmoid_focal_loss, OPTAX: optax_loss}
 
 # Up to there float32 has a form of its own for hard targets.
 NEAR = 80.0
@@ -167,7 +168,7 @@ def derivatives(x: Tensor, target: float, gamma: float) -> dict[str, Tensor]:
         .masked_scatter_(is_far, far[name])
         for name in near
     }
-    for suffix, loss in ((JAX, parfocal_jax.sigmoid_focal_loss), (OPTAX, optax_loss)):
+    for suffix, loss in LOSSES_OF_JAX.items():
         of_jax = jax_derivatives(loss, x, target, gamma)
         whole |= {name + suffix: result for name, result in of_jax.items()}
     return whole

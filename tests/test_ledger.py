@@ -78,13 +78,13 @@ def test_jax_is_more_accurate_than_optax_below_1(dtype, gamma):
 
 
 @pytest.mark.parametrize(("dtype", "gamma"), CELLS, ids=str)
-def test_errors_are_within_bounds_and_not_above_the_ledger(dtype, gamma):
-    """Measured anew, over the same logits: all of them in the 16-bit dtypes."""
+def test_errors_are_within_bounds_and_not_above_the_ledger(dtype, gamma, monkeypatch):
+    """Measured anew, over the same logits: all of them in the 16-bit dtypes; optax is recorded."""
+    monkeypatch.delitem(measure.LOSSES_OF_JAX, measure.OPTAX)
     recorded = measure.read()
     for cell in measure.measure(dtype, gamma):
         assert cell.is_within_bounds, cell
-        if measure.OPTAX not in cell.quantity:
-            assert cell.worst.ulp <= recorded[cell.key] + hardware(gamma), cell
+        assert cell.worst.ulp <= recorded[cell.key] + hardware(gamma), cell
         assert cell.worst.points > 500, cell
 
 
