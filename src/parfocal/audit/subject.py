@@ -1,13 +1,11 @@
 """How a loss is called, whatever its signature."""
 
-import importlib
-import importlib.util
 import os
-import sys
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
-from pathlib import Path
 from typing import Any, Literal
+
+from parfocal import places
 
 Framework = Literal["torch", "jax", "numpy"]
 Kind = Literal["binary", "multiclass"]
@@ -100,33 +98,9 @@ def load(target: str) -> Any:
 
     It runs the code of the module that it is pointed at.
     """
-    place, separator, name = target.partition(":")
-    if not separator or not name:
-        raise SubjectError(f"expected package.module:name or path/file.py:name, got {target!r}")
-    if place.endswith(".py"):
-        path = Path(place).resolve()
-        if not path.is_file():
-            raise SubjectError(f"no file {place}")
-        module_name = f"parfocal_audited_{path.stem}"
-        spec = importlib.util.spec_from_file_location(module_name, path)
-        assert spec is not None
-        assert spec.loader is not None
-        module = importlib.util.module_from_spec(spec)
-        sys.modules[module_name] = module
-        sys.path.insert(0, str(path.parent))
-        try:
-            spec.loader.exec_module(module)
-        finally:
-            sys.path.remove(str(path.parent))
-    else:
-        if place.partition(".")[0] == "keras":  # read at its import
-            os.environ.setdefault("KERAS_BACKEND", "torch")
-        module = importlib.import_module(place)
-    found: Any = module
-    for part in name.split("."):
-        if not hasattr(found, part):
-            raise SubjectError(f"{place} has no {name}")
-        found = getattr(found, part)
-    if not callable(found):
-        raise SubjectError(f"{target} is no function and no class")
-    return found
+    if target.partition(":")[0].partition(".")[0] == "keras":  # read at its import
+        os.environ.setdefault("KERAS_BACKEND", "torch")
+    try:
+        return places.load(target)
+    except places.PlaceError as error:
+        raise SubjectError(str(error)) from error
