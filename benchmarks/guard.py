@@ -93,10 +93,7 @@ def line_of(
     """What the table says of a run."""
     guard = trainer.guard
     assert guard is not None
-    ahead = [(step, text) for step, text in guard.warnings if "cliff" in text]
-    step, text = ahead[0] if ahead else (None, "")
-    words = text.split()
-    number = words.index("about") + 1 if "about" in words else None
+    ahead = next((notice for notice in guard.warnings if notice.is_ahead), None)
     found = guard.failures[0] if guard.failures else None
     files = list(captures.glob("*.safetensors"))
     return {
@@ -108,10 +105,10 @@ def line_of(
         "failed": "" if failure is None else failure.step,
         "cause": "" if found is None else found.cause,
         "margin": "" if found is None else f"{found.margin:.4f}",
-        "warned": "" if step is None else step,
-        "distance": words[words.index("is") + 1] if ahead else "",
-        "estimate": "" if number is None else words[number],
-        "early": "" if failure is None or step is None else failure.step - step,
+        "warned": "" if ahead is None else ahead.step,
+        "distance": "" if ahead is None else f"{ahead.distance:.3g}",
+        "estimate": "" if ahead is None else f"{ahead.steps_left:.0f}",
+        "early": "" if failure is None or ahead is None else failure.step - ahead.step,
         "captured": sum(file.stat().st_size for file in files),
     }
 

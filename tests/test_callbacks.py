@@ -120,7 +120,7 @@ def test_a_training_is_warned_and_stopped(train, tmp_path):
         train(guard, tmp_path)
     assert raised.value.diagnosis.cause == "focal term"
     assert raised.value.capture.exists()
-    ahead = [step for step, text in guard.warnings if "cliff" in text]
+    ahead = [notice.step for notice in guard.warnings if notice.is_ahead]
     assert ahead
     assert ahead[0] < guard.step
 

@@ -181,5 +181,5 @@ def test_a_guard_sees_the_failure_coming_and_changes_no_number(digits):
     (found,) = watched.guard.failures
     assert found.cause == "focal term"
     assert found.logit == failure.logit
-    warned = [step for step, text in watched.guard.warnings if "cliff" in text]
+    warned = [notice.step for notice in watched.guard.warnings if notice.is_ahead]
     assert warned[0] < failure.step

@@ -208,11 +208,11 @@ def test_the_warning_comes_before_the_cliff_and_tells_the_steps():
     guard = FocalGuard(mean_original, every=5, horizon=100)
     with pytest.warns(FocalGuardWarning, match="surest right answer is"):
         failed = grow(guard, 0.05, 1000)
-    step, text = guard.warnings[0]
+    notice = guard.warnings[0]
     assert failed == math.ceil(16.6355 / 0.05) + 1
-    assert failed - step >= 50
-    estimate = float(text.split("in about ")[1].split()[0])
-    assert step + estimate == pytest.approx(failed, abs=5)
+    assert failed - notice.step >= 50
+    assert f"in about {notice.steps_left:.0f} steps" in notice.text
+    assert notice.step + notice.steps_left == pytest.approx(failed, abs=5)
 
 
 @pytest.mark.parametrize(
@@ -312,6 +312,14 @@ def normalised(x, y):
     return original(x, y, gamma=2.0, reduction="sum") / y.sum()
 
 
+def cusp(x, y):
+    return ((x - 1).abs().sqrt() * 0 + x.square()).mean()
+
+
+def sixteenth_power(x, y):
+    return ((x / 4) ** 16).mean()
+
+
 def log_of_probability(x, y):
     return -(y * x.sigmoid().log() + (1 - y) * (1 - x.sigmoid()).log()).mean()
 
@@ -324,6 +332,9 @@ def log_of_probability(x, y):
         ("targets", mean_original, [1.0, 1.0], [math.nan, 0], torch.float32),
         ("normaliser", normalised, [1.0, 1.0], [0, 0], torch.float32),
         ("logarithm", log_of_probability, [-120.0, 1.0], [1, 0], torch.float32),
+        ("logarithm", log_of_probability, [120.0, 1.0], [1, 0], torch.float32),
+        ("loss", cusp, [1.0, 0.0], [1, 0], torch.float32),
+        ("overflow", sixteenth_power, [7.9, 1.0], [1, 0], torch.float16),
         ("overflow", lambda x, y: (x**4 * y).sum(), [20.0, 1.0], [1, 0], torch.float16),
         ("focal term", mean_original, [8.5, 1.0], [1, 0], torch.bfloat16),
         ("focal term", mean_original, [-18.0, 1.0], [0, 0], torch.float32),

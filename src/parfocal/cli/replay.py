@@ -8,7 +8,7 @@ import click
 
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
-@click.option("--loss", help="package.module:name of another loss to call in its place.")
+@click.option("--loss", help="package.module:name or file.py:name of another loss to call.")
 def replay(file: Path, loss: str | None) -> None:
     """Make the failure in a guard's capture FILE again, and say what causes it.
 
@@ -18,18 +18,17 @@ def replay(file: Path, loss: str | None) -> None:
     import torch
 
     from parfocal.monitor import diagnose, load_capture
-    from parfocal.monitor.watched import constructed
+    from parfocal.places import PlaceError, load
 
     try:
-        other = None if loss is None else constructed(loss, {}, is_class=False)
-        capture = load_capture(file, other)
-    except (ImportError, AttributeError, ValueError, OSError) as error:
+        capture = load_capture(file, None if loss is None else load(loss))
+    except (PlaceError, ImportError, ValueError, OSError) as error:
         raise click.UsageError(str(error)) from error
     seen = capture.seen
     shape, dtype = tuple(seen.logits.shape), str(seen.logits.dtype).removeprefix("torch.")
     click.echo(f"{file}: {file.stat().st_size} bytes, logits {shape} in {dtype}")
-    click.echo(f"loss: {loss or capture.loss}; torch {capture.versions['torch']} then, ")
-    click.echo(f"      {torch.__version__} now")
+    then = capture.versions["torch"]
+    click.echo(f"loss: {loss or capture.loss}; torch {then} then, {torch.__version__} now")
     click.echo(f"\nThen: {capture.told.paragraph}")
     found = diagnose(seen)
     if found is None:

@@ -76,8 +76,7 @@ class Trainer:
             options=objective.options,
         )
         self.guard = None if watch is None else watch(self._loss)
-        if self.guard is not None:
-            self._loss = self.guard
+        self._watched = self.guard or self._loss
         self._order = torch.Generator().manual_seed(spec.seed_of("order"))
         self._draws = torch.Generator().manual_seed(spec.seed_of("noise"))
         self._epoch_order = self._order.get_state()
@@ -208,7 +207,7 @@ class Trainer:
             logits = self._network(inputs).reshape(targets.shape)
             if not self._autocast:
                 logits = logits.to(self._dtype)
-            loss = self._loss(logits, targets)
+            loss = self._watched(logits, targets)
         numbers = math.prod(targets.shape[1:]) * len(indices)
         if self._ranks > 1:  # the average over the ranks of this is the mean over the batch
             loss = loss * (self._ranks / numbers)
@@ -254,9 +253,8 @@ class Trainer:
     def _culprit(self, quantity: Quantity, batch: _Batch) -> tuple[bool, Failure]:
         """Whether a logit of this rank's has a gradient that isn't finite, and the failure."""
         leaf = batch.logits.clone().requires_grad_()
-        plain = self._loss if self.guard is None else self.guard.loss
         with self._precision():
-            loss = plain(leaf, batch.targets)
+            loss = self._loss(leaf, batch.targets)
         (gradient,) = torch.autograd.grad(loss, leaf)
         broken = ~gradient.isfinite()
         magnitude = leaf.detach().abs().double().nan_to_num(nan=math.inf)

@@ -2,7 +2,7 @@
 
 from parfocal.monitor.capture import load_capture, save_capture
 from parfocal.monitor.diagnosis import Diagnosis, diagnose
-from parfocal.monitor.guard import FocalGuard, FocalGuardError, FocalGuardWarning
+from parfocal.monitor.guard import FocalGuard, FocalGuardError, FocalGuardWarning, Notice
 from parfocal.monitor.limits import Limits, limits_of
 from parfocal.monitor.watched import Call, Pass
 
@@ -13,6 +13,7 @@ __all__ = [
     "FocalGuardError",
     "FocalGuardWarning",
     "Limits",
+    "Notice",
     "Pass",
     "diagnose",
     "limits_of",

@@ -15,7 +15,9 @@ import torch
 from torch import Tensor
 
 from parfocal.monitor.diagnosis import Diagnosis, diagnose
-from parfocal.monitor.watched import Call, Pass, constructed, place_of
+from parfocal.monitor.recipe import Recipe, recipe_of
+from parfocal.monitor.watched import Call, Pass
+from parfocal.places import PlaceError
 
 FORMAT = 1
 
@@ -50,9 +52,9 @@ def save_capture(path: str | Path, seen: Pass, found: Diagnosis) -> Path:
     from safetensors.torch import save_file
 
     part = _part(seen, found)
-    place = place_of(seen.call.loss)
+    recipe = _tried_recipe(part, found)
     call = {
-        "loss": place and {"target": place[0], "options": place[1], "is_class": place[2]},
+        "loss": recipe and recipe._asdict(),
         "arguments": [_plain(value) for value in part.call.arguments],
         "keywords": {name: _plain(value) for name, value in part.call.keywords.items()},
         "autocast": part.call.autocast and str(part.call.autocast).removeprefix("torch."),
@@ -60,7 +62,6 @@ def save_capture(path: str | Path, seen: Pass, found: Diagnosis) -> Path:
     words = {
         "format": FORMAT,
         "call": call,
-        "kind": part.kind,
         "step": part.step,
         "rank": part.rank,
         "told": found._asdict(),
@@ -102,17 +103,17 @@ def load_capture(path: str | Path, loss: Callable[..., Tensor] | None = None) ->
     if words.get("format") != FORMAT:
         raise ValueError(f"{path} is no capture of a guard, or of another version")
     call = words["call"]
-    place = call["loss"]
+    recipe = call["loss"] and Recipe(**call["loss"])
     if loss is None:
-        if place is None:
+        if recipe is None:
             raise ValueError(
-                f"{path}: its loss was a lambda or a local function, which can't be imported; "
-                "name one by --loss package.module:name"
+                f"{path}: its loss can't be imported as it was, a lambda or a local function, say; "
+                "name one by --loss"
             )
         try:
-            loss = constructed(place["target"], place["options"], place["is_class"])
-        except (ImportError, AttributeError, TypeError) as error:
-            raise ValueError(f"{path}: can't import {place['target']}: {error}") from error
+            loss = recipe.make()
+        except (PlaceError, ImportError, TypeError) as error:
+            raise ValueError(f"{path}: can't import {recipe.place}: {error}") from error
     autocast = call["autocast"] and getattr(torch, call["autocast"])
     arguments = [tensors.get(_TENSOR + str(i), v) for i, v in enumerate(call["arguments"])]
     keywords = {name: tensors.get(_TENSOR + name, v) for name, v in call["keywords"].items()}
@@ -120,25 +121,39 @@ def load_capture(path: str | Path, loss: Callable[..., Tensor] | None = None) ->
         Call(loss, arguments, keywords, autocast),
         tensors["logits"],
         tensors["targets"],
-        words["kind"],
+        tensors.get("samples"),
         words["step"],
         words["rank"],
-        tensors.get("samples"),
     )
     told = Diagnosis(**words["told"])
-    return Capture(seen, told, place and place["target"], words["versions"])
+    return Capture(seen, told, recipe and recipe.place, words["versions"])
+
+
+def _tried_recipe(seen: Pass, found: Diagnosis) -> Recipe | None:
+    """How the loss is made again, if that fails as the loss itself did."""
+    recipe = recipe_of(seen.call.loss)
+    try:
+        if recipe and _fails_so(seen._replace(call=seen.call._replace(loss=recipe.make())), found):
+            return recipe
+    except Exception:  # whatever importing or constructing it may raise
+        return None
+    return None
 
 
 def _part(seen: Pass, found: Diagnosis) -> Pass:
     """The samples that matter, if the failure is theirs alone; else the first of the batch."""
     for chosen in _choices(seen, found):
         try:
-            again = diagnose(chosen)
+            if _fails_so(chosen, found):
+                return chosen
         except Exception:  # whatever a loss may raise that needs the whole batch
             continue
-        if again is not None and again.cause == found.cause:
-            return chosen
     return _samples(seen, torch.arange(min(len(seen.logits), _POSITIONS)))
+
+
+def _fails_so(seen: Pass, found: Diagnosis) -> bool:
+    again = diagnose(seen)
+    return again is not None and again.cause == found.cause
 
 
 def _choices(seen: Pass, found: Diagnosis) -> list[Pass]:
@@ -158,21 +173,11 @@ def _choices(seen: Pass, found: Diagnosis) -> list[Pass]:
 
 def _samples(seen: Pass, chosen: Tensor) -> Pass:
     """Some samples of the batch."""
-    call, count = seen.call, len(seen.logits)
-
-    def part(value: Any) -> Any:
-        is_of_batch = isinstance(value, Tensor) and value.ndim > 0 and len(value) == count > 1
-        return value[chosen] if is_of_batch else value
-
-    keywords = {name: part(value) for name, value in call.keywords.items()}
-    return Pass(
-        Call(call.loss, [part(value) for value in call.arguments], keywords, call.autocast),
-        seen.logits[chosen],
-        seen.targets[chosen],
-        seen.kind,
-        seen.step,
-        seen.rank,
-        (chosen if seen.samples is None else seen.samples[chosen]).cpu(),
+    return seen._replace(
+        call=seen.call.of_samples(chosen, len(seen.logits)),
+        logits=seen.logits[chosen],
+        targets=seen.targets[chosen],
+        samples=chosen if seen.samples is None else seen.samples[chosen],
     )
 
 
@@ -180,10 +185,12 @@ def _position(seen: Pass, position: tuple[int, ...]) -> Pass:
     """One position of one sample, with dimensions of one element in place of the others."""
     at = tuple(slice(i, i + 1) for i in position)
     of_logits = at if seen.kind == "binary" else (at[0], slice(None), *at[1:])
-    call = seen.call.without_batch(seen.logits)
-    samples = torch.tensor([position[0]]) if seen.samples is None else seen.samples[at[0]]
-    logits, targets = seen.logits[of_logits], seen.targets[at]
-    return Pass(call, logits, targets, seen.kind, seen.step, seen.rank, samples.cpu())
+    return seen._replace(
+        call=seen.call.without_batch(len(seen.logits)),
+        logits=seen.logits[of_logits],
+        targets=seen.targets[at],
+        samples=torch.tensor(position[:1]) if seen.samples is None else seen.samples[at[0]],
+    )
 
 
 def _is_tensor(value: Any) -> bool:

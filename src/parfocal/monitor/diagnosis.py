@@ -6,7 +6,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from parfocal.monitor.limits import Limits, limits_of
+from parfocal.monitor.limits import Limits, limits_of, saturation
 from parfocal.monitor.watched import Pass
 from parfocal.numerics import focal
 
@@ -37,15 +37,14 @@ class Diagnosis(NamedTuple):
 def diagnose(seen: Pass) -> Diagnosis | None:
     """Look at a pass again; None if the loss and its gradient in the logits are finite.
 
-    The loss is called up to four times: as it was, at logits of 0, and in float64.
+    The loss is called again: as it was, at logits of 0, and with the culprit alone. A cause is told
+    where one of these shows it, and not for the margin alone.
     """
     look = _Look(seen)
-    for broken in (~seen.logits.isfinite(), ~seen.targets.isfinite()):
-        if bool(broken.any()):
-            return look.came_in(
-                broken,
-                is_target=broken.shape != seen.logits.shape or bool(seen.logits.isfinite().all()),
-            )
+    if not bool(seen.logits.isfinite().all()):
+        return look.came_in(seen.logits, is_target=False)
+    if not bool(seen.targets.isfinite().all()):
+        return look.came_in(seen.targets, is_target=True)
     loss, gradient = value_and_gradient(seen, seen.logits)
     broken = ~gradient.isfinite()
     if not bool(broken.any()) and bool(loss.isfinite().all()):
@@ -55,7 +54,7 @@ def diagnose(seen: Pass) -> Diagnosis | None:
         return look.normaliser()
     if not bool(broken.any()):
         return look.value(loss)
-    return look.term(broken)
+    return look.position(broken)
 
 
 def value_and_gradient(seen: Pass, logits: Tensor) -> tuple[Tensor, Tensor]:
@@ -76,8 +75,8 @@ class _Look(NamedTuple):
 
     seen: Pass
 
-    def came_in(self, broken: Tensor, *, is_target: bool) -> Diagnosis:
-        what, values = ("targets", self.seen.targets) if is_target else ("logits", self.seen.logits)
+    def came_in(self, values: Tensor, *, is_target: bool) -> Diagnosis:
+        what, broken = "targets" if is_target else "logits", ~values.isfinite()
         position = _first(broken)
         is_nan = bool(values.isnan().any())
         word = "NaN" if is_nan else "infinite"
@@ -121,7 +120,7 @@ class _Look(NamedTuple):
         )
         return Diagnosis("overflow", text)
 
-    def term(self, broken: Tensor) -> Diagnosis:
+    def position(self, broken: Tensor) -> Diagnosis:
         """A logit that was finite, and has a gradient that isn't."""
         seen = self.seen
         u = seen.margin()
@@ -129,41 +128,56 @@ class _Look(NamedTuple):
         magnitude = torch.where(by_position, u.abs().nan_to_num(nan=0.0), -1.0)
         position = tuple(int(i) for i in torch.unravel_index(magnitude.argmax(), u.shape))
         own = float(u[position])
-        index = position
-        if seen.kind == "multiclass":
-            index = (position[0], int(seen.targets[position]), *position[1:])
-        logit = float(seen.logits[index])
+        is_binary = seen.kind == "binary"
+        own_class = () if is_binary else (int(seen.targets[position]),)
+        logit = float(seen.logits[(*position[:1], *own_class, *position[1:])])
         limits = limits_of(seen.call, seen.logits, seen.kind)
-        is_one = seen.kind == "multiclass" or bool(seen.targets[position] > 0.5)
+        is_one = not is_binary or bool(seen.targets[position] > 0.5)
         limit = Limits() if limits is None else limits[is_one]
-        cause = self._cause(own, index)
+        cause = self._cause(position, own, limit)
+        count = int(by_position.sum())
+        its_margin = "" if is_binary else f" and its margin {own:.6g}"
         text = " ".join(
             (
                 f"{self._opening()}: the gradient of the loss isn't finite at "
-                f"{self._place(position)}, whose logit is {logit:.6g}"
-                + (f" and its margin {own:.6g}" if seen.kind == "multiclass" else "")
-                + f"; {int(by_position.sum())} of {by_position.numel()} positions are so.",
+                f"{self._place(position)}, whose logit is {logit:.6g}{its_margin}; {count} of "
+                f"{by_position.numel()} positions are so.",
                 self._why(cause, own, limit),
                 self._advice(cause, own),
             )
         )
-        count = int(by_position.sum())
-        return Diagnosis(
-            cause, text, position[0] if position else None, position, logit, own, count
-        )
+        sample = position[0] if position else None
+        return Diagnosis(cause, text, sample, position, logit, own, count)
 
-    def _cause(self, u: float, index: tuple[int, ...]) -> Cause:
-        seen = self.seen
-        if u > 0:
+    def _cause(self, position: tuple[int, ...], u: float, limit: Limits) -> Cause:
+        """By calling the loss with every other logit at 0, in the dtype and in float64."""
+        seen, gamma = self.seen, self.seen.call.gamma
+        at: tuple[int | slice, ...] = position
+        if seen.kind == "multiclass":
+            at = (*position[:1], slice(None), *position[1:])
+        alone = torch.zeros_like(seen.logits)
+        alone[at] = seen.logits[at]
+        value, gradient = value_and_gradient(seen, alone)
+        is_value_finite = bool(value.isfinite().all())
+        first = min(limit.cliff if u > 0 else limit.cliff_wrong, saturation(alone.dtype))
+        is_sure = abs(u) >= first
+        # At the cliff of the focal term 0 ** gamma is 0 still; its derivative is infinity times 0.
+        is_singular = bool(gradient.isnan().any()) if gamma is None else 0 <= gamma < 1
+        if u > 0 and is_sure and is_value_finite and is_singular:
             return "focal term"
-        try:
-            _, wide = value_and_gradient(seen, seen.logits.double())
-        except (RuntimeError, TypeError):
-            wide = torch.full_like(seen.logits, math.nan)
-        dtype = seen.logits.dtype
-        if bool(wide[index].isfinite()) and dtype.itemsize == 2 and abs(u) < 16:
+        if self._is_a_matter_of_range(alone, at) and (u > 0 or abs(u) < 16):
             return "overflow"
-        return "logarithm" if u < 0 else "loss"
+        return "logarithm" if is_sure and (u < 0 or not is_value_finite) else "loss"
+
+    def _is_a_matter_of_range(self, alone: Tensor, at: tuple[int | slice, ...]) -> bool:
+        """Whether 16 bits fail where float64 doesn't."""
+        if alone.dtype.itemsize > 2:
+            return False
+        try:
+            value, wide = value_and_gradient(self.seen, alone.double())
+        except (RuntimeError, TypeError):  # a loss that insists on its dtype
+            return False
+        return bool(wide[at].isfinite().all()) and bool(value.isfinite().all())
 
     def _why(self, cause: Cause, u: float, limit: Limits) -> str:
         dtype, gamma = _name(self.seen.logits.dtype), self.seen.call.gamma
@@ -172,21 +186,25 @@ class _Look(NamedTuple):
         if cause == "focal term":
             power = "gamma - 1" if gamma is None else f"{gamma - 1:.6g}"
             return (
-                f"The answer is right and so sure that p_t rounds to 1 in {dtype}; the derivative "
+                f"The answer is right and so sure that 1 - p_t is 0 in {dtype}; the derivative "
                 f"of (1 - p_t) ** gamma has the factor (1 - p_t) ** ({power}), "
                 f"{_at_zero(gamma)}.{known}"
             )
         if cause == "logarithm":
+            side, term = ("right", "1 - p_t") if u > 0 else ("wrong", "p_t")
             return (
-                f"The answer is wrong and so sure that p_t rounds to 0 in {dtype}, and the "
-                f"logarithm of 0 is infinite. The cause is not the focal term.{known}"
+                f"The answer is {side} and so sure that {term} is 0 in {dtype}, and the logarithm "
+                f"of 0 is infinite. The cause is not the focal term.{known}"
             )
         if cause == "overflow":
             return (
                 f"In float64 the same logit has a finite gradient: a product goes over the range "
                 f"of {dtype}. The cause is not the focal term."
             )
-        return "The logit is mild: another part of the loss fails. The cause is not the focal term."
+        return (
+            "That is none of the usual places: another part of the loss fails. The cause is not "
+            "the focal term."
+        )
 
     def _advice(self, cause: Cause, u: float) -> str:
         gamma = self.seen.call.gamma

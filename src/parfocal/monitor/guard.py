@@ -9,44 +9,51 @@ from pathlib import Path
 from typing import Any, Literal, NamedTuple, get_args
 
 import torch
-import torch.distributed as dist
 from torch import Tensor, nn
 
+from parfocal.monitor import ranks
 from parfocal.monitor.capture import save_capture
-from parfocal.monitor.diagnosis import Diagnosis, diagnose, value_and_gradient
+from parfocal.monitor.diagnosis import Diagnosis, diagnose
 from parfocal.monitor.limits import Limits, limits_of
-from parfocal.monitor.statistics import Reading, count, nothing, reading, thresholds
+from parfocal.monitor.prior import forgotten_prior
+from parfocal.monitor.statistics import Reading, count, joined, nothing, reading, thresholds
 from parfocal.monitor.trend import Trend
-from parfocal.monitor.watched import Call, Pass, kind_of
+from parfocal.monitor.watched import Call, Pass
 
 Action = Literal["raise", "record", "skip"]
 
 
-class _Seen(NamedTuple):
-    """A call: logits without their graph, targets, further arguments, and the autocast."""
-
-    logits: Tensor
-    targets: Tensor
-    arguments: tuple[Any, ...]
-    keywords: dict[str, Any]
-    autocast: torch.dtype | None
-
-
-# Small passes wait for the reading and are counted together, at most so many; of larger ones those
-# of a step that is read are counted, and no others.
+# Small passes wait for the reading and are counted together, at most so many; of larger ones the
+# last before a reading is counted.
 _SMALL = 1 << 12
 _MOST_WAITING = 64
 
-# How much larger than that of a head that knows the priors a first loss may be, and of how many
-# positions at least it has to be.
-_FORGOTTEN = 2.0
-_FEW = 20
+
+class Notice(NamedTuple):
+    """What a guard warned of.
+
+    kind: a cliff on the right or the wrong side of the answers; prior, a first loss far above that
+        of a head that knows the classes' frequencies; outside, a gradient that came into the loss
+        broken; unknown, a loss that can't be tried by itself.
+    distance, steps_left: to the cliff, the second by the trend.
+    """
+
+    step: int
+    kind: Literal["right", "wrong", "prior", "outside", "unknown"]
+    text: str
+    distance: float = math.nan
+    steps_left: float = math.nan
+
+    @property
+    def is_ahead(self) -> bool:
+        """Whether it is of a cliff."""
+        return self.kind in ("right", "wrong")
 
 
 class _Unchecked(NamedTuple):
-    """A call with what is to be checked: logits, which get a gradient, and the loss."""
+    """A pass that is to be checked: its logits, which get a gradient, and its loss."""
 
-    seen: _Seen
+    seen: Pass
     logits: Tensor
     loss: Tensor
 
@@ -103,13 +110,16 @@ class FocalGuard(nn.Module):
     Attributes:
         step: Steps so far.
         readings: All readings, each a `Reading`.
-        warnings: Texts of all warnings, with their step.
+        warnings: All warnings, each a `Notice`.
         failures: A `Diagnosis` each.
+        samples: Set it before a call to what you call the samples of the batch, and a failure is
+            told by that.
 
     Call `attach` with the optimizer, and the loop needs no other change; or call `check` between
     ``backward`` and ``step``. In a process group all ranks do the same at each step, as they do in
     the optimizer's: the readings are those of all ranks together, and a failure of one is one of
-    all. At each step one number is read from the device: whether anything wasn't finite.
+    all. Of each pass two numbers are read from the device at each step: the loss,
+    and the sum of the gradient of the logits.
 
     Under ``torch.compile(fullgraph=True)`` the statistics are part of the graph. Without gradients,
     as in an evaluation, the loss alone is called.
@@ -169,16 +179,15 @@ class FocalGuard(nn.Module):
         self.step = 0
         self.samples: Tensor | None = None
         self.readings: list[Reading] = []
-        self.warnings: list[tuple[int, str]] = []
+        self.warnings: list[Notice] = []
         self.failures: list[Diagnosis] = []
-        self._seen: _Seen | None = None
+        self._seen: Pass | None = None
         self._is_flagged = False
-        self._waiting: list[_Seen] = []
+        self._waiting: list[Pass] = []
         self._unchecked: list[_Unchecked] = []
         self._limits: dict[Any, tuple[Limits, Limits] | None] = {}
         self._measured: Any = None
         self._trends = Trend(), Trend()
-        self._warned: set[str] = set()
         self._hooks: list[Any] = []
         self._place(torch.device("cpu"))
 
@@ -188,7 +197,8 @@ class FocalGuard(nn.Module):
             return self.loss(logits, targets, *arguments, **keywords)
         if self._flag.device != logits.device:
             self._place(logits.device)
-        seen = _Seen(logits.detach(), targets, arguments, keywords, _autocast(logits.device.type))
+        call = Call(self.loss, arguments, keywords, _autocast(logits.device.type))
+        seen = Pass(call, logits.detach(), targets, self.samples)
         if torch.compiler.is_compiling():
             loss = self.loss(_Watch.apply(logits, self._flag), targets, *arguments, **keywords)
             with torch.no_grad():
@@ -203,7 +213,7 @@ class FocalGuard(nn.Module):
     def attach(self, *optimizers: torch.optim.Optimizer) -> "FocalGuard":
         """Call `check` before each step of an optimizer; gives the guard itself."""
         for optimizer in optimizers:
-            self._hooks.append(optimizer.register_step_pre_hook(lambda o, *_: self._before(o)))
+            self._hooks.append(optimizer.register_step_pre_hook(self._before))
         return self
 
     def detach(self) -> None:
@@ -232,7 +242,7 @@ class FocalGuard(nn.Module):
         """
         self.step += 1
         failing, self._unchecked = self._failing(), []
-        is_fine = not _on_any_rank(bool(failing), self._flag.device)
+        is_fine = not ranks.is_on_any(bool(failing), self._flag.device)
         if not is_fine:
             is_fine = self._failed(failing, optimizer)
         if self.step % self.every == 0 or self.step == 1:
@@ -290,70 +300,60 @@ class FocalGuard(nn.Module):
             if not math.isfinite(self._flag.item()) and self._seen is not None:
                 failing.append(self._seen)
             self._flag.zero_()
-        return [self._pass(seen) for seen in failing]
+        return failing
 
-    def _keep(self, one: "_Unchecked") -> None:
+    def _keep(self, one: _Unchecked) -> None:
         """A pass that is to be counted, or the last one at least, and that is to be checked."""
-        waiting = self._waiting
         is_large = one.logits.numel() > _SMALL
-        if is_large and not self._is_read_next():
-            waiting.clear()
-        elif len(waiting) >= _MOST_WAITING:
+        if is_large:
+            self._waiting = [seen for seen in self._waiting if seen.logits.numel() <= _SMALL]
+        if len(self._waiting) >= _MOST_WAITING:
             self._count_waiting()
         if is_large or len(self._unchecked) >= _MOST_WAITING:
             # Those that are fine need not be held until the step, which may be far or never come.
             self._unchecked = [u for u in self._unchecked if u.is_pending() or not u.is_finite()]
             del self._unchecked[:-_MOST_WAITING]
-        waiting.append(one.seen)
+        self._waiting.append(one.seen)
         self._unchecked.append(one)
-
-    def _is_read_next(self) -> bool:
-        return self.step == 0 or (self.step + 1) % self.every == 0
 
     def _count_waiting(self) -> None:
         """Small passes of one form at once."""
         with torch.no_grad():
-            for logits, targets in _joined([seen[:2] for seen in self._waiting]):
+            for logits, targets in joined((seen.logits, seen.targets) for seen in self._waiting):
                 if logits.numel():
                     count(self._highs, self._sums, logits, targets, self._thresholds)
-        self._seen = self._waiting[-1] if self._waiting else self._seen
+        self._seen = self._last()
         self._waiting.clear()
-
-    def _last_seen(self) -> _Seen | None:
-        return self._waiting[-1] if self._waiting else self._seen
 
     def _last(self) -> Pass | None:
         """The last pass."""
-        seen = self._last_seen()
-        return None if seen is None else self._pass(seen)
+        return self._waiting[-1] if self._waiting else self._seen
 
-    def _pass(self, seen: _Seen) -> Pass:
-        logits, targets, arguments, keywords, autocast = seen
-        call = Call(self.loss, arguments, keywords, autocast)
-        kind = kind_of(logits, targets)
-        return Pass(call, logits, targets, kind, self.step, _rank(), self.samples)
-
-    def _before(self, optimizer: torch.optim.Optimizer) -> None:
+    def _before(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """What an optimizer calls before its step, and wants nothing from."""
         self.check(optimizer)
+
+    def _explained(self, failing: list[Pass]) -> tuple[Diagnosis, Path | None] | None:
+        """The cause of the first pass that fails again, and the capture of it."""
+        for one in failing:
+            seen = one._replace(step=self.step, rank=ranks.rank())
+            found = diagnose(seen)
+            if found is not None:
+                name = f"failure-step{self.step}-rank{seen.rank}.safetensors"
+                return found, self.capture and save_capture(self.capture / name, seen, found)
+        return None
 
     def _failed(self, failing: list[Pass], optimizer: torch.optim.Optimizer | None) -> bool:
         """Find the cause, and act; whether the step may be taken."""
-        found, path = None, None
-        for seen in failing:
-            found = diagnose(seen)
-            if found is not None:
-                if self.capture is not None:
-                    name = f"failure-step{self.step}-rank{_rank()}.safetensors"
-                    path = save_capture(self.capture / name, seen, found)
-                break
-        found, path = _of_some_rank(found, path)
-        if found is None:
+        told = ranks.first_found(self._explained(failing))
+        if told is None:
             self._warn(
                 "outside",
                 "a gradient that isn't finite came into the loss from behind: a factor after the "
                 "loss, or the scale of mixed precision. The loss itself is finite.",
             )
             return True
+        found, path = told
         self.failures.append(found)
         text = found.paragraph + (f" Replay it: parfocal replay {path}" if path else "")
         if self.action == "raise":
@@ -371,10 +371,10 @@ class FocalGuard(nn.Module):
         seen = self._last()
         if seen is not None:
             self._measure(seen)  # before anything is counted
-            self._look_at_the_first(seen)
+            if self.step == 1 and (text := forgotten_prior(seen)):
+                self._warn("prior", text)
             self._count_waiting()
-        highs = _over_ranks(self._highs, dist.ReduceOp.MAX).tolist()
-        sums = _over_ranks(self._sums, dist.ReduceOp.SUM).tolist()
+        highs, sums = ranks.largest(self._highs).tolist(), ranks.total(self._sums).tolist()
         self._highs.fill_(-math.inf)
         self._sums.zero_()
         found = reading(self.step, highs, sums)
@@ -396,21 +396,6 @@ class FocalGuard(nn.Module):
         current = thresholds(self.limits(), seen.logits.dtype)
         self._thresholds.copy_(current.to(self._thresholds.device))
 
-    def _look_at_the_first(self, seen: Pass) -> None:
-        """Compare the first loss with that of logits that know the priors."""
-        if self.step > 1 or seen.targets.numel() < _FEW:
-            return
-        loss, _ = value_and_gradient(seen, seen.logits)
-        expected, _ = value_and_gradient(seen, _prior_logits(seen))
-        own, told = float(loss.float().mean()), float(expected.float().mean())
-        if math.isfinite(own) and own > _FORGOTTEN * told > 0:
-            self._warn(
-                "prior",
-                f"the first loss is {own:.3g}, and a head that predicts how frequent each class of "
-                f"this batch is would have {told:.3g}: was the bias initialised? "
-                "parfocal.init_prior_bias_ does that.",
-            )
-
     def _look_ahead(self, found: Reading, seen: Pass) -> None:
         """Warn of a cliff that is near, or that the trend will reach soon."""
         limits = self.limits()
@@ -429,15 +414,14 @@ class FocalGuard(nn.Module):
             left = trend.steps_left(self.step, 0.0)
             soon = left <= self.horizon and len(self.readings) >= 10
             if distance <= (1 - self.near) * cliff or soon:
-                self._warn(side, _ahead(seen, side, distance, cliff, left))
+                self._warn(side, _ahead(seen, side, distance, cliff, left), distance, left)
 
-    def _warn(self, key: str, text: str) -> None:
+    def _warn(self, kind: Any, text: str, *numbers: float) -> None:
         """Once of each kind, on the first rank."""
-        if key in self._warned:
+        if any(before.kind == kind for before in self.warnings):
             return
-        self._warned.add(key)
-        self.warnings.append((self.step, text))
-        if _rank() == 0:
+        self.warnings.append(Notice(self.step, kind, text, *numbers))
+        if ranks.rank() == 0:
             warnings.warn(f"Step {self.step}: {text}", FocalGuardWarning, stacklevel=2)
 
 
@@ -466,17 +450,6 @@ def _ahead(seen: Pass, side: str, distance: float, cliff: float, left: float) ->
     )
 
 
-def _prior_logits(seen: Pass) -> Tensor:
-    """Logits that say how frequent each class is in a batch, with half a position added to each."""
-    x, y = seen.logits, seen.targets
-    if seen.kind == "binary":
-        share = (float(y.float().sum()) + 0.5) / (y.numel() + 1)
-        return torch.full_like(x, math.log(share / (1 - share)))
-    counts = torch.bincount(y[(y >= 0) & (y < x.shape[1])].flatten(), minlength=x.shape[1]) + 0.5
-    logs = (counts / counts.sum()).log().to(x.dtype)
-    return logs.view(1, -1, *(1,) * (x.ndim - 2)).expand_as(x).contiguous()
-
-
 def _form(seen: Pass) -> tuple[Any, ...]:
     """All on which the limits of a pass may depend."""
     return seen.logits.dtype, seen.kind, seen.call.autocast, *_numbers(seen.call)
@@ -494,49 +467,3 @@ def _numbers(call: Call) -> tuple[Any, ...]:
 
 def _autocast(device: str) -> torch.dtype | None:
     return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
-
-
-def _joined(passes: list[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits and targets of passes, those of one form in one."""
-    forms: dict[Any, list[tuple[Tensor, Tensor]]] = {}
-    for logits, targets in passes:
-        form = logits.dtype, logits.device, logits.shape[1:], targets.dtype, targets.shape[1:]
-        forms.setdefault(form if logits.ndim else id(logits), []).append((logits, targets))
-    for parts in forms.values():
-        if len(parts) == 1:
-            yield parts[0]
-        else:
-            yield torch.cat([logits for logits, _ in parts]), torch.cat([y for _, y in parts])
-
-
-def _over_ranks(values: Tensor, operation: Any) -> Tensor:
-    """The same of all processes together."""
-    if _is_group():
-        values = values.clone()
-        dist.all_reduce(values, operation)
-    return values
-
-
-def _on_any_rank(is_so: bool, device: torch.device) -> bool:
-    if not _is_group():
-        return is_so
-    return _over_ranks(torch.tensor(float(is_so), device=device), dist.ReduceOp.MAX).item() > 0
-
-
-def _is_group() -> bool:
-    return dist.is_available() and dist.is_initialized()
-
-
-def _rank() -> int:
-    return dist.get_rank() if _is_group() else 0
-
-
-def _of_some_rank(
-    found: Diagnosis | None, path: Path | None
-) -> tuple[Diagnosis | None, Path | None]:
-    """The first failure that any rank has seen."""
-    if not _is_group():
-        return found, path
-    of_ranks: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(of_ranks, (found, path))
-    return next((one for one in of_ranks if one[0] is not None), (None, None))

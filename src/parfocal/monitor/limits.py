@@ -5,7 +5,7 @@ something happens is found to the neighbouring number.
 """
 
 import math
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from typing import NamedTuple
 
 import torch
@@ -32,6 +32,15 @@ class Limits(NamedTuple):
     cliff_wrong: float = math.inf
     dead: float = math.inf
     dead_wrong: float = math.inf
+
+
+def saturation(dtype: torch.dtype) -> float:
+    """The margin from which on p_t rounds to 1: 1 - p_t is half the spacing below 1.
+
+    >>> round(saturation(torch.float32), 4), round(saturation(torch.bfloat16), 4)
+    (17.3287, 6.2383)
+    """
+    return -math.log(torch.finfo(dtype).eps / 4)
 
 
 def limits_of(call: Call, logits: Tensor, kind: Kind) -> tuple[Limits, Limits] | None:
@@ -98,7 +107,7 @@ class _Probe(NamedTuple):
 
 def _probes(call: Call, logits: Tensor, kind: Kind) -> Iterator[_Probe]:
     """Ways to call it, the likeliest first."""
-    call = call.without_batch(logits)
+    call = call.without_batch(len(logits) if logits.ndim else 0)
     inner = logits.shape[1:]
     shapes = [tuple(inner[:1]) + (1,) * len(inner[1:]), tuple(inner), (), (1,)]
     if kind == "multiclass":
@@ -118,9 +127,10 @@ def _limits(probe: _Probe, target: int, dtype: torch.dtype) -> Limits:
     return Limits(*found)
 
 
-def _first(is_so: object, side: Tensor, target: int, dtype: torch.dtype) -> float:
+def _first(
+    is_so: Callable[[Tensor, int], Tensor], side: Tensor, target: int, dtype: torch.dtype
+) -> float:
     """The margin closest to 0 of which something is so, to the neighbouring number."""
-    assert callable(is_so)
     found = is_so(side, target)
     if not bool(found.any()):
         return math.inf

@@ -1,26 +1,26 @@
 """What is counted in each pass, in a few operations on the device, and never read there.
 
     highs   the largest of: u - cliff, on the right side of a target and on the wrong one; u
-    sums    _, positions, positives, saturated positions, dead gradients
+    sums    positions, positives, saturated positions, dead gradients
 
 A position is saturated when p_t rounds to 1, and its gradient is dead when it is exactly 0, which
 for a loss of known limits is a matter of its margin.
 """
 
 import math
-from collections.abc import Sequence
-from typing import NamedTuple
+from collections.abc import Iterable, Iterator, Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
-from parfocal.monitor.limits import Limits
+from parfocal.monitor.limits import Limits, saturation
 from parfocal.monitor.watched import class_margin, kind_of
 
 # In place of a limit that there is not: finite, so that it can be mixed with another.
 NONE = 1e30
 
-HIGHS, SUMS = 3, 5
+HIGHS, SUMS = 3, 4
 
 
 class Reading(NamedTuple):
@@ -43,9 +43,8 @@ class Reading(NamedTuple):
 
 def thresholds(limits: Sequence[Limits] | None, dtype: torch.dtype) -> Tensor:
     """(2, 5): cliff and dead on the right side, the same on the wrong side, and saturation."""
-    saturated = -math.log(torch.finfo(dtype).eps / 2)
     rows = [
-        [*map(_finite, (t.cliff, t.dead, t.cliff_wrong, t.dead_wrong)), saturated]
+        [*map(_finite, (t.cliff, t.dead, t.cliff_wrong, t.dead_wrong)), saturation(dtype)]
         for t in limits or (Limits(), Limits())
     ]
     return torch.tensor(rows, dtype=torch.float32)
@@ -74,24 +73,36 @@ def count(highs: Tensor, sums: Tensor, logits: Tensor, targets: Tensor, limits: 
         right, dead, wrong, dead_wrong, saturated = (
             torch.lerp(a, b, y) for a, b in zip(none.unbind(), one.unbind(), strict=True)
         )
-        is_saturated = u >= saturated
     else:
         u = class_margin(x, targets)
         positives = u.new_zeros(())
         right, dead, wrong, dead_wrong, saturated = limits[1].unbind()
-        is_saturated = u >= saturated
+    is_saturated = u >= saturated
     is_dead = (u >= dead) | (u <= -dead_wrong)
     high = torch.stack([(u - right).amax(), (-u - wrong).amax(), u.amax()])
-    ones = torch.ones_like(positives)
-    total = torch.stack([ones, ones * u.numel(), positives, is_saturated.sum(), is_dead.sum()])
+    positions = torch.full_like(positives, u.numel())
+    total = torch.stack([positions, positives, is_saturated.sum(), is_dead.sum()])
     # A NaN is told by the failure that it is.
     highs.copy_(torch.fmax(highs, high))
     sums.add_(total)
 
 
+def joined(passes: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
+    """Logits and targets of passes, those of one form in one."""
+    forms: dict[Any, list[tuple[Tensor, Tensor]]] = {}
+    for logits, targets in passes:
+        form = logits.dtype, logits.device, logits.shape[1:], targets.dtype, targets.shape[1:]
+        forms.setdefault(form if logits.ndim else id(logits), []).append((logits, targets))
+    for parts in forms.values():
+        if len(parts) == 1:
+            yield parts[0]
+        else:
+            yield torch.cat([logits for logits, _ in parts]), torch.cat([y for _, y in parts])
+
+
 def reading(step: int, highs: Sequence[float], sums: Sequence[float]) -> Reading | None:
     """What they say; None if there was no pass."""
-    _, positions, positives, saturated, dead = sums
+    positions, positives, saturated, dead = sums
     if not positions:
         return None
     distance, distance_wrong, largest = highs

@@ -1,15 +1,13 @@
 """What the guard sees of a training: how the loss is called, and one pass of it."""
 
-import importlib
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
-from dataclasses import dataclass, field
 from functools import partial
-from typing import Any, Literal
+from typing import Any, Literal, NamedTuple
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from parfocal.numerics import margin
 
@@ -19,39 +17,45 @@ Kind = Literal["binary", "multiclass"]
 _GAMMA = ("gamma", "focal_gamma", "gamma_neg")
 
 
-@dataclass(frozen=True)
-class Call:
+# Both are made at each step of a training: tuples, which cost less than dataclasses.
+
+
+class Call(NamedTuple):
     """A loss and the arguments that it gets beside logits and targets.
 
     autocast: the dtype of the autocast that it runs under, None if it is off.
     """
 
-    loss: Callable[..., Tensor] = field(repr=False)
+    loss: Callable[..., Tensor]
     arguments: Sequence[Any] = ()
-    keywords: Mapping[str, Any] = field(default_factory=dict)
+    keywords: Mapping[str, Any] = {}  # never written to
     autocast: torch.dtype | None = None
 
     def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
         """The loss, under its autocast."""
-        with self.precision(logits.device.type):
+        with self._precision(logits.device.type):
             return self.loss(logits, targets, *self.arguments, **self.keywords)
 
-    def precision(self, device: str) -> AbstractContextManager[Any]:
-        """Its autocast."""
+    def _precision(self, device: str) -> AbstractContextManager[Any]:
         if self.autocast is None:
             return nullcontext()
         return torch.autocast(device, self.autocast)
 
-    def without_batch(self, logits: Tensor) -> "Call":
-        """Without the arguments that have an entry for each sample of the batch."""
+    def without_batch(self, count: int) -> "Call":
+        """Without the keywords that have an entry for each of the samples of a batch."""
+        kept = {name: v for name, v in self.keywords.items() if not _is_of_batch(v, count)}
+        return self._replace(keywords=kept)
 
-        def is_of_batch(value: Any) -> bool:
-            return isinstance(value, Tensor) and value.ndim > 0 and len(value) == len(logits) > 1
+    def of_samples(self, chosen: Tensor, count: int) -> "Call":
+        """With the entries of some of the samples of a batch."""
 
-        if any(is_of_batch(value) for value in self.arguments):
-            return self
-        kept = {name: value for name, value in self.keywords.items() if not is_of_batch(value)}
-        return Call(self.loss, self.arguments, kept, self.autocast)
+        def part(value: Any) -> Any:
+            return value[chosen] if _is_of_batch(value, count) else value
+
+        return self._replace(
+            arguments=tuple(part(value) for value in self.arguments),
+            keywords={name: part(value) for name, value in self.keywords.items()},
+        )
 
     @property
     def gamma(self) -> float | None:
@@ -83,23 +87,25 @@ class Call:
         return None if default is inspect.Parameter.empty else default
 
 
-@dataclass(frozen=True)
-class Pass:
+class Pass(NamedTuple):
     """One call of a loss in a training.
 
-    logits: without their graph.
-    targets: as they were given.
-    step: of the training, counted from 1. rank: of the process.
+    logits: without their graph. targets: as they were given.
     samples: what the user calls the samples of the batch, if anything.
+    step: of the training, counted from 1. rank: of the process.
     """
 
     call: Call
     logits: Tensor
     targets: Tensor
-    kind: Kind
+    samples: Tensor | None = None
     step: int = 0
     rank: int = 0
-    samples: Tensor | None = None
+
+    @property
+    def kind(self) -> Kind:
+        """Of its targets."""
+        return kind_of(self.logits, self.targets)
 
     def margin(self) -> Tensor:
         """u of each position: of binary logits +-x by the target, of classes the true one's."""
@@ -122,42 +128,5 @@ def class_margin(x: Tensor, targets: Tensor) -> Tensor:
     return torch.where(counts, u, 0.0)
 
 
-def constructed(target: str, options: Mapping[str, Any], is_class: bool) -> Callable[..., Tensor]:
-    """The loss that `package.module:name` and its options make.
-
-    It runs the code of the module that it is pointed at.
-    """
-    place, _, name = target.partition(":")
-    found: Any = importlib.import_module(place)
-    for part in name.split("."):
-        found = getattr(found, part)
-    made = found(**options) if is_class else partial(found, **options) if options else found
-    assert callable(made)
-    return made
-
-
-def place_of(loss: Callable[..., Any]) -> tuple[str, dict[str, Any], bool] | None:
-    """What `constructed` makes the loss of again; None for a lambda, a closure and the like."""
-    options: dict[str, Any] = {}
-    while isinstance(loss, partial):
-        if loss.args:
-            return None
-        options, loss = {**loss.keywords, **options}, loss.func
-    is_class = isinstance(loss, nn.Module)
-    if is_class:
-        known = inspect.signature(type(loss)).parameters
-        options = {name: getattr(loss, name) for name in known if hasattr(loss, name)}
-        loss = type(loss)
-    plain = {name: _plain(value) for name, value in options.items()}
-    name = getattr(loss, "__qualname__", "<")
-    if "<" in name or not all(_is_told(value) for value in plain.values()):
-        return None
-    return f"{loss.__module__}:{name}", plain, is_class
-
-
-def _is_told(value: Any) -> bool:
-    return value is None or isinstance(value, str | int | float)
-
-
-def _plain(value: Any) -> Any:
-    return value.item() if isinstance(value, Tensor) and value.numel() == 1 else value
+def _is_of_batch(value: Any, count: int) -> bool:
+    return isinstance(value, Tensor) and value.ndim > 0 and len(value) == count > 1

@@ -1,0 +1,52 @@
+"""What all processes of a group know together; without a group, what the one knows."""
+
+from typing import Any, TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+Found = TypeVar("Found")
+
+
+def rank() -> int:
+    """Of this process; 0 without a group."""
+    return dist.get_rank() if _is_group() else 0
+
+
+def largest(values: Tensor) -> Tensor:
+    """Of each number, over the processes."""
+    return _reduced(values, dist.ReduceOp.MAX)
+
+
+def total(values: Tensor) -> Tensor:
+    """Of each number, over the processes."""
+    return _reduced(values, dist.ReduceOp.SUM)
+
+
+def is_on_any(is_so: bool, device: torch.device) -> bool:
+    """Whether it is so for one of the processes."""
+    if not _is_group():
+        return is_so
+    return largest(torch.tensor(float(is_so), device=device)).item() > 0
+
+
+def first_found(found: Found | None) -> Found | None:
+    """What the first process has that has found something."""
+    if not _is_group():
+        return found
+    of_ranks: list[Any] = [None] * dist.get_world_size()
+    dist.all_gather_object(of_ranks, found)
+    return next((one for one in of_ranks if one is not None), None)
+
+
+def _reduced(values: Tensor, operation: Any) -> Tensor:
+    if not _is_group():
+        return values
+    values = values.clone()
+    dist.all_reduce(values, operation)
+    return values
+
+
+def _is_group() -> bool:
+    return dist.is_available() and dist.is_initialized()
