@@ -1,15 +1,9 @@
 """Focal losses as objectives of gradient boosting: XGBoost, LightGBM and CatBoost.
 
-A booster wants the gradient and the second derivative of the loss in its raw score. For the margin
-u of the true class, `+-score` or `x_t - logsumexp(others)`, with q = 1 / (1 + exp(u)), p = 1 - q
-and ce = -log p,
-
-    L   = q ** gamma ce
-    L'  = -q ** gamma (gamma p ce + q)
-    L'' = q ** gamma p (gamma ce (gamma p - q) + (2 gamma + 1) q)
-
-and the loss of classes has du/dx_t = 1 and du/dx_j = -s_j, s the softmax of the others. Everything
-is evaluated in float64 from exp(-|u|), without a subtraction from 1.
+A booster wants the gradient and the second derivative of the loss in its raw score. They are those
+of the margin u of the true class, `+-score` or `x_t - logsumexp(others)`, from the closed forms of
+`numerics.hard`; the loss of classes has du/dx_t = 1 and du/dx_j = -s_j, s the softmax of the
+others. What a booster gets in the place of a negative second derivative is decided here.
 """
 
 import math
@@ -25,7 +19,7 @@ try:
 except ImportError as missing:  # pragma: no cover - exercised by the bare-wheel test
     raise ImportError("objectives need NumPy: pip install 'parfocal[boosting]'") from missing
 
-from parfocal.numerics import margin
+from parfocal.numerics import HardLoss, margin
 
 Hessian = Literal["gauss_newton", "exact", "absolute", "floor"]
 
@@ -36,35 +30,6 @@ _FLOOR = 1e-2
 
 # Score beyond which no best constant is sought.
 _FAR = 100.0
-
-
-class _Terms:
-    """The terms of the loss at margins in float64."""
-
-    def __init__(self, u: Tensor, gamma: float) -> None:
-        t = u.abs().neg_().exp_()
-        n = 1 + t
-        r, rest = t / n, n.reciprocal_()
-        is_right = u > 0
-        self.gamma = gamma
-        self.q = torch.where(is_right, r, rest)
-        self.p = torch.where(is_right, rest, r)
-        self.ce = t.log1p_().sub_(u.clamp(max=0))
-        self.factor = self.q**gamma
-
-    @property
-    def value(self) -> Tensor:
-        return self.factor * self.ce
-
-    @property
-    def weight(self) -> Tensor:
-        """dL/dce = q ** (gamma - 1) (gamma p ce + q), times q: -L'."""
-        return torch.addcmul(self.q, self.p, self.ce, value=self.gamma).mul_(self.factor)
-
-    @property
-    def curvature(self) -> Tensor:
-        gamma, p, q, ce = self.gamma, self.p, self.q, self.ce
-        return self.factor * p * (gamma * ce * (gamma * p - q) + (2 * gamma + 1) * q)
 
 
 class _Objective:
@@ -198,13 +163,13 @@ class FocalObjective(_Objective):
     ) -> tuple[Floats, Floats]:
         """Gradient and second derivative in the raw score, by the policy."""
         sign, share, x = self._arranged(y_true, score)
-        terms = _Terms(sign * x, self.gamma)
+        loss = HardLoss(sign * x, self.gamma)
         if sample_weight is not None:
             weight = _tensor(sample_weight)
             share = weight if share is None else share * weight
-        slope = terms.weight
-        second = self._policy(lambda: terms.curvature, terms.p * slope)
-        gradient = slope.mul_(-sign)
+        slope = loss.slope()
+        second = self._policy(loss.curvature, (loss.p * slope).neg_())
+        gradient = slope.mul_(sign)
         if share is not None:
             gradient, second = gradient * share, second * share
         return gradient.numpy(), second.numpy()
@@ -212,7 +177,7 @@ class FocalObjective(_Objective):
     def loss(self, y_true: ArrayLike, score: ArrayLike) -> Floats:
         """The loss of each sample."""
         sign, share, x = self._arranged(y_true, score)
-        loss = _Terms(sign * x, self.gamma).value
+        loss = HardLoss(sign * x, self.gamma).value()
         return (loss if share is None else loss * share).numpy()
 
     def initial_score(self, y_true: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
@@ -297,21 +262,21 @@ class MulticlassFocalObjective(_Objective):
         """Gradient and diagonal of the second derivative in the raw scores, (N, C) each."""
         label, x = self._arranged(y_true, score)
         index = label.unsqueeze(1)
-        terms = _Terms(margin(x, label).u.unsqueeze(1), self.gamma)
-        slope = terms.weight  # -L'
+        loss = HardLoss(margin(x, label).u.unsqueeze(1), self.gamma)
+        slope = loss.slope()
         # The shares of the others, s_j.
         others = x.scatter(1, index, -torch.inf)
         s = others.softmax(1)
         is_own = torch.zeros_like(x, dtype=torch.bool).scatter_(1, index, True)
         rest = 1 - s
-        gradient = torch.where(is_own, -slope, slope * s)
+        gradient = torch.where(is_own, slope, -slope * s)
 
         def exact() -> Tensor:
-            curvature = terms.curvature
-            return torch.where(is_own, curvature, curvature * s * s + slope * s * rest)
+            curvature = loss.curvature()
+            return torch.where(is_own, curvature, curvature * s * s - slope * s * rest)
 
         # p_j (1 - p_j) dL/dce, where q dL/dce = -L' and p_j = q s_j.
-        positive = torch.where(is_own, terms.p * slope, slope * s * (terms.p + terms.q * rest))
+        positive = -slope * torch.where(is_own, loss.p, s * (loss.p + loss.q * rest))
         second = self._policy(exact, positive)
         if sample_weight is not None:
             weight = _tensor(sample_weight).unsqueeze(1)
@@ -321,7 +286,7 @@ class MulticlassFocalObjective(_Objective):
     def loss(self, y_true: ArrayLike, score: ArrayLike) -> Floats:
         """The loss of each sample."""
         label, x = self._arranged(y_true, score)
-        return _Terms(margin(x, label).u, self.gamma).value.numpy()
+        return HardLoss(margin(x, label).u, self.gamma).value().numpy()
 
     def probabilities(self, score: ArrayLike) -> Floats:
         """(N, C), as ``predict_proba`` gives them."""

@@ -241,7 +241,8 @@ class FocalGuard(nn.Module):
             FocalGuardError: it may not, and the action is ``"raise"``.
         """
         self.step += 1
-        failing, self._unchecked = self._failing(), []
+        failing = self._failing()
+        self._unchecked.clear()
         is_fine = not ranks.is_on_any(bool(failing), self._flag.device)
         if not is_fine:
             is_fine = self._failed(failing, optimizer)

@@ -16,6 +16,7 @@ from parfocal.numerics.closed_form import (
     shares,
 )
 from parfocal.numerics.focal_sum import Arranged, Arrangement, focal_sum
+from parfocal.numerics.hard import HardLoss
 from parfocal.numerics.margin import margin, margins
 from parfocal.numerics.opposed import opposed
 from parfocal.numerics.poly import poly, poly_sum
@@ -27,6 +28,7 @@ __all__ = [
     "BRANCH_BOUNDS",
     "Arranged",
     "Arrangement",
+    "HardLoss",
     "alpha_t",
     "asymmetric",
     "asymmetric_sum",
