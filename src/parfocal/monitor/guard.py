@@ -13,20 +13,16 @@ from torch import Tensor, nn
 
 from parfocal.monitor import ranks
 from parfocal.monitor.capture import save_capture
+from parfocal.monitor.checks import Checks
 from parfocal.monitor.diagnosis import Diagnosis, diagnose
 from parfocal.monitor.limits import Limits, limits_of
 from parfocal.monitor.prior import forgotten_prior
-from parfocal.monitor.statistics import Reading, count, joined, nothing, reading, thresholds
+from parfocal.monitor.statistics import Reading
+from parfocal.monitor.tally import Tally
 from parfocal.monitor.trend import Trend
 from parfocal.monitor.watched import Call, Pass
 
 Action = Literal["raise", "record", "skip"]
-
-
-# Small passes wait for the reading and are counted together, at most so many; of larger ones the
-# last before a reading is counted.
-_SMALL = 1 << 12
-_MOST_WAITING = 64
 
 
 class Notice(NamedTuple):
@@ -48,25 +44,6 @@ class Notice(NamedTuple):
     def is_ahead(self) -> bool:
         """Whether it is of a cliff."""
         return self.kind in ("right", "wrong")
-
-
-class _Unchecked(NamedTuple):
-    """A pass that is to be checked: its logits, which get a gradient, and its loss."""
-
-    seen: Pass
-    logits: Tensor
-    loss: Tensor
-
-    def is_pending(self) -> bool:
-        """Whether the backward pass is to come."""
-        return self.logits.grad is None
-
-    def is_finite(self) -> bool:
-        """Whether loss and gradient are, as far as there is one."""
-        gradient, loss = self.logits.grad, self.loss
-        if gradient is not None and not math.isfinite(gradient.sum().item()):
-            return False
-        return math.isfinite((loss.sum() if loss.ndim else loss).item())
 
 
 class FocalGuardWarning(UserWarning):
@@ -142,11 +119,6 @@ class FocalGuard(nn.Module):
         focal term 20.0
     """
 
-    _flag: Tensor
-    _highs: Tensor
-    _sums: Tensor
-    _thresholds: Tensor
-
     def __init__(
         self,
         loss: Callable[..., Tensor],
@@ -176,39 +148,42 @@ class FocalGuard(nn.Module):
         self.every, self.near, self.horizon = every, near, horizon
         self.capture = None if capture is None else Path(capture)
         self.writer = writer
-        self.step = 0
         self.samples: Tensor | None = None
         self.readings: list[Reading] = []
         self.warnings: list[Notice] = []
         self.failures: list[Diagnosis] = []
-        self._seen: Pass | None = None
-        self._is_flagged = False
-        self._waiting: list[Pass] = []
-        self._unchecked: list[_Unchecked] = []
+        self._tally = Tally()
+        self._checks = Checks()
         self._limits: dict[Any, tuple[Limits, Limits] | None] = {}
         self._measured: Any = None
         self._trends = Trend(), Trend()
         self._hooks: list[Any] = []
-        self._place(torch.device("cpu"))
 
     def forward(self, logits: Tensor, targets: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
         """The loss."""
         if not (torch.is_grad_enabled() and logits.requires_grad):
             return self.loss(logits, targets, *arguments, **keywords)
-        if self._flag.device != logits.device:
+        tally = self._tally
+        if logits.device != tally.device:
             self._place(logits.device)
-        call = Call(self.loss, arguments, keywords, _autocast(logits.device.type))
+        call = Call(self.loss, arguments, keywords, _autocast(tally.device_type))
         seen = Pass(call, logits.detach(), targets, self.samples)
         if torch.compiler.is_compiling():
-            loss = self.loss(_Watch.apply(logits, self._flag), targets, *arguments, **keywords)
-            with torch.no_grad():
-                count(self._highs, self._sums, seen.logits, targets, self._thresholds)
-            self._seen, self._is_flagged = seen, True
-            return loss
+            tally.count(seen)
+            return self.loss(self._checks.traced(seen, logits), targets, *arguments, **keywords)
         loss = self.loss(logits, targets, *arguments, **keywords)
-        logits.retain_grad()
-        self._keep(_Unchecked(seen, logits, loss.detach()))
+        tally.add(seen)
+        self._checks.add(seen, logits, loss)
         return loss
+
+    @property
+    def step(self) -> int:
+        """Steps so far; a training that goes on sets it."""
+        return self._tally.step
+
+    @step.setter
+    def step(self, steps: int) -> None:
+        self._tally.step = steps
 
     def attach(self, *optimizers: torch.optim.Optimizer) -> "FocalGuard":
         """Call `check` before each step of an optimizer; gives the guard itself."""
@@ -240,13 +215,13 @@ class FocalGuard(nn.Module):
         Raises:
             FocalGuardError: it may not, and the action is ``"raise"``.
         """
-        self.step += 1
-        failing = self._failing()
-        self._unchecked.clear()
-        is_fine = not ranks.is_on_any(bool(failing), self._flag.device)
+        tally = self._tally
+        tally.step += 1
+        failing = self._checks.failing()
+        is_fine = not ranks.is_on_any(bool(failing), tally.device)
         if not is_fine:
             is_fine = self._failed(failing, optimizer)
-        if self.step % self.every == 0 or self.step == 1:
+        if tally.step % self.every == 0 or tally.step == 1:
             self._read()
         return is_fine
 
@@ -266,7 +241,7 @@ class FocalGuard(nn.Module):
 
     def limits(self) -> tuple[Limits, Limits] | None:
         """Where the loss breaks at targets 0 and 1, as it was called last; None if unknown."""
-        seen = self._last()
+        seen = self._tally.last
         if seen is None:
             raise RuntimeError("FocalGuard.limits: the loss hasn't been called yet")
         key = _form(seen)
@@ -283,52 +258,10 @@ class FocalGuard(nn.Module):
         )
 
     def _place(self, device: torch.device) -> None:
-        """All statistics on a device, as of now."""
-        highs, sums = nothing(device)
-        for name, value in (
-            ("_flag", torch.zeros((), device=device)),
-            ("_highs", highs),
-            ("_sums", sums),
-            ("_thresholds", thresholds(None, torch.float32).to(device)),
-        ):
-            self.register_buffer(name, value, persistent=False)
+        """Where logits are from now on."""
+        self._tally.place(device)
+        self._checks.place(device)
         self._measured = None
-
-    def _failing(self) -> list[Pass]:
-        """Passes of this step whose loss or gradient isn't finite."""
-        failing = [one.seen for one in self._unchecked if not one.is_finite()]
-        if self._is_flagged:
-            if not math.isfinite(self._flag.item()) and self._seen is not None:
-                failing.append(self._seen)
-            self._flag.zero_()
-        return failing
-
-    def _keep(self, one: _Unchecked) -> None:
-        """A pass that is to be counted, or the last one at least, and that is to be checked."""
-        is_large = one.logits.numel() > _SMALL
-        if is_large:
-            self._waiting = [seen for seen in self._waiting if seen.logits.numel() <= _SMALL]
-        if len(self._waiting) >= _MOST_WAITING:
-            self._count_waiting()
-        if is_large or len(self._unchecked) >= _MOST_WAITING:
-            # Those that are fine need not be held until the step, which may be far or never come.
-            self._unchecked = [u for u in self._unchecked if u.is_pending() or not u.is_finite()]
-            del self._unchecked[:-_MOST_WAITING]
-        self._waiting.append(one.seen)
-        self._unchecked.append(one)
-
-    def _count_waiting(self) -> None:
-        """Small passes of one form at once."""
-        with torch.no_grad():
-            for logits, targets in joined((seen.logits, seen.targets) for seen in self._waiting):
-                if logits.numel():
-                    count(self._highs, self._sums, logits, targets, self._thresholds)
-        self._seen = self._last()
-        self._waiting.clear()
-
-    def _last(self) -> Pass | None:
-        """The last pass."""
-        return self._waiting[-1] if self._waiting else self._seen
 
     def _before(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
         """What an optimizer calls before its step, and wants nothing from."""
@@ -369,16 +302,12 @@ class FocalGuard(nn.Module):
 
     def _read(self) -> None:
         """Fetch the statistics, look at the trend, begin anew."""
-        seen = self._last()
+        seen = self._tally.last
         if seen is not None:
             self._measure(seen)  # before anything is counted
             if self.step == 1 and (text := forgotten_prior(seen)):
                 self._warn("prior", text)
-            self._count_waiting()
-        highs, sums = ranks.largest(self._highs).tolist(), ranks.total(self._sums).tolist()
-        self._highs.fill_(-math.inf)
-        self._sums.zero_()
-        found = reading(self.step, highs, sums)
+        found = self._tally.read()
         if found is None:
             return
         self.readings.append(found)
@@ -394,8 +323,7 @@ class FocalGuard(nn.Module):
         if form == self._measured:
             return
         self._measured = form
-        current = thresholds(self.limits(), seen.logits.dtype)
-        self._thresholds.copy_(current.to(self._thresholds.device))
+        self._tally.measure_by(self.limits(), seen.logits.dtype)
 
     def _look_ahead(self, found: Reading, seen: Pass) -> None:
         """Warn of a cliff that is near, or that the trend will reach soon."""
@@ -424,21 +352,6 @@ class FocalGuard(nn.Module):
         self.warnings.append(Notice(self.step, kind, text, *numbers))
         if ranks.rank() == 0:
             warnings.warn(f"Step {self.step}: {text}", FocalGuardWarning, stacklevel=2)
-
-
-class _Watch(torch.autograd.Function):
-    """The identity, whose backward adds the sum of the gradient to a flag: NaN stays."""
-
-    @staticmethod
-    def forward(ctx: Any, logits: Tensor, flag: Tensor) -> Tensor:
-        ctx.flag = flag  # not saved: several passes of a step may change it before their backwards
-        return logits.view_as(logits)
-
-    @staticmethod
-    def backward(ctx: Any, *gradients: Tensor) -> tuple[Tensor, None]:
-        (gradient,) = gradients
-        ctx.flag.add_(gradient.detach().sum())
-        return gradient, None
 
 
 def _ahead(seen: Pass, side: str, distance: float, cliff: float, left: float) -> str:

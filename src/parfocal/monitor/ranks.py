@@ -8,6 +8,8 @@ from torch import Tensor
 
 Found = TypeVar("Found")
 
+_CAN_BE_GROUPED = dist.is_available()
+
 
 def rank() -> int:
     """Of this process; 0 without a group."""
@@ -49,4 +51,4 @@ def _reduced(values: Tensor, operation: Any) -> Tensor:
 
 
 def _is_group() -> bool:
-    return dist.is_available() and dist.is_initialized()
+    return _CAN_BE_GROUPED and dist.is_initialized()

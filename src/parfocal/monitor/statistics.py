@@ -8,8 +8,8 @@ for a loss of known limits is a matter of its margin.
 """
 
 import math
-from collections.abc import Iterable, Iterator, Sequence
-from typing import Any, NamedTuple
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -85,19 +85,6 @@ def count(highs: Tensor, sums: Tensor, logits: Tensor, targets: Tensor, limits: 
     # A NaN is told by the failure that it is.
     highs.copy_(torch.fmax(highs, high))
     sums.add_(total)
-
-
-def joined(passes: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, Tensor]]:
-    """Logits and targets of passes, those of one form in one."""
-    forms: dict[Any, list[tuple[Tensor, Tensor]]] = {}
-    for logits, targets in passes:
-        form = logits.dtype, logits.device, logits.shape[1:], targets.dtype, targets.shape[1:]
-        forms.setdefault(form if logits.ndim else id(logits), []).append((logits, targets))
-    for parts in forms.values():
-        if len(parts) == 1:
-            yield parts[0]
-        else:
-            yield torch.cat([logits for logits, _ in parts]), torch.cat([y for _, y in parts])
 
 
 def reading(step: int, highs: Sequence[float], sums: Sequence[float]) -> Reading | None:

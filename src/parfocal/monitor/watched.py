@@ -16,6 +16,9 @@ Kind = Literal["binary", "multiclass"]
 # How libraries call the focusing exponent.
 _GAMMA = ("gamma", "focal_gamma", "gamma_neg")
 
+# Logits of a pass that may be held beside others until there is a reading or a step.
+SMALL = 1 << 12
+
 
 # Both are made at each step of a training: tuples, which cost less than dataclasses.
 
