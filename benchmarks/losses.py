@@ -311,10 +311,10 @@ def draw(curves: dict[str, list[tuple[int, float]]], path: Path) -> None:
     figure.savefig(path, metadata={"Date": None})
 
 
-def spread(ratios: Sequence[float]) -> str:
+def spread(ratios: Sequence[float], digits: int = 2) -> str:
     """Median and quartiles."""
     low, _, high = quantiles(ratios, n=4)
-    return f"{median(ratios):.2f} ({low:.2f} to {high:.2f})"
+    return f"{median(ratios):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def processor() -> str:
@@ -344,7 +344,7 @@ torchvision {torchvision.__version__}, Python {platform.python_version()}.
 
 ![Time against size](time.svg)
 
-CUDA, MPS and XPU were not measured.
+CUDA, MPS and XPU were not measured. The guard, boosting and JAX: [overheads.md](overheads.md).
 """
 
 

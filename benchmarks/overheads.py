@@ -1,0 +1,119 @@
+"""What the guard, the objectives of boosting and JAX cost: writes benchmarks/overheads.md.
+
+    python benchmarks/overheads.py
+
+Three minutes. Every ratio is of times that were taken in turn, in one process.
+"""
+
+import platform
+import warnings
+from collections.abc import Iterator
+from pathlib import Path
+from statistics import median
+
+import boosting
+import catboost
+import guard
+import jax
+import lightgbm
+import optax
+import torch
+import xgboost
+from losses import Case, measure, processor, spread
+
+import parfocal.jax
+
+OUT = Path(__file__).parent / "overheads.md"
+
+ROWS = 1_000_000
+
+Row = tuple[str, str, str, str, str, str]
+
+
+def of_guard() -> Iterator[Row]:
+    """The guard's part of a step."""
+    taken = guard.cost()
+    added, step = 1e6 * median(taken.added), 1e3 * median(taken.step)
+    yield _row(
+        "guard",
+        "a step of the MNIST network",
+        0.02,
+        taken.shares,
+        f"{added:.0f} us",
+        f"{step:.2f} ms",
+    )
+
+
+def of_boosting() -> Iterator[Row]:
+    """A training of 20 rounds in each library."""
+    for one in boosting.comparisons(ROWS):
+        ours, theirs = (f"{median(times):.2f} s" for times in (one.ours, one.theirs))
+        what = f"{one.library}, {one.rows} rows"
+        yield _row(what, "its own log loss", 1.5, one.ratios, ours, theirs)
+
+
+def of_jax() -> Iterator[Row]:
+    """Value and gradient under jit."""
+    logits = jax.random.normal(jax.random.key(0), (2**20,)) * 4
+    labels = (logits > 0).astype(logits.dtype)
+
+    def step(loss):
+        call = jax.jit(jax.value_and_grad(lambda x: loss(x, labels, gamma=0.5).mean()))
+        return lambda: jax.block_until_ready(call(logits))
+
+    case = Case(
+        "JAX, value and gradient under jit, 2^20",
+        "optax",
+        None,
+        lambda: (step(parfocal.jax.sigmoid_focal_loss), step(optax.losses.sigmoid_focal_loss)),
+    )
+    result = measure(case, seconds=6.0, fewest=7)
+    ours, theirs = (f"{median(times):.1f} ms" for times in (result.ours, result.theirs))
+    yield _row(case.name, case.against, case.most, result.ratios, ours, theirs)
+
+
+def _row(
+    what: str, beside: str, most: float | None, ratios: list[float], ours: str, theirs: str
+) -> Row:
+    met = "" if most is None else "yes" if median(ratios) <= most else "**no**"
+    aim = "" if most is None else f"{most:g}"
+    found = spread(ratios, digits=4 if median(ratios) < 0.1 else 2)
+    return what, beside, aim, found, f"{ours} / {theirs}", met
+
+
+def report(rows: list[Row], derivatives: float) -> str:
+    """overheads.md."""
+    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    return f"""# What the guard, boosting and JAX cost
+
+Made by `python benchmarks/overheads.py`, the second part of `make bench`. Ratios of times that were
+taken in turn: the median, and the quartiles. gamma is 2 for the guard and 0.5 elsewhere.
+
+{processor()}, two threads (the guard's step: one), torch {torch.__version__},
+XGBoost {xgboost.__version__}, LightGBM {lightgbm.__version__}, CatBoost {catboost.__version__},
+JAX {jax.__version__}, optax {optax.__version__}, Python {platform.python_version()}.
+
+| what | beside | at most | ratio | times | met |
+|---|---|---|---|---|---|
+{table}
+
+The guard's time is what is spent in its calls without the loss, readings included. Both derivatives
+of {ROWS} rows take {1e3 * derivatives:.0f} ms. CatBoost goes through an objective in Python row by
+row, in code of its own.
+"""
+
+
+def main() -> None:
+    """Measure and write."""
+    warnings.simplefilter("ignore")  # of the libraries that are compared with
+    rows = []
+    for part in (of_guard, of_jax, of_boosting):
+        torch.set_num_threads(2)
+        for row in part():
+            rows.append(row)
+            print("  ".join(row), flush=True)
+    OUT.write_text(report(rows, boosting.seconds_of_derivatives(ROWS)))
+
+
+if __name__ == "__main__":
+    main()
