@@ -66,17 +66,16 @@ def count(highs: Tensor, sums: Tensor, logits: Tensor, targets: Tensor, limits: 
     """
     x = logits.float()
     if kind_of(logits, targets) == "binary":
-        y = (targets > 0.5).float()
-        u = torch.lerp(-x, x, y)
-        positives = y.sum()
-        none, one = limits.unbind()
-        right, dead, wrong, dead_wrong, saturated = (
-            torch.lerp(a, b, y) for a, b in zip(none.unbind(), one.unbind(), strict=True)
-        )
+        is_one = targets > 0.5
+        u = torch.where(is_one, x, -x)
+        positives = is_one.sum()
+        # (2, 5) to five of the shape of the logits.
+        shaped = limits.view(2, 5, *(1,) * x.ndim)
+        right, dead, wrong, dead_wrong, saturated = torch.where(is_one, shaped[1], shaped[0])
     else:
         u = class_margin(x, targets)
-        positives = u.new_zeros(())
-        right, dead, wrong, dead_wrong, saturated = limits[1].unbind()
+        positives = limits.new_zeros(())
+        right, dead, wrong, dead_wrong, saturated = limits[1]
     is_saturated = u >= saturated
     is_dead = (u >= dead) | (u <= -dead_wrong)
     high = torch.stack([(u - right).amax(), (-u - wrong).amax(), u.amax()])

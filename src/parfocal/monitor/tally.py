@@ -81,7 +81,7 @@ def _joined(passes: Iterable[tuple[Tensor, Tensor]]) -> Iterator[tuple[Tensor, T
     """Logits and targets of passes, those of one form in one."""
     forms: dict[Any, list[tuple[Tensor, Tensor]]] = {}
     for logits, targets in passes:
-        form = logits.dtype, logits.device, logits.shape[1:], targets.dtype, targets.shape[1:]
+        form = logits.shape, logits.dtype, targets.shape, targets.dtype
         forms.setdefault(form if logits.ndim else id(logits), []).append((logits, targets))
     for parts in forms.values():
         if len(parts) == 1:
