@@ -90,25 +90,28 @@ def test_softmax_far_into_saturation(gamma):
 
 
 def test_every_order_by_differences():
-    """Two orders of both modes in logits, labels and gamma, three in logits, in float64."""
-    gamma = 0.3
+    """Both modes and two orders in logits, labels and gamma, three in logits, in float64."""
     with jax.enable_x64(True):
         x, y = jnp.asarray(normal(6), jnp.float64), jnp.array([0.2, 0.9, 0.5, 0.3, 0.7, 0.1])
+        index = jnp.array([0, 1])
 
         @jax.jit
         def binary(x, y, gamma):
             return sigmoid_focal_loss(x, y, gamma=gamma).sum()
 
-        check_grads(binary, (x, y, jnp.float64(gamma)), order=2, atol=1e-4, rtol=1e-4)
-        hard = jax.jit(lambda x: binary(x, (y > 0.5).astype(x.dtype), gamma))
-        check_grads(hard, (x,), order=3, modes=["rev"], atol=1e-3, rtol=1e-3)
-        rows = jnp.asarray(normal((4, 3)), jnp.float64)
+        @jax.jit
+        def hard(x):
+            return sigmoid_focal_loss(x, (y > 0.5).astype(x.dtype), gamma=0.3).sum()
 
         @jax.jit
-        def classes(rows, gamma):
-            return softmax_focal_loss(rows, jnp.array([0, 1, 2, 0]), gamma=gamma).sum()
+        def classes(x, gamma):
+            return softmax_focal_loss(x.reshape(2, 3), index, gamma=gamma).sum()
 
-        check_grads(classes, (rows, jnp.float64(gamma)), order=2, atol=1e-4, rtol=1e-4)
+        gamma = jnp.float64(0.3)
+        for loss, arguments in ((binary, (x, y, gamma)), (classes, (x, gamma))):
+            check_grads(loss, arguments, order=1, modes=["fwd"], atol=1e-4, rtol=1e-4)
+            check_grads(loss, arguments, order=2, modes=["rev"], atol=1e-4, rtol=1e-4)
+        check_grads(hard, (x,), order=3, modes=["rev"], atol=1e-3, rtol=1e-3)
 
 
 def test_transformations():
