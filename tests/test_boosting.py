@@ -95,6 +95,19 @@ def test_policies(gamma):
         assert (exact < 0).any()
 
 
+@pytest.mark.parametrize("gamma", [0.0, 0.3, 2.0])
+def test_gauss_newton_of_classes(gamma):
+    """p_j (1 - p_j), the second derivative of the cross-entropy, times dL/dce of the sample."""
+    x = torch.randn(60, 4, dtype=torch.float64, generator=torch.Generator().manual_seed(1)) * 4
+    y = torch.arange(60) % 4
+    gradient, second = MulticlassFocalObjective(gamma)(y.numpy(), x.numpy())
+    p = x.softmax(1)
+    own = torch.arange(60), y
+    weight = torch.from_numpy(gradient)[own] / (p[own] - 1)
+    expected = weight.unsqueeze(1) * p * (1 - p)
+    np.testing.assert_allclose(second, expected.numpy(), rtol=1e-9)
+
+
 def test_weights_and_alpha_scale_both():
     """By sample, and by class."""
     y, x, w = np.array([1, 0]), np.array([0.3, 0.4]), np.array([2.0, 3.0])

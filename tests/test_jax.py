@@ -41,6 +41,18 @@ def test_sigmoid_is_that_of_torch(gamma, alpha):
     np.testing.assert_allclose(jax.grad(lambda x: loss(x).sum())(x), slope, rtol=1e-5, atol=1e-7)
 
 
+def test_gradient_in_gamma_where_the_base_is_nearly_1():
+    """q = 1 - 1e-6 at a label smoothed by as much; log q from 1 - q, beside PyTorch in float64."""
+    x, y = np.array([20.0, -20.0], np.float32), np.array([1e-6, 1 - 1e-6], np.float32)
+    gamma = torch.tensor(0.5, dtype=torch.float64, requires_grad=True)
+    doubles = torch.from_numpy(x).double(), torch.from_numpy(y).double()
+    (expected,) = torch.autograd.grad(
+        parfocal.sigmoid_focal_loss(*doubles, None, gamma).sum(), gamma
+    )
+    found = jax.grad(lambda gamma: sigmoid_focal_loss(x, y, gamma=gamma).sum())(0.5)
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+
+
 @pytest.mark.parametrize("gamma", GAMMAS)
 def test_sigmoid_is_that_of_optax_where_that_is_right(gamma):
     """Mild logits; the same call."""

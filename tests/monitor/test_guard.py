@@ -161,18 +161,30 @@ def test_a_reading_counts_what_there_is():
     assert second.largest_margin == pytest.approx(16.0, abs=0.1)
     assert second.distance == pytest.approx(16.6355 - 16.0, abs=0.1)
     assert math.isinf(second.distance_wrong)
-    assert guard.read().positions == 4
+    third = guard.read()
+    assert (third.positions, third.largest_margin) == (4, pytest.approx(3.0, abs=0.1))
     assert guard.read() is None
 
 
+def test_distance_on_the_wrong_side():
+    """A loss of log p_t breaks where a wrong answer is so sure that p_t is 0: an infinite loss."""
+    guard = FocalGuard(log_of_probability, near=1.0, horizon=0)
+    cliff = limits_of(Call(log_of_probability), torch.zeros(2), "binary")[1].cliff_wrong
+    assert not log_of_probability(torch.tensor([-cliff]), torch.ones(1)).isfinite()
+    x = torch.tensor([2 - cliff, 3.0], requires_grad=True)
+    guard(x, torch.ones(2)).backward()
+    guard.check()
+    assert guard.readings[0].distance_wrong == pytest.approx(2.0, abs=1e-4)
+
+
 def test_shares_of_saturated_and_dead():
-    """p_t rounds to 1 from 16.64 on; the loss that clamps has no gradient beyond."""
+    """p_t rounds to 1 from 17.33 on; the loss that clamps has no gradient beyond."""
 
     def clamped(x, y):
         return original(x.clamp(-10, 10), y, gamma=2.0, reduction="mean")
 
     guard = FocalGuard(clamped)
-    x = torch.tensor([20.0, 12.0, -12.0, 1.0], requires_grad=True)
+    x = torch.tensor([17.4, 17.2, -12.0, 1.0], requires_grad=True)
     guard(x, torch.tensor([1.0, 1.0, 1.0, 1.0])).backward()
     guard.check()
     assert (guard.readings[0].saturated, guard.readings[0].dead) == (0.25, 0.75)
@@ -261,6 +273,17 @@ def test_a_forgotten_prior_is_told():
     assert guard.warnings == []
 
 
+def test_each_kind_of_warning_comes_once():
+    """A forgotten prior first, then a cliff, which isn't told again."""
+    guard = FocalGuard(mean_original, every=1)
+    _, step = training(guard)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FocalGuardWarning)
+        for logit in (0.0, 15.0, 15.5):
+            step(torch.full((400,), logit), torch.ones(400))
+    assert [notice.kind for notice in guard.warnings] == ["prior", "right"]
+
+
 # At a failure
 
 
@@ -333,6 +356,7 @@ def log_of_probability(x, y):
         ("normaliser", normalised, [1.0, 1.0], [0, 0], torch.float32),
         ("logarithm", log_of_probability, [-120.0, 1.0], [1, 0], torch.float32),
         ("logarithm", log_of_probability, [120.0, 1.0], [1, 0], torch.float32),
+        ("logarithm", log_of_probability, [-20.0, 1.0], [1, 0], torch.float16),
         ("loss", cusp, [1.0, 0.0], [1, 0], torch.float32),
         ("overflow", sixteenth_power, [7.9, 1.0], [1, 0], torch.float16),
         ("overflow", lambda x, y: (x**4 * y).sum(), [20.0, 1.0], [1, 0], torch.float16),
@@ -513,6 +537,10 @@ def test_compiled_without_a_break():
         with pytest.raises(FocalGuardError) as raised:
             guard.check()
         assert raised.value.diagnosis.cause == "focal term"
+        with torch.no_grad():
+            layer.weight.fill_(1.0)
+        call(data[0], targets[0]).backward()
+        assert guard.check()
     for one, other in zip(guards[0].readings[1:], guards[1].readings[1:], strict=True):
         assert one == pytest.approx(other, rel=1e-5)
 
@@ -562,7 +590,8 @@ def test_passes_are_not_held_where_nobody_checks(numbers):
         x = torch.full((numbers,), 20.0 if i == 50 else 1.0, requires_grad=True)
         guard(x, torch.ones(numbers)).backward()
     assert len(guard._checks) <= 66
-    assert numbers == 10 or len(guard._checks) == 2
+    assert len(guard._tally) <= 64
+    assert numbers == 10 or (len(guard._checks), len(guard._tally)) == (2, 1)
     with pytest.raises(FocalGuardError) as raised:
         guard.check()
     assert raised.value.diagnosis.logit == 20.0

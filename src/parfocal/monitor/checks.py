@@ -71,6 +71,7 @@ class Checks:
         return found
 
     def __len__(self) -> int:
+        """Of the passes that are held."""
         return len(self._passes)
 
 

@@ -68,6 +68,10 @@ class Tally:
         self._sums.zero_()
         return reading(self.step, highs, sums)
 
+    def __len__(self) -> int:
+        """Of the passes that wait."""
+        return len(self._waiting)
+
     def _count_waiting(self) -> None:
         self._counted = self.last
         with torch.no_grad():
