@@ -87,6 +87,19 @@ def test_failed_training_exits_with_1_and_records_what_failed(run, tmp_path):
     assert read_run(tmp_path).outcome == "failed"
 
 
+def test_a_guarded_training_is_the_same_and_explains_its_failure(run, tmp_path):
+    """bfloat16 logits reach the cliff within seconds; the capture fails again when replayed."""
+    options = ("--set", "loss=original", "--set", "learning_rate=0.02", "--set", "logits=bfloat16")
+    bare, guarded = tmp_path / "bare", tmp_path / "guarded"
+    run("train", "mnist-quick", *options, "--out", bare, status=1)
+    output = run("train", "mnist-quick", *options, "--guard", "--out", guarded, status=1)
+    assert "from the cliff of this loss" in output
+    assert "the factor (1 - p_t) ** (-0.9)" in output
+    assert read_run(guarded).failure == read_run(bare).failure
+    (capture,) = guarded.glob("captures/*.safetensors")
+    assert "isn't finite" in run("replay", capture, status=1)
+
+
 EXACT = ("train", "mnist-quick", "--set", "loss=exact")
 
 

@@ -155,6 +155,7 @@ def settings_of(
     threads: int,
     checkpoint_seconds: float,
     keep_checkpoint: bool,
+    guard: bool = False,
 ) -> "Settings":
     """The options of a run as a value; folders absolute, for processes elsewhere."""
     from parfocal.experiments.data import Sources
@@ -162,4 +163,4 @@ def settings_of(
 
     folder = image_folder.resolve() if image_folder is not None else None
     sources = Sources(data_dir.resolve(), folder, download)
-    return Settings(sources, device, threads, checkpoint_seconds, keep_checkpoint)
+    return Settings(sources, device, threads, checkpoint_seconds, keep_checkpoint, guard)

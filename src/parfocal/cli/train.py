@@ -3,11 +3,12 @@
 import os
 import signal
 import sys
+import warnings
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
 from threading import Event
-from typing import Any
+from typing import Any, TextIO
 
 import click
 from rich.console import Console
@@ -26,6 +27,7 @@ from parfocal.cli.options import (
 @click.command()
 @spec_options
 @run_options
+@click.option("--guard", is_flag=True, help="Watch the loss: warn ahead, explain a failure.")
 @click.option("--overwrite", is_flag=True, help="Begin anew, whatever the folder holds.")
 @out_option("Folder of the record.  [default: runs/SPEC/DIGEST]")
 @fails_in_one_line
@@ -71,7 +73,11 @@ def _conduct(run: Any, directory: Path, settings: Any, overwrite: bool, rank: in
 
     console = Console(quiet=rank > 0)
     engine = "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "alone"
-    with _stop_on_signal() as stop, TrainingDisplay(console, [run]) as display:
+    with (
+        _stop_on_signal() as stop,
+        TrainingDisplay(console, [run]) as display,
+        _warnings_of_the_guard(console),
+    ):
         outcome = conduct(
             run,
             directory,
@@ -90,6 +96,34 @@ def _conduct(run: Any, directory: Path, settings: Any, overwrite: bool, rank: in
         if outcome == "interrupted":
             console.print("interrupted; the same command goes on from here")
     return outcome
+
+
+@contextmanager
+def _warnings_of_the_guard(console: Console) -> Iterator[None]:
+    """Shown above the progress, as they come."""
+    from parfocal.monitor import FocalGuardWarning
+
+    with warnings.catch_warnings():
+        show_others = warnings.showwarning
+
+        def show(
+            message: Warning | str,
+            category: type[Warning],
+            filename: str,
+            lineno: int,
+            file: TextIO | None = None,
+            line: str | None = None,
+        ) -> None:
+            if issubclass(category, FocalGuardWarning):
+                console.print(
+                    str(message), style="yellow", markup=False, highlight=False, soft_wrap=True
+                )
+            else:
+                show_others(message, category, filename, lineno, file, line)
+
+        warnings.simplefilter("always", FocalGuardWarning)
+        warnings.showwarning = show
+        yield
 
 
 @contextmanager

@@ -4,6 +4,8 @@ import hashlib
 import io
 import time
 from collections.abc import Callable
+from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -12,6 +14,7 @@ import torch.distributed as dist
 from filelock import FileLock, Timeout
 
 from parfocal.experiments import checkpoint
+from parfocal.experiments.compared import Loss
 from parfocal.experiments.data import Sources, load
 from parfocal.experiments.errors import (
     BusyRunError,
@@ -40,6 +43,7 @@ from parfocal.experiments.record import (
 from parfocal.experiments.session import Session, environment, now
 from parfocal.experiments.spec import RunSpec
 from parfocal.experiments.trainer import Trainer
+from parfocal.monitor import FocalGuard
 
 
 class Settings(NamedTuple):
@@ -47,6 +51,8 @@ class Settings(NamedTuple):
 
     checkpoint_seconds: between two checkpoints; what a kill may cost.
     keep_checkpoint: whether the last one stays when the run is done.
+    guard: whether a `FocalGuard` watches the loss: it warns by Python's warnings, and puts captures
+        of failures into the run's folder if there is safetensors.
     """
 
     sources: Sources = Sources()
@@ -54,6 +60,7 @@ class Settings(NamedTuple):
     threads: int = 1
     checkpoint_seconds: float = 60.0
     keep_checkpoint: bool = False
+    guard: bool = False
 
 
 def conduct(
@@ -78,7 +85,7 @@ def conduct(
     """
     torch.set_num_threads(settings.threads)
     if dist.is_initialized() and dist.get_rank() > 0:
-        return _agreed(None) or _follow(spec, settings)
+        return _agreed(None) or _follow(spec, directory, settings)
     directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(directory / "lock")
     try:
@@ -142,7 +149,7 @@ def _lead(
 ) -> Outcome:
     images = load(spec.data, settings.sources)
     data = _unchanged(directory, images.checksum())
-    trainer = Trainer(spec, images, settings.device)
+    trainer = Trainer(spec, images, settings.device, _watch(directory, settings))
     epochs = _resume(trainer, checkpoint.latest(directory))
     started = {
         "began": now(),
@@ -214,9 +221,10 @@ def _train(
     return outcome
 
 
-def _follow(spec: RunSpec, settings: Settings) -> Outcome:
+def _follow(spec: RunSpec, directory: Path, settings: Settings) -> Outcome:
     """What all ranks but the first do: compute."""
-    trainer = Trainer(spec, load(spec.data, settings.sources), settings.device)
+    images = load(spec.data, settings.sources)
+    trainer = Trainer(spec, images, settings.device, _watch(directory, settings))
     _resume(trainer, None)
     last = None
     for event in trainer.events():
@@ -224,6 +232,14 @@ def _follow(spec: RunSpec, settings: Settings) -> Outcome:
     if isinstance(last, Failure):
         return "failed"
     return "finished" if trainer.finished else "interrupted"
+
+
+def _watch(directory: Path, settings: Settings) -> Callable[[Loss], FocalGuard] | None:
+    """What makes the guard of a loss, if there is to be one."""
+    if not settings.guard:
+        return None
+    capture = directory / "captures" if find_spec("safetensors") else None
+    return partial(FocalGuard, action="record", capture=capture)
 
 
 def _resume(trainer: Trainer, contents: dict[str, Any] | None) -> list[Epoch]:
