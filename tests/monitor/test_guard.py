@@ -1,6 +1,8 @@
 """The guard: what it says before a failure, at one, and after it, and that it changes nothing."""
 
+import copy
 import math
+import pickle
 import subprocess
 import sys
 import warnings
@@ -595,3 +597,17 @@ def test_passes_are_not_held_where_nobody_checks(numbers):
     with pytest.raises(FocalGuardError) as raised:
         guard.check()
     assert raised.value.diagnosis.logit == 20.0
+
+
+def test_a_model_with_a_guard_can_be_copied_at_any_time():
+    """By `deepcopy` and pickle; also between a pass and its step, as averages of weights do."""
+    guard = FocalGuard(mean_original)
+    layer, step = training(guard)
+    model = nn.ModuleList([layer, guard])
+    step([1.0], torch.ones(1))
+    guard(layer(torch.ones(1, 1)).view(-1), torch.ones(1))
+    for other in (copy.deepcopy(model), pickle.loads(pickle.dumps(model))):
+        assert other[1].step == 1
+        assert other[1].check()
+        assert other[1].read().positions == 1
+    assert model.state_dict().keys() == {"0.weight", "0.bias"}

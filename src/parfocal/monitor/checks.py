@@ -70,6 +70,10 @@ class Checks:
             self._traced = None
         return found
 
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies: without passes, whose logits belong to a graph that can't be copied."""
+        return {**vars(self), "_passes": [], "_traced": None}
+
     def __len__(self) -> int:
         """Of the passes that are held."""
         return len(self._passes)
