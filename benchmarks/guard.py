@@ -1,11 +1,13 @@
 """How early the guard warns, in real trainings, and what it costs.
 
     python benchmarks/guard.py runs DATA_DIR [--out docs/guard/runs.csv]
+    python benchmarks/guard.py table
     python benchmarks/guard.py cost
 
 runs: the paper's MNIST runs with the original loss at gamma 0.1 to 0.5, every threshold, without
 noise, to their first failure, and runs that don't fail; two at once. A run that is in the file
 already is left out, so that the command can be stopped and given again.
+table: the file as the tables of docs/guard.md.
 cost: the guard's part of a step of the MNIST network, on one thread.
 """
 
@@ -140,6 +142,34 @@ def read(path: Path) -> list[dict[str, str]]:
         return list(csv.DictReader(file))
 
 
+def table(rows: list[dict[str, str]]) -> str:
+    """A line a threshold, of the runs in float32 that failed; then the others, a line each."""
+    grid = {
+        (row["threshold"], row["gamma"]): f"{row['failed']} ({row['early']})"
+        for row in rows
+        if row["failed"] and row["logits"] == "float32"
+    }
+    gammas = sorted({gamma for _, gamma in grid})
+    lines = [_line("digits up to", *(f"gamma {gamma}" for gamma in gammas)), "|---" * 6 + "|"]
+    for threshold in sorted({threshold for threshold, _ in grid}):
+        lines.append(_line(threshold, *(grid.get((threshold, gamma), "") for gamma in gammas)))
+    lines += [
+        "",
+        _line("loss", "logits", "gamma", "failed at step", "warned at step"),
+        "|---" * 5 + "|",
+    ]
+    for row in rows:
+        failed = row["failed"] or f"never in {row['steps']}"
+        if not row["failed"] or row["logits"] != "float32":
+            warned = row["warned"] or "never"
+            lines.append(_line(row["loss"], row["logits"], row["gamma"], failed, warned))
+    return "\n".join(lines)
+
+
+def _line(*cells: str) -> str:
+    return f"| {' | '.join(cells)} |"
+
+
 class Stopwatch:
     """Adds up the seconds that the calls of a function take.
 
@@ -210,13 +240,16 @@ def main(arguments: Sequence[str] | None = None) -> None:
     """What the command line asks for."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     commands = parser.add_subparsers(dest="command", required=True)
-    table = commands.add_parser("runs")
-    table.add_argument("data", type=Path)
-    table.add_argument("--out", type=Path, default=OUT)
+    training = commands.add_parser("runs")
+    training.add_argument("data", type=Path)
+    training.add_argument("--out", type=Path, default=OUT)
+    commands.add_parser("table").add_argument("--out", type=Path, default=OUT)
     commands.add_parser("cost")
     given = parser.parse_args(arguments)
     if given.command == "runs":
         conduct(given.data, given.out)
+    elif given.command == "table":
+        print(table(read(given.out)))
     else:
         taken = cost()
         print(
