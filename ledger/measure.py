@@ -39,6 +39,9 @@ GAMMAS = ("0", "0.001", "0.1", "0.5", "1-", "1", "1+", "1.5", "2", "5")
 SOFT_TARGETS = (1e-6, 0.3, 0.5, 0.999)
 SOFT_GAMMAS = ("0", "0.1", "1", "2")
 
+# Logits of each part of a grid; with fewer, not all of the 16-bit ones are measured.
+COUNT = 3000
+
 # Quantities whose terms cancel are measured against the sum of their absolute values.
 OF_SCALE = {"curvature", "soft curvature", "soft gradient", "soft target_gradient"}
 
@@ -120,9 +123,10 @@ def bound_below(quantity: str, gamma_name: str) -> float:
 
 
 def grid(dtype: torch.dtype, count: int) -> Tensor:
-    """The logits of a dtype; all of them for 16 bits. Symmetric about 0."""
+    """The logits of a dtype, symmetric about 0; of 16 bits all, unless fewer are wanted."""
     if dtype.itemsize == 2:
-        return every_finite(dtype)
+        numbers = every_finite(dtype)
+        return numbers if count >= COUNT else _thinned(numbers, len(numbers) // (2 * count))
     info = torch.finfo(dtype)
     smallest_subnormal = info.tiny * info.eps
     bounds = [
@@ -142,6 +146,11 @@ def grid(dtype: torch.dtype, count: int) -> Tensor:
     ]
     numbers = torch.cat(parts)
     return torch.cat([-numbers, numbers]).unique()
+
+
+def _thinned(numbers: Tensor, step: int) -> Tensor:
+    chosen = numbers[numbers > 0][::step]
+    return torch.cat([-chosen.flip(0), chosen])
 
 
 def mirrored(truth: FocalTruth) -> FocalTruth:
@@ -246,7 +255,7 @@ def plain(quantity: str) -> str:
     return quantity.partition(" (")[0]
 
 
-def measure(dtype: torch.dtype, gamma_name: str, count: int = 3000) -> list[Cell]:
+def measure(dtype: torch.dtype, gamma_name: str, count: int = COUNT) -> list[Cell]:
     """The lines of one dtype and gamma."""
     torch.set_num_threads(1)
     gamma = gamma_of(gamma_name, dtype)
@@ -292,7 +301,7 @@ def _keep_worst(
         )
 
 
-def measure_all(count: int = 3000, workers: int = 2) -> Iterator[Cell]:
+def measure_all(count: int = COUNT, workers: int = 2) -> Iterator[Cell]:
     """Every line of the ledger."""
     jobs = [(dtype, gamma) for gamma in GAMMAS for dtype in DTYPES]
     with ProcessPoolExecutor(workers, mp_context=get_context("spawn")) as pool:

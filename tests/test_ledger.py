@@ -79,10 +79,11 @@ def test_jax_is_more_accurate_than_optax_below_1(dtype, gamma):
 
 @pytest.mark.parametrize(("dtype", "gamma"), CELLS, ids=str)
 def test_errors_are_within_bounds_and_not_above_the_ledger(dtype, gamma, monkeypatch):
-    """Measured anew, over the same logits: all of them in the 16-bit dtypes; optax is recorded."""
+    """Measured anew, over the same logits; of 16 bits all at three gammas. optax is recorded."""
     monkeypatch.delitem(measure.LOSSES_OF_JAX, measure.OPTAX)
     recorded = measure.read()
-    for cell in measure.measure(dtype, gamma):
+    is_whole = dtype.itemsize > 2 or gamma in ("0.1", "0.5", "2")
+    for cell in measure.measure(dtype, gamma, measure.COUNT // (1 if is_whole else 2)):
         assert cell.is_within_bounds, cell
         assert cell.worst.ulp <= recorded[cell.key] + hardware(gamma), cell
         assert cell.worst.points > 500, cell
@@ -91,7 +92,7 @@ def test_errors_are_within_bounds_and_not_above_the_ledger(dtype, gamma, monkeyp
 def test_sixteen_bit_logits_are_all_there():
     """Every finite pattern of both dtypes; the rest of the 65,536 are infinities and NaN."""
     for dtype, count in ((torch.float16, 63_488), (torch.bfloat16, 65_280)):
-        assert measure.grid(dtype, 1).numel() == count
+        assert measure.grid(dtype, measure.COUNT).numel() == count
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
@@ -109,7 +110,8 @@ def test_branch_bounds_and_their_neighbours_are_in_the_grid(dtype):
 def test_planted_errors_are_seen(dtype, monkeypatch):
     """The measurement itself can fail: one number a few ULP off in a quantity is found."""
     honest = measure.derivatives
-    places = {"value": 2.5, "gradient": 3.5, "gamma_gradient": -2.5, "curvature": -3.5}
+    places = {"value": 2.5, "gradient": 4.5, "gamma_gradient": -2.5, "curvature": -4.5}
+    logits = {quantity: set() for quantity in places}
 
     def planted(x, target, gamma):
         computed = honest(x, target, gamma)
@@ -117,11 +119,12 @@ def test_planted_errors_are_seen(dtype, monkeypatch):
             at = int(torch.searchsorted(x, place))
             computed[quantity] = computed[quantity].clone()
             computed[quantity][at] *= 1 + 16 * torch.finfo(dtype).eps
+            logits[quantity].add(x[at].item())
         return computed
 
     monkeypatch.setattr(measure, "derivatives", planted)
     monkeypatch.setattr(measure, "LOSSES_OF_JAX", {})
-    cells = {cell.quantity: cell for cell in measure.measure(dtype, "0.5", count=100)}
-    for quantity, place in places.items():
+    cells = {cell.quantity: cell for cell in measure.measure(dtype, "0.5", measure.COUNT // 10)}
+    for quantity, planted_at in logits.items():
         assert not cells[quantity].is_within_bounds
-        assert abs(cells[quantity].worst.logit - place) < 0.1
+        assert cells[quantity].worst.logit in planted_at

@@ -2,10 +2,13 @@
 
 import copy
 import math
+import os
 import pickle
+import signal
 import subprocess
 import sys
 import warnings
+from contextlib import suppress
 from functools import partial
 from pathlib import Path
 
@@ -553,9 +556,20 @@ def test_ranks_read_and_fail_together():
     command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
     command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
     command += ["--local-addr", "127.0.0.1", str(script)]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
-    assert done.returncode == 0, done.stderr
-    assert done.stdout.count("both stopped") == 2
+    with subprocess.Popen(
+        command,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.STDOUT,
+        text=True,
+        start_new_session=True,
+    ) as process:
+        try:
+            output = process.communicate(timeout=120)[0]
+        finally:
+            with suppress(ProcessLookupError):  # ranks that wait for each other outlive torchrun
+                os.killpg(process.pid, signal.SIGKILL)
+    assert process.returncode == 0, output
+    assert output.count("both stopped") == 2
 
 
 def test_readings_go_to_tensorboard(tmp_path):
