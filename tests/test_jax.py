@@ -17,7 +17,7 @@ from parfocal.audit.scan import worst_error
 from parfocal.floats import representable
 from parfocal.jax import sigmoid_focal_loss, softmax_focal_loss
 
-GAMMAS = (0.0, 0.1, 0.5, 1.0, 2.0)
+GAMMAS = (0.0, 0.5, 2.0)
 
 
 def normal(shape, seed=0):
