@@ -1,7 +1,7 @@
 # make demo        the gradient study and the auditor's verdicts and three trainings side by side, two minutes on two cores
 # make test        format, lint, types, tests and documentation examples
 # make test-wheel  the built wheel with torch alone
-# make bench       what losses, guard, boosting and JAX cost beside what they replace, ten minutes; make bench-quick, two: the losses
+# make bench       what losses, guard, boosting and JAX cost beside what they replace, eight minutes; make bench-quick, two: the losses
 # make bench-training  what a training, its record and a second job cost
 # make reproduction    the committed report from the committed records; PUBLISHED=FOLDER beside the paper's
 # make ledger      measure the accuracy anew; refuses what got worse

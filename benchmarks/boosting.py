@@ -11,12 +11,12 @@ import time
 import warnings
 from collections.abc import Callable, Iterator
 from statistics import median
-from typing import NamedTuple
 
 import catboost
 import lightgbm
 import numpy as np
 import xgboost
+from rounds import Rounds
 
 from parfocal.boosting import FocalObjective
 
@@ -53,22 +53,8 @@ def seconds(call: Callable[..., object], *arguments: object) -> float:
     return time.perf_counter() - started
 
 
-class Comparison(NamedTuple):
-    """Seconds of trainings in turn, with our objective and with the library's own log loss."""
-
-    library: str
-    rows: int
-    ours: tuple[float, ...]
-    theirs: tuple[float, ...]
-
-    @property
-    def ratios(self) -> list[float]:
-        """Of each turn."""
-        return [ours / theirs for ours, theirs in zip(self.ours, self.theirs, strict=True)]
-
-
-def comparisons(rows: int) -> Iterator[Comparison]:
-    """One a library."""
+def comparisons(rows: int) -> Iterator[tuple[str, int, Rounds]]:
+    """Of each library its rows, and seconds with our objective and with its own log loss."""
     x, y = data(rows)
     objective = FocalObjective(0.5)
     for name in fits(None):
@@ -77,8 +63,7 @@ def comparisons(rows: int) -> Iterator[Comparison]:
             [seconds(fits(o)[name], x[:part], y[:part]) for o in (objective, None)]
             for _ in range(TURNS)
         ]
-        ours, theirs = zip(*pairs, strict=True)
-        yield Comparison(name, part, ours, theirs)
+        yield name, part, Rounds(*zip(*pairs, strict=True))
 
 
 def seconds_of_derivatives(rows: int) -> float:
@@ -93,10 +78,10 @@ def main() -> None:
     warnings.simplefilter("ignore")
     rows = int(sys.argv[1]) if len(sys.argv) > 1 else 1_000_000
     print(f"both derivatives of {rows} rows: {1e3 * seconds_of_derivatives(rows):.0f} ms")
-    for one in comparisons(rows):
+    for library, part, taken in comparisons(rows):
         print(
-            f"{one.library}, {one.rows} rows: {median(one.ratios):.2f} "
-            f"({median(one.ours):.1f} s beside {median(one.theirs):.1f} s)",
+            f"{library}, {part} rows: {median(taken.ratios):.2f} "
+            f"({median(taken.ours):.1f} s beside {median(taken.theirs):.1f} s)",
             flush=True,
         )
 

@@ -20,9 +20,10 @@ from concurrent.futures import ProcessPoolExecutor, as_completed
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
+from rounds import Rounds
 
 from parfocal.experiments.compared import Loss
 from parfocal.experiments.data import Sources, load, mnist5k
@@ -190,20 +191,10 @@ class Stopwatch:
             self.seconds += time.perf_counter() - started
 
 
-class Cost(NamedTuple):
-    """Seconds of a step, and of the guard in it without the loss, the mean of each turn."""
+def cost() -> Rounds:
+    """Seconds of a step in the guard and not in the loss, and of the whole step; means of a turn.
 
-    step: list[float]
-    added: list[float]
-
-    @property
-    def shares(self) -> list[float]:
-        """Of the guard."""
-        return [added / step for added, step in zip(self.added, self.step, strict=True)]
-
-
-def cost() -> Cost:
-    """A training in turns of as many steps as there are from one reading to the next.
+    A turn has as many steps as there are from one reading to the next.
 
     Two trainings side by side, with and without, differ by more than the guard takes, in either
     direction: where the allocator puts things is enough.
@@ -223,17 +214,17 @@ def cost() -> Cost:
         return guard
 
     events = Trainer(spec, mnist5k(), watch=watch).events()
-    taken = Cost([], [])
+    added, steps = [], []
     for _ in range(TURNS):
         for one in watches:
             one.seconds = 0.0
         started = time.perf_counter()
         for _ in range(TURN):
             next(events)
-        taken.step.append((time.perf_counter() - started) / TURN)
+        steps.append((time.perf_counter() - started) / TURN)
         inner, whole, check = (one.seconds / TURN for one in watches)
-        taken.added.append(whole - inner + check)
-    return taken
+        added.append(whole - inner + check)
+    return Rounds(added, steps)
 
 
 def main(arguments: Sequence[str] | None = None) -> None:
@@ -253,8 +244,8 @@ def main(arguments: Sequence[str] | None = None) -> None:
     else:
         taken = cost()
         print(
-            f"a step of the MNIST network takes {1e3 * median(taken.step):.2f} ms, of which the "
-            f"guard has {1e6 * median(taken.added):.0f} us, {median(taken.shares):.1%}"
+            f"a step of the MNIST network takes {1e3 * median(taken.theirs):.2f} ms, of which the "
+            f"guard has {1e6 * median(taken.ours):.0f} us, {median(taken.ratios):.1%}"
         )
 
 

@@ -17,7 +17,7 @@ import warnings
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
-from statistics import median, quantiles
+from statistics import median
 from typing import NamedTuple
 
 import originals
@@ -26,6 +26,7 @@ import torch.nn.functional as F
 import torchvision
 from rich.console import Console
 from rich.progress import Progress
+from rounds import Rounds, spread
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss as stock
 
@@ -47,18 +48,6 @@ class Case(NamedTuple):
     most: float | None
     prepare: Callable[[], tuple[Step, Step]]
     is_quick: bool = True
-
-
-class Result(NamedTuple):
-    """Times in milliseconds, and the ratio of each round."""
-
-    ours: list[float]
-    theirs: list[float]
-
-    @property
-    def ratios(self) -> list[float]:
-        """Ours over theirs."""
-        return [a / b for a, b in zip(self.ours, self.theirs, strict=True)]
 
 
 def binary(size: int, dtype: torch.dtype = torch.float32) -> tuple[Tensor, Tensor]:
@@ -208,7 +197,7 @@ def family_cases() -> Iterator[Case]:
     yield Case("focal_matching_cost", "the usual form", 0.8, prepare)
 
 
-def measure(case: Case, seconds: float, fewest: int) -> Result:
+def measure(case: Case, seconds: float, fewest: int) -> Rounds:
     """Rounds of both sides in turn, for about so many seconds, after one that doesn't count."""
     ours, theirs = case.prepare()
     first = timed(ours) + timed(theirs)
@@ -217,7 +206,7 @@ def measure(case: Case, seconds: float, fewest: int) -> Result:
     inner = max(1, int(2.0 / first))
     rounds = min(51, max(fewest, int(1000 * seconds / (first * inner))))
     pairs = [(timed(ours, inner), timed(theirs, inner)) for _ in range(rounds)]
-    return Result(*(list(column) for column in zip(*pairs, strict=True)))
+    return Rounds(*(list(column) for column in zip(*pairs, strict=True)))
 
 
 def timed(run: Step, inner: int = 1) -> float:
@@ -309,12 +298,6 @@ def draw(curves: dict[str, list[tuple[int, float]]], path: Path) -> None:
     axes.grid(alpha=0.3)
     axes.legend(frameon=False)
     figure.savefig(path, metadata={"Date": None})
-
-
-def spread(ratios: Sequence[float], digits: int = 2) -> str:
-    """Median and quartiles."""
-    low, _, high = quantiles(ratios, n=4)
-    return f"{median(ratios):.{digits}f} ({low:.{digits}f} to {high:.{digits}f})"
 
 
 def processor() -> str:
