@@ -1,6 +1,7 @@
 """What every loss of the package keeps, whichever it is; the table is `loss_cases`."""
 
 import copy
+import fractions
 import functools
 import inspect
 import math
@@ -276,6 +277,31 @@ def test_masked_position_adds_exactly_nothing(case, garbage):
     assert (gradient != 0).any()
 
 
+@cases_with("mask", "row mask")
+@pytest.mark.parametrize(
+    ("dtype", "size"), [(torch.float64, 740.0), *((dtype, 110.0) for dtype in DTYPES[1:])], ids=str
+)
+def test_masked_position_is_left_out_of_a_saturated_batch(case, dtype, size):
+    """All that counts is right and far into saturation: the loss of what is left, cut out."""
+    logits, targets = at_cliffs(case, right=True)
+    logits = logits.sign().mul(size).to(dtype)
+    mask = torch.ones_like(hidden(case, targets, logits))
+    last = 0 if case.kind in ("binary", "classes") else -1
+    mask.transpose(last, -1)[..., -1] = False
+    loss, gradient = with_gradient(case, logits, targets, mask=mask)
+    count = logits.shape[last] - 1
+    cut, cut_gradient = with_gradient(
+        case, logits.narrow(last, 0, count), targets.narrow(last, 0, count)
+    )
+    assert (gradient.narrow(last, count, 1) == 0).all()
+    if loss.ndim and loss.shape != cut.shape:
+        loss = loss.narrow(last, 0, count)
+    torch.testing.assert_close(loss, cut)
+    torch.testing.assert_close(gradient.narrow(last, 0, count), cut_gradient, atol=0, rtol=1e-5)
+    assert loss.isfinite().all()
+    assert gradient.isfinite().all()
+
+
 @every_case
 def test_nan_is_not_hidden(case):
     """A logit that is not a number is seen in the loss, and in the gradient."""
@@ -297,6 +323,26 @@ def test_ignored_index_is_a_mask(case, ignored):
     expected = with_gradient(case, logits, targets, mask=mask)
     marked = torch.where(mask, targets, ignored)
     found = with_gradient(case, logits, marked, ignore_index=ignored)
+    for one, other in zip(found, expected, strict=True):
+        assert torch.equal(one, other)
+
+
+@cases_with("ignore_index")
+@pytest.mark.parametrize(
+    ("dtype", "ignored"), [(torch.uint8, -100), (torch.int8, 156), (torch.int32, -100 + 2**32)]
+)
+def test_an_index_beyond_a_narrow_dtype_ignores_nothing(case, dtype, ignored):
+    """Wrapped around to the dtype of the labels, it would be one of their classes."""
+    wrapped = torch.tensor(ignored).to(dtype).item()
+    labels = max(wrapped, 0) * torch.ones(SHAPES[case.kind][:1] + SHAPES[case.kind][2:])
+    logits = torch.linspace(-1, 1, 200).expand(*labels.shape, 200).movedim(-1, 1)
+    if wrapped < 0:  # no class: what counts is refused, where it costs nothing to see
+        with pytest.raises(RuntimeError):
+            case.loss(logits, labels.to(dtype).fill_(wrapped), ignore_index=ignored)
+        return
+    found = with_gradient(case, logits, labels.to(dtype), ignore_index=ignored)
+    expected = with_gradient(case, logits, labels.long(), ignore_index=ignored)
+    assert (found[1] != 0).any()
     for one, other in zip(found, expected, strict=True):
         assert torch.equal(one, other)
 
@@ -408,6 +454,48 @@ def test_error_says_what_came(case, spoil, error, words):
     """In the name of the call."""
     with pytest.raises(error, match=f"^{case.name.partition(',')[0]}: expected .*{words}"):
         case.loss(*spoil(*case.draw()))
+
+
+# Calls of every loss, by its name, and of the cost of a matcher, which is none.
+CALLS = {case.name.partition(",")[0]: case.draw(dtype=torch.float32) for case in reversed(LOSSES)}
+CALLS["focal_matching_cost"] = (torch.linspace(-3, 3, 8).view(4, 2), torch.tensor([0, 1, 1]))
+
+# In place of 0.75, which no default is: exponents without a cusp, and indices.
+POSSIBLE = {"beta": 1.25, "gamma_neg": 1.25, "ignore_index": -1, "background": 1}
+
+
+def numbers_of(function):
+    """The options of a loss that are numbers: a possible one of each, and what it goes with."""
+    for parameter in inspect.signature(function).parameters.values():
+        if type(parameter.default) in (int, float):
+            yield parameter.name, POSSIBLE.get(parameter.name, 0.75), {}
+        elif parameter.name == "normalizer":
+            yield parameter.name, 0.75, {"reduction": "sum"}
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize(
+    "kind",
+    [numpy.float16, numpy.float32, numpy.float64, numpy.array, fractions.Fraction],
+    ids=lambda kind: kind.__name__,
+)
+def test_a_number_is_a_number_whoever_made_it(call, kind):
+    """NumPy's and fractions give the bits of Python's floats, in each option that is a number."""
+    loss = getattr(parfocal, call)
+    for name, value, options in numbers_of(loss):
+        made = numpy.int16(value) if isinstance(value, int) else kind(value)
+        found = loss(*CALLS[call], **{name: made}, **options)
+        assert torch.equal(found, loss(*CALLS[call], **{name: value}, **options)), name
+
+
+@pytest.mark.parametrize("call", CALLS)
+@pytest.mark.parametrize("no_number", [True, numpy.True_, "1", numpy.ones(2)], ids=repr)
+def test_what_is_no_number_is_refused(call, no_number):
+    """In the name of the call and of the option."""
+    loss = getattr(parfocal, call)
+    for name, _, options in numbers_of(loss):
+        with pytest.raises(TypeError, match=f"^{call}: expected `{name}` to be an? (number|int)"):
+            loss(*CALLS[call], **{name: no_number}, **options)
 
 
 @cases_with("reduction")

@@ -61,11 +61,10 @@ def asymmetric_loss(
     equations 4 to 7.
     """
     call = "asymmetric_loss"
-    positions = Positions(weight, mask, reduction, normalizer)
-    positions.check(call, inputs, targets)
-    checks.gamma(call, gamma_neg, inputs, name="gamma_neg")
-    checks.gamma(call, gamma_pos, inputs, name="gamma_pos")
-    checks.share(call, "margin", margin)
+    positions = Positions(weight, mask, reduction, normalizer).checked(call, inputs, targets)
+    gamma_neg = checks.gamma(call, gamma_neg, inputs, name="gamma_neg")
+    gamma_pos = checks.gamma(call, gamma_pos, inputs, name="gamma_pos")
+    margin = checks.share(call, "margin", margin)
     if margin == 1:
         raise ValueError(f"{call}: expected `margin` below 1, at which no negative is left")
     if margin > 0 and not isinstance(gamma_neg, Tensor) and 0 < gamma_neg < 1:

@@ -6,7 +6,7 @@ expected and what came.
 """
 
 import math
-from numbers import Real
+from numbers import Integral, Real
 
 import torch
 from torch import Tensor
@@ -82,15 +82,15 @@ def position_mask(call: str, given: Tensor | None, inputs: Tensor) -> None:
         _same_device(call, "mask", given, inputs)
 
 
-def ignore_index(call: str, given: int, targets: Tensor) -> None:
+def ignore_index(call: str, given: int, targets: Tensor) -> int:
     """An integer; one that could be a class has no meaning beside probabilities."""
-    if not isinstance(given, int | torch.SymInt) or isinstance(given, bool):
-        raise TypeError(f"{call}: expected `ignore_index` to be an integer, got {_kind(given)}")
-    if targets.is_floating_point() and given >= 0:
+    index = integer(call, "ignore_index", given)
+    if targets.is_floating_point() and index >= 0:
         raise ValueError(
-            f"{call}: expected no `ignore_index` beside class probabilities, got {given}; "
+            f"{call}: expected no `ignore_index` beside class probabilities, got {index}; "
             "give the positions that count as `mask`"
         )
+    return index
 
 
 def labels(call: str, given: Tensor, inputs: Tensor) -> None:
@@ -115,64 +115,91 @@ def maps(call: str, inputs: Tensor) -> None:
         )
 
 
-def class_index(call: str, name: str, given: int, inputs: Tensor) -> None:
+def class_index(call: str, name: str, given: int, inputs: Tensor) -> int:
     """One of the classes of logits (N, C, ...)."""
-    if not isinstance(given, int) or isinstance(given, bool) or not 0 <= given < inputs.shape[1]:
+    index = integer(call, name, given)
+    if not 0 <= index < inputs.shape[1]:
         raise ValueError(
             f"{call}: expected `{name}` to be the index of one of {inputs.shape[1]} classes, "
-            f"got {_kind(given)}"
+            f"got {index}"
         )
+    return index
 
 
-def positive(call: str, name: str, given: float) -> None:
+def integer(call: str, name: str, given: int) -> int:
+    """The integer as one of Python's; a bool isn't one."""
+    if type(given) is int or isinstance(given, torch.SymInt):
+        return given
+    if isinstance(given, bool) or not isinstance(given, Integral):
+        raise TypeError(f"{call}: expected `{name}` to be an integer, got {_kind(given)}")
+    return int(given)
+
+
+def positive(call: str, name: str, given: float) -> float:
     """A finite number > 0."""
-    non_negative(call, name, given)
+    given = non_negative(call, name, given)
     if given == 0:
         raise ValueError(f"{call}: expected `{name}` to be positive, got {given}")
+    return given
 
 
-def share(call: str, name: str, given: float) -> None:
+def share(call: str, name: str, given: float) -> float:
     """A number in [0, 1]."""
-    if not _is_real(given):
-        raise TypeError(f"{call}: expected `{name}` to be a number, got {_kind(given)}")
+    given = number(call, name, given)
     if not 0 <= given <= 1:
         raise ValueError(f"{call}: expected `{name}` in [0, 1], got {given}")
+    return given
 
 
-def alpha(call: str, given: float | Tensor | None, inputs: Tensor | None = None) -> None:
+def alpha(
+    call: str, given: float | Tensor | None, inputs: Tensor | None = None
+) -> float | Tensor | None:
     """A share in [0, 1], a tensor that broadcasts, or None or a negative number for off."""
     if given is None:
-        return
+        return None
     if isinstance(given, Tensor):
         _parameter(call, "alpha", given, inputs)
-        return
-    if not _is_real(given):
-        raise TypeError(
-            f"{call}: expected `alpha` to be a number, a tensor or None, got {_kind(given)}"
-        )
+        return given
+    given = number(call, "alpha", given, or_else=", a tensor or None")
     if math.isnan(given) or given > 1:
         raise ValueError(
             f"{call}: expected `alpha` in [0, 1], or None or a negative number to turn it off, "
             f"got {given}"
         )
+    return given
 
 
 def gamma(
     call: str, given: float | Tensor, inputs: Tensor | None = None, *, name: str = "gamma"
-) -> None:
+) -> float | Tensor:
     """A finite exponent >= 0, or a tensor that broadcasts."""
     if isinstance(given, Tensor):
         _parameter(call, name, given, inputs)
-        return
-    non_negative(call, name, given, or_tensor=" or a tensor")
+        return given
+    return non_negative(call, name, given, or_else=" or a tensor")
 
 
-def non_negative(call: str, name: str, given: float, *, or_tensor: str = "") -> None:
+def non_negative(call: str, name: str, given: float, *, or_else: str = "") -> float:
     """A finite number >= 0."""
-    if not _is_real(given):
-        raise TypeError(f"{call}: expected `{name}` to be a number{or_tensor}, got {_kind(given)}")
+    given = number(call, name, given, or_else=or_else)
     if not 0 <= given < math.inf:
         raise ValueError(f"{call}: expected `{name}` to be finite and >= 0, got {given}")
+    return given
+
+
+def number(call: str, name: str, given: float, *, or_else: str = "") -> float:
+    """The number as one of Python's: NumPy's would carry out our arithmetic in its own dtype.
+
+    It is the one door for numbers. What passes: real numbers of Python and NumPy, fractions, and
+    arrays without dimensions; a bool doesn't.
+    """
+    if type(given) in (float, int):  # what it nearly always is; the general question takes longer
+        return given
+    if isinstance(given, (torch.SymFloat, torch.SymInt)):  # a compiler's, which stays one
+        return given
+    if not _is_real(given):
+        raise TypeError(f"{call}: expected `{name}` to be a number{or_else}, got {_kind(given)}")
+    return float(given)
 
 
 def weight(call: str, given: Tensor | None, inputs: Tensor) -> None:
@@ -189,30 +216,33 @@ def mask(call: str, given: Tensor | None, inputs: Tensor) -> None:
         _same_device(call, "mask", given, inputs)
 
 
-def reduction(call: str, given: str, normalizer: float | Tensor | None = None) -> None:
-    """One of the three reductions; a normalizer belongs to a sum."""
+def reduction(call: str, given: str) -> None:
+    """One of the three reductions."""
     if given not in REDUCTIONS:
         raise ValueError(
             f"{call}: expected `reduction` to be 'none', 'mean' or 'sum', got {given!r}"
         )
-    if normalizer is None:
-        return
-    if given != "sum":
+
+
+def normalizer(call: str, given: float | Tensor | None, reduction: str) -> float | Tensor | None:
+    """A positive number, or a tensor of one, beside a sum; or None."""
+    if given is None:
+        return None
+    if reduction != "sum":
         raise ValueError(
             f"{call}: expected `normalizer` together with reduction='sum', which it divides, "
-            f"got reduction={given!r}"
+            f"got reduction={reduction!r}"
         )
-    if isinstance(normalizer, Tensor):
-        if normalizer.numel() != 1:
+    if isinstance(given, Tensor):
+        if given.numel() != 1:
             raise ValueError(
-                f"{call}: expected `normalizer` to be one number, got {_describe(normalizer)}"
+                f"{call}: expected `normalizer` to be one number, got {_describe(given)}"
             )
-    elif not _is_real(normalizer):
-        raise TypeError(
-            f"{call}: expected `normalizer` to be a number or a tensor, got {_kind(normalizer)}"
-        )
-    elif not normalizer > 0:
-        raise ValueError(f"{call}: expected `normalizer` to be positive, got {normalizer}")
+        return given
+    given = number(call, "normalizer", given, or_else=" or a tensor")
+    if not given > 0:
+        raise ValueError(f"{call}: expected `normalizer` to be positive, got {given}")
+    return given
 
 
 def _boolean(call: str, given: Tensor) -> None:
@@ -273,9 +303,11 @@ def _same_device(call: str, name: str, given: Tensor, inputs: Tensor) -> None:
 
 
 def _is_real(given: object) -> bool:
-    if type(given) in (float, int):  # what it nearly always is; the general question takes longer
-        return True
-    return isinstance(given, Real | torch.SymFloat | torch.SymInt) and not isinstance(given, bool)
+    """Whether it is a number, or a foreign array of one real number without dimensions."""
+    if isinstance(given, Real):
+        return not isinstance(given, bool)
+    kind = getattr(getattr(given, "dtype", None), "kind", "")
+    return not isinstance(given, Tensor) and getattr(given, "shape", None) == () and kind in "fiu"
 
 
 def _describe(given: Tensor) -> str:

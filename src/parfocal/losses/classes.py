@@ -49,9 +49,10 @@ def rows(inputs: Tensor, targets: Tensor, ignore_index: int, mask: Tensor | None
         x, targets = x.unsqueeze(0), targets.unsqueeze(0)
     labels = probabilities = None
     if not targets.is_floating_point():
-        counts = targets != ignore_index
-        mask = counts if mask is None else counts & mask
+        # In int64: a narrower dtype would wrap `ignore_index` around, onto one of its classes.
         labels = targets.long()
+        counts = labels != ignore_index
+        mask = counts if mask is None else counts & mask
         if is_readable(mask) and mask.all():
             mask = None
         else:

@@ -19,12 +19,14 @@ class Positions(NamedTuple):
     reduction: str
     normalizer: float | Tensor | None
 
-    def check(self, call: str, inputs: Tensor, targets: Tensor) -> None:
-        """Refuse what doesn't fit, in the name of the call."""
+    def checked(self, call: str, inputs: Tensor, targets: Tensor) -> "Positions":
+        """The same with Python's numbers; refuses what doesn't fit, in the name of the call."""
         checks.logits_and_targets(call, inputs, targets)
         checks.weight(call, self.weight, inputs)
         checks.mask(call, self.mask, inputs)
-        checks.reduction(call, self.reduction, self.normalizer)
+        checks.reduction(call, self.reduction)
+        normalizer = checks.normalizer(call, self.normalizer, self.reduction)
+        return self if normalizer is self.normalizer else self._replace(normalizer=normalizer)
 
     def counted(self, inputs: Tensor) -> dict[str, Any] | None:
         """Weight, mask and scale with which the positions are summed; None if they aren't."""

@@ -57,10 +57,9 @@ def gaussian_focal_loss(
     Source: Law and Deng, "CornerNet: Detecting Objects as Paired Keypoints", ECCV 2018, equation 1.
     """
     call = "gaussian_focal_loss"
-    positions = Positions(weight, mask, reduction, normalizer)
-    positions.check(call, inputs, targets)
-    checks.gamma(call, gamma, inputs)
-    checks.non_negative(call, "beta", beta)
+    positions = Positions(weight, mask, reduction, normalizer).checked(call, inputs, targets)
+    gamma = checks.gamma(call, gamma, inputs)
+    beta = checks.non_negative(call, "beta", beta)
     targets = targets.detach()
 
     def arranged(y: Tensor, gamma: float | Tensor) -> Arranged:

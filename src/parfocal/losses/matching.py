@@ -49,8 +49,8 @@ def focal_matching_cost(
     call = "focal_matching_cost"
     checks.logits(call, inputs)
     checks.labels(call, labels, inputs)
-    checks.share(call, "alpha", alpha)
-    checks.gamma(call, gamma)
+    alpha = checks.share(call, "alpha", alpha)
+    gamma = checks.non_negative(call, "gamma", gamma)
     x, labels = widened(inputs), labels.long()
     if labels.numel() < x.shape[-1]:  # few of the classes are asked for
         return rounded(opposed(x.index_select(-1, labels), alpha, gamma), inputs)

@@ -66,7 +66,7 @@ def class_rows(
     """One class a pixel, or a distribution over them."""
     checks.class_logits_and_targets(call, inputs, targets)
     checks.maps(call, inputs)
-    checks.ignore_index(call, ignore_index, targets)
+    ignore_index = checks.ignore_index(call, ignore_index, targets)
     checks.position_mask(call, mask, inputs)
     return rows(inputs, targets.detach(), ignore_index, mask)
 

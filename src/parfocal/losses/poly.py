@@ -58,10 +58,10 @@ def poly_focal_loss(
     Functions", ICLR 2022, section 4.
     """
     call = "poly_focal_loss"
-    positions = Positions(weight, mask, reduction, normalizer)
-    positions.check(call, inputs, targets)
-    checks.alpha(call, alpha, inputs)
-    checks.gamma(call, gamma, inputs)
+    positions = Positions(weight, mask, reduction, normalizer).checked(call, inputs, targets)
+    alpha = checks.alpha(call, alpha, inputs)
+    gamma = checks.gamma(call, gamma, inputs)
+    epsilon_1 = checks.number(call, "epsilon_1", epsilon_1)
     checks.non_negative(call, "epsilon_1 + 1", epsilon_1 + 1)
     targets = targets.detach()
     share = None if not isinstance(alpha, Tensor) and (alpha is None or alpha < 0) else alpha

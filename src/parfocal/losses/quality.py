@@ -55,9 +55,8 @@ def quality_focal_loss(
     Source: Li et al., "Generalized Focal Loss", NeurIPS 2020, equation 4.
     """
     call = "quality_focal_loss"
-    positions = Positions(weight, mask, reduction, normalizer)
-    positions.check(call, inputs, targets)
-    checks.non_negative(call, "beta", beta)
+    positions = Positions(weight, mask, reduction, normalizer).checked(call, inputs, targets)
+    beta = checks.non_negative(call, "beta", beta)
     if beta < 1 and targets.is_floating_point():
         raise ValueError(
             f"{call}: expected `beta` >= 1, got {beta}: at soft labels the slope is infinite where "

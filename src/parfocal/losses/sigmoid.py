@@ -87,11 +87,10 @@ def sigmoid_focal_loss(
     van Leeuwen et al., "A Note On The Stability Of The Focal Loss", TMLR 2025.
     """
     call = "sigmoid_focal_loss"
-    positions = Positions(weight, mask, reduction, normalizer)
-    positions.check(call, inputs, targets)
-    checks.alpha(call, alpha, inputs)
-    checks.gamma(call, gamma, inputs)
-    checks.non_negative(call, "epsilon", epsilon)
+    positions = Positions(weight, mask, reduction, normalizer).checked(call, inputs, targets)
+    alpha = checks.alpha(call, alpha, inputs)
+    gamma = checks.gamma(call, gamma, inputs)
+    epsilon = checks.non_negative(call, "epsilon", epsilon)
     if isinstance(alpha, Tensor):
         return positions.focal(inputs, _balanced, targets, gamma, alpha, epsilon=float(epsilon))
     share = None if alpha is None or alpha < 0 else alpha
@@ -141,14 +140,11 @@ class SigmoidFocalLoss(nn.Module):
     ) -> None:
         super().__init__()
         call = type(self).__name__
-        checks.alpha(call, alpha)
-        checks.gamma(call, gamma)
-        checks.non_negative(call, "epsilon", epsilon)
         checks.reduction(call, reduction)
-        store(self, "alpha", alpha)
-        store(self, "gamma", gamma)
+        store(self, "alpha", checks.alpha(call, alpha))
+        store(self, "gamma", checks.gamma(call, gamma))
         self.reduction = reduction
-        self.epsilon = epsilon
+        self.epsilon = checks.non_negative(call, "epsilon", epsilon)
 
     def forward(
         self,

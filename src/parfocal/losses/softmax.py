@@ -95,12 +95,13 @@ def softmax_focal_loss(
     call = "softmax_focal_loss"
     checks.class_logits_and_targets(call, inputs, targets)
     checks.class_weight(call, weight, inputs)
-    checks.gamma(call, gamma, inputs)
-    checks.ignore_index(call, ignore_index, targets)
-    checks.share(call, "label_smoothing", label_smoothing)
-    checks.non_negative(call, "epsilon", epsilon)
+    gamma = checks.gamma(call, gamma, inputs)
+    ignore_index = checks.ignore_index(call, ignore_index, targets)
+    label_smoothing = checks.share(call, "label_smoothing", label_smoothing)
+    epsilon = checks.non_negative(call, "epsilon", epsilon)
     checks.position_mask(call, mask, inputs)
-    checks.reduction(call, reduction, normalizer)
+    checks.reduction(call, reduction)
+    normalizer = checks.normalizer(call, normalizer, reduction)
 
     is_plain = not (label_smoothing or epsilon or reduction == "none" or inputs.ndim == 1)
     if is_plain and not isinstance(gamma, Tensor) and not targets.is_floating_point():
@@ -144,10 +145,10 @@ def _sum_of_indices(
     """The mean or the sum in one pass over the logits; None where there is no such pass."""
     if not is_readable(inputs) or (weight is not None and weight.requires_grad):
         return None
-    counts = targets != ignore_index
+    labels, shares = targets.long(), None
+    counts = labels != ignore_index
     if mask is not None:
         counts = counts & mask
-    labels, shares = targets.long(), None
     if not counts.all():
         labels = torch.where(counts, labels, 0)
         shares = counts.float()
@@ -219,16 +220,13 @@ class SoftmaxFocalLoss(nn.Module):
     ) -> None:
         super().__init__()
         call = type(self).__name__
-        checks.gamma(call, gamma)
         checks.reduction(call, reduction)
-        checks.share(call, "label_smoothing", label_smoothing)
-        checks.non_negative(call, "epsilon", epsilon)
         store(self, "weight", weight)
-        store(self, "gamma", gamma)
-        self.ignore_index = ignore_index
+        store(self, "gamma", checks.gamma(call, gamma))
+        self.ignore_index = checks.integer(call, "ignore_index", ignore_index)
         self.reduction = reduction
-        self.label_smoothing = label_smoothing
-        self.epsilon = epsilon
+        self.label_smoothing = checks.share(call, "label_smoothing", label_smoothing)
+        self.epsilon = checks.non_negative(call, "epsilon", epsilon)
 
     def forward(
         self,

@@ -24,10 +24,13 @@ class Index(NamedTuple):
     smooth: float
     per_image: bool
 
-    def check(self, call: str) -> None:
-        """Refuse numbers out of their range, in the name of the call."""
-        for name in ("alpha", "beta", "smooth"):
-            checks.non_negative(call, name, getattr(self, name))
+    def checked(self, call: str) -> "Index":
+        """The same with Python's numbers; refuses what is out of range, in the name of the call."""
+        return self._replace(
+            alpha=checks.non_negative(call, "alpha", self.alpha),
+            beta=checks.non_negative(call, "beta", self.beta),
+            smooth=checks.non_negative(call, "smooth", self.smooth),
+        )
 
     @property
     def weights(self) -> dict[str, float]:
@@ -177,7 +180,7 @@ def sigmoid_focal_tversky_loss(
     for Lesion Segmentation", ISBI 2019, equation 4.
     """
     call = "sigmoid_focal_tversky_loss"
-    checks.positive(call, "gamma", gamma)
+    gamma = checks.positive(call, "gamma", gamma)
     pixels = sigmoid_pixels(call, inputs, targets, mask)
     index = Index(alpha, beta, smooth, per_image)
     return _of_regions(call, inputs, pixels, index, 1 / gamma, weight, reduction)
@@ -278,7 +281,7 @@ def softmax_focal_tversky_loss(
     Source: as `sigmoid_focal_tversky_loss`.
     """
     call = "softmax_focal_tversky_loss"
-    checks.positive(call, "gamma", gamma)
+    gamma = checks.positive(call, "gamma", gamma)
     r = class_rows(call, inputs, targets, ignore_index, mask)
     index = Index(alpha, beta, smooth, per_image)
     return _of_regions(call, inputs, r, index, 1 / gamma, weight, reduction)
@@ -294,7 +297,7 @@ def _of_regions(
     reduction: str,
 ) -> Tensor:
     """(1 - T) ** exponent of the regions, weighed and reduced."""
-    index.check(call)
+    index = index.checked(call)
     checks.class_weight(call, weight, inputs)
     checks.reduction(call, reduction)
     if isinstance(given, Rows):

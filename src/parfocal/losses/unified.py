@@ -34,13 +34,17 @@ class Balance(NamedTuple):
         """How the regions are weighed."""
         return Index(self.delta, 1 - self.delta, self.smooth, self.per_image)
 
-    def check(self, call: str) -> None:
-        """Refuse numbers out of their range, in the name of the call."""
-        for name in ("delta", "gamma", "balance"):
-            checks.share(call, name, getattr(self, name))
-        if self.gamma == 1:
+    def checked(self, call: str) -> "Balance":
+        """The same with Python's numbers; refuses what is out of range, in the name of the call."""
+        gamma = checks.share(call, "gamma", self.gamma)
+        if gamma == 1:
             raise ValueError(f"{call}: expected `gamma` in [0, 1), got 1: no region would count")
-        self.regions.check(call)
+        return self._replace(
+            delta=checks.share(call, "delta", self.delta),
+            gamma=gamma,
+            balance=checks.share(call, "balance", self.balance),
+            smooth=checks.non_negative(call, "smooth", self.smooth),
+        )
 
 
 def sigmoid_unified_focal_loss(
@@ -206,7 +210,7 @@ def softmax_unified_focal_loss(
     parts = Balance(delta, gamma, balance, smooth, per_image, asymmetric=False)
     call = "softmax_unified_focal_loss"
     r = class_rows(call, inputs, targets, ignore_index, mask)
-    checks.class_index(call, "background", background, inputs)
+    background = checks.class_index(call, "background", background, inputs)
     return _unified(call, inputs, r, background, parts, weight)
 
 
@@ -258,7 +262,7 @@ def softmax_asymmetric_unified_focal_loss(
     parts = Balance(delta, gamma, balance, smooth, per_image, asymmetric=True)
     call = "softmax_asymmetric_unified_focal_loss"
     r = class_rows(call, inputs, targets, ignore_index, mask)
-    checks.class_index(call, "background", background, inputs)
+    background = checks.class_index(call, "background", background, inputs)
     return _unified(call, inputs, r, background, parts, weight)
 
 
@@ -312,7 +316,7 @@ def _unified(
     weight: Tensor | None,
 ) -> Tensor:
     """The loss of pixels of which one class is the background."""
-    parts.check(call)
+    parts = parts.checked(call)
     checks.class_weight(call, weight, inputs)
     like = given.x if isinstance(given, Rows) else given.u
     shares = _shares(parts, given.classes, background, weight, like)

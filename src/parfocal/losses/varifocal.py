@@ -52,10 +52,9 @@ def varifocal_loss(
     Source: Zhang et al., "VarifocalNet: An IoU-aware Dense Object Detector", CVPR 2021, equation 2.
     """
     call = "varifocal_loss"
-    positions = Positions(weight, mask, reduction, normalizer)
-    positions.check(call, inputs, targets)
-    checks.share(call, "alpha", alpha)
-    checks.gamma(call, gamma, inputs)
+    positions = Positions(weight, mask, reduction, normalizer).checked(call, inputs, targets)
+    alpha = checks.share(call, "alpha", alpha)
+    gamma = checks.gamma(call, gamma, inputs)
     targets = targets.detach()
 
     total = positions.in_one_pass(varifocal_sum, inputs, targets, alpha, gamma)

@@ -140,7 +140,9 @@ def value(
 ) -> Tensor:
     """L = b ** gamma * ce."""
     loss = _loss(x, y, gamma, epsilon, t, None, ordinary)
-    return loss.factor.mul_(loss.cross_entropy)
+    # Not in place: where a Function's forward returns what it has changed in place, torch.compile
+    # of torch 2.11 makes its gradient zero (pytorch#180642).
+    return loss.factor * loss.cross_entropy
 
 
 def slope(

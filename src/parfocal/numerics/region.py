@@ -66,7 +66,9 @@ def composed_power(
     # A whole number, so that c - |u| is exact.
     c = (distance.amin(dim=dims, keepdim=True) - _NEAR).clamp(min=0.0).floor()
     c = torch.where(c.isinf(), 0.0, c)
-    e = ((right * torch.exp(c - s.a) + wrong) / s.n).sum(dim=dims)
+    # Where a pixel has no part in `right`, c is no bound of its distance, and exp might overflow.
+    t = torch.where(right > 0, c - s.a, 0.0).exp()
+    e = ((right * t + wrong) / s.n).sum(dim=dims)
     g = (torch.lerp(v * s.t, w, s.h) / s.n).sum(dim=dims) + smooth
 
     c = c.squeeze(dims)
