@@ -283,8 +283,9 @@ def _parameter(call: str, name: str, given: Tensor, inputs: Tensor | None) -> No
 def _broadcasts(
     call: str, name: str, given: Tensor, shape: torch.Size, what: str = "the shape of `inputs`"
 ) -> None:
-    fits = len(given.shape) <= len(shape) and all(
-        n in (1, m) for n, m in zip(reversed(given.shape), reversed(shape), strict=False)
+    last = shape[len(shape) - given.ndim :]
+    fits = given.ndim <= len(shape) and all(
+        n in (1, m) for n, m in zip(given.shape, last, strict=True)
     )
     if not fits:
         raise ValueError(

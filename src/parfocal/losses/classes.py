@@ -24,13 +24,11 @@ class Rows(NamedTuple):
     labels: Tensor | None
     probabilities: Tensor | None
 
-    @property
     def classes(self) -> int:
         """How many classes there are."""
         return self.x.shape[1]
 
-    @property
-    def y(self) -> Tensor:
+    def distribution(self) -> Tensor:
         """The probabilities; of an index, 1 at its class."""
         if self.labels is None:
             assert self.probabilities is not None

@@ -26,7 +26,7 @@ class Positions(NamedTuple):
         checks.mask(call, self.mask, inputs)
         checks.reduction(call, self.reduction)
         normalizer = checks.normalizer(call, self.normalizer, self.reduction)
-        return self if normalizer is self.normalizer else self._replace(normalizer=normalizer)
+        return Positions(self.weight, self.mask, self.reduction, normalizer)
 
     def counted(self, inputs: Tensor) -> dict[str, Any] | None:
         """Weight, mask and scale with which the positions are summed; None if they aren't."""

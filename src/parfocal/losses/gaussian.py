@@ -1,5 +1,7 @@
 """The penalty-reduced focal loss of heat maps, in which objects are Gaussian bumps."""
 
+from functools import partial
+
 import torch
 from torch import Tensor
 
@@ -60,10 +62,9 @@ def gaussian_focal_loss(
     positions = Positions(weight, mask, reduction, normalizer).checked(call, inputs, targets)
     gamma = checks.gamma(call, gamma, inputs)
     beta = checks.non_negative(call, "beta", beta)
-    targets = targets.detach()
+    return positions.focal(inputs, partial(_penalized, beta=beta), targets.detach(), gamma)
 
-    def arranged(y: Tensor, gamma: float | Tensor) -> Arranged:
-        is_centre = (y == 1).to(y.dtype)
-        return Arranged(is_centre, gamma, torch.maximum(is_centre, (1 - y) ** beta))
 
-    return positions.focal(inputs, arranged, targets, gamma)
+def _penalized(y: Tensor, gamma: float | Tensor, *, beta: float) -> Arranged:
+    is_centre = (y == 1).to(y.dtype)
+    return Arranged(is_centre, gamma, torch.maximum(is_centre, (1 - y) ** beta))

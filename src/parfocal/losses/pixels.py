@@ -23,7 +23,6 @@ class Pixels(NamedTuple):
     mask: Tensor | None
     class_dim: int = 1
 
-    @property
     def classes(self) -> int:
         """How many classes there are."""
         return self.u.shape[self.class_dim]
@@ -74,4 +73,4 @@ def class_rows(
 def class_pixels(r: Rows) -> Pixels:
     """Each class against all others; the margin is that of the class."""
     counts = None if r.mask is None else r.mask.unsqueeze(1).expand_as(r.x)
-    return Pixels(margins(r.x).u, r.y, counts)
+    return Pixels(margins(r.x).u, r.distribution(), counts)

@@ -1,5 +1,7 @@
 """The binary focal loss of logits, for single-label and multi-label problems."""
 
+from functools import partial
+
 from torch import Tensor, nn
 
 from parfocal.losses import checks
@@ -92,17 +94,17 @@ def sigmoid_focal_loss(
     gamma = checks.gamma(call, gamma, inputs)
     epsilon = checks.non_negative(call, "epsilon", epsilon)
     if isinstance(alpha, Tensor):
-        return positions.focal(inputs, _balanced, targets, gamma, alpha, epsilon=float(epsilon))
+        return positions.focal(inputs, _balanced, targets, gamma, alpha, epsilon=epsilon)
     share = None if alpha is None or alpha < 0 else alpha
-
-    def arranged(y: Tensor, gamma: float | Tensor) -> Arranged:
-        return Arranged(y, gamma, share)
-
-    return positions.focal(inputs, arranged, targets, gamma, epsilon=float(epsilon))
+    return positions.focal(inputs, partial(_shared, share=share), targets, gamma, epsilon=epsilon)
 
 
 def _balanced(y: Tensor, gamma: float | Tensor, alpha: Tensor) -> Arranged:
     return Arranged(y, gamma, alpha_t(y, alpha))
+
+
+def _shared(y: Tensor, gamma: float | Tensor, *, share: float | None) -> Arranged:
+    return Arranged(y, gamma, share)
 
 
 class SigmoidFocalLoss(nn.Module):

@@ -123,7 +123,7 @@ def softmax_focal_loss(
         loss = _of_index(r.x, r.labels, gamma, float(epsilon))
         loss = loss if shares is None else shares * loss
     else:
-        y = r.y
+        y = r.distribution()
         if label_smoothing:
             y = (1 - label_smoothing) * y + label_smoothing / y.shape[1]
         loss = _of_probabilities(r.x, y, weight, gamma, float(epsilon))

@@ -13,7 +13,7 @@ from parfocal.losses.classes import Rows
 from parfocal.losses.pixels import Pixels, class_pixels, class_rows, sigmoid_pixels
 from parfocal.losses.precision import rounded
 from parfocal.losses.reduction import reduce
-from parfocal.numerics import class_tversky_power, composed_power, tversky_power
+from parfocal.numerics import Power, class_tversky_power, composed_power, tversky_power
 
 
 class Index(NamedTuple):
@@ -26,41 +26,29 @@ class Index(NamedTuple):
 
     def checked(self, call: str) -> "Index":
         """The same with Python's numbers; refuses what is out of range, in the name of the call."""
-        return self._replace(
+        return Index(
             alpha=checks.non_negative(call, "alpha", self.alpha),
             beta=checks.non_negative(call, "beta", self.beta),
             smooth=checks.non_negative(call, "smooth", self.smooth),
+            per_image=self.per_image,
         )
-
-    @property
-    def weights(self) -> dict[str, float]:
-        """The numbers, as numbers."""
-        return {name: float(getattr(self, name)) for name in ("alpha", "beta", "smooth")}
 
     def power(self, pixels: Pixels, exponent: float | Tensor) -> Tensor:
         """(1 - T) ** exponent of each class (..., C), or of each image as well (N, ..., C)."""
         u, y, mask, _ = pixels
-        dims = pixels.region(self.per_image)
-        return tversky_power(u, y, mask, dims, **self.weights, exponent=exponent)
+        power = Power(self.alpha, self.beta, self.smooth, exponent)
+        return tversky_power(u, y, mask, pixels.region(self.per_image), power)
 
     def class_power(self, r: Rows, exponent: float | Tensor) -> Tensor:
         """The same, of classes (C) or of those of each image (N, C)."""
-        power = None
+        power = Power(self.alpha, self.beta, self.smooth, exponent)
         if r.labels is not None:
-            power = class_tversky_power(
-                r.x,
-                r.labels,
-                r.mask,
-                per_image=self.per_image,
-                **self.weights,
-                exponent=exponent,
-            )
-        if power is not None:
-            return power
+            result = class_tversky_power(r.x, r.labels, r.mask, self.per_image, power)
+            if result is not None:
+                return result
         pixels = class_pixels(r)
         u, y, mask, _ = pixels
-        dims = pixels.region(self.per_image)
-        return composed_power(u, y, mask, dims, **self.weights, exponent=exponent)
+        return composed_power(u, y, mask, pixels.region(self.per_image), power)
 
 
 def sigmoid_tversky_loss(

@@ -29,7 +29,6 @@ class Balance(NamedTuple):
     per_image: bool
     asymmetric: bool
 
-    @property
     def regions(self) -> Index:
         """How the regions are weighed."""
         return Index(self.delta, 1 - self.delta, self.smooth, self.per_image)
@@ -39,11 +38,13 @@ class Balance(NamedTuple):
         gamma = checks.share(call, "gamma", self.gamma)
         if gamma == 1:
             raise ValueError(f"{call}: expected `gamma` in [0, 1), got 1: no region would count")
-        return self._replace(
+        return Balance(
             delta=checks.share(call, "delta", self.delta),
             gamma=gamma,
             balance=checks.share(call, "balance", self.balance),
             smooth=checks.non_negative(call, "smooth", self.smooth),
+            per_image=self.per_image,
+            asymmetric=self.asymmetric,
         )
 
 
@@ -319,14 +320,14 @@ def _unified(
     parts = parts.checked(call)
     checks.class_weight(call, weight, inputs)
     like = given.x if isinstance(given, Rows) else given.u
-    shares = _shares(parts, given.classes, background, weight, like)
+    shares = _shares(parts, given.classes(), background, weight, like)
     if isinstance(given, Rows):
-        regions = parts.regions.class_power(given, shares.exponent)
+        regions = parts.regions().class_power(given, shares.exponent)
         cross_entropy = shares.of_index(given)
         if cross_entropy is None:
             cross_entropy = shares.of_pixels(class_pixels(given))
     else:
-        regions = parts.regions.power(given, shares.exponent)
+        regions = parts.regions().power(given, shares.exponent)
         cross_entropy = shares.of_pixels(given)
     if shares.weight is not None:  # (..., C), or (..., C, 2) where each class is a problem of two
         of_classes = isinstance(given, Rows) or given.class_dim == 1

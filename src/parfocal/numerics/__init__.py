@@ -22,6 +22,7 @@ from parfocal.numerics.opposed import opposed
 from parfocal.numerics.poly import poly, poly_sum
 from parfocal.numerics.quality import quality, quality_sum
 from parfocal.numerics.region import composed_power
+from parfocal.numerics.region_power import Power
 from parfocal.numerics.varifocal import varifocal, varifocal_sum
 
 __all__ = [
@@ -29,6 +30,7 @@ __all__ = [
     "Arranged",
     "Arrangement",
     "HardLoss",
+    "Power",
     "alpha_t",
     "asymmetric",
     "asymmetric_sum",

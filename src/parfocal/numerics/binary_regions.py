@@ -24,19 +24,15 @@ def tversky_power(
     y: Tensor,
     mask: Tensor | None,
     dims: tuple[int, ...],
-    *,
-    alpha: float,
-    beta: float,
-    smooth: float,
-    exponent: float | Tensor,
+    power: Power,
 ) -> Tensor:
     """(1 - T) ** exponent, differentiable any number of times in u; arguments as in `region`."""
-    power = Power(alpha, beta, smooth, exponent).rounded(u.dtype)
+    power = power.rounded(u.dtype)
     is_quick = u.dtype == torch.float32 and not is_watched(u, y) and not y.requires_grad
     if is_quick and is_readable(u) and is_ordinary(u):
         needs_gradient = u.requires_grad and torch.is_grad_enabled()
         return _TverskyPower.apply(u, y, mask, dims, power, needs_gradient)  # type: ignore[no-any-return]
-    return composed_power(u, y, mask, dims, **power._asdict())
+    return composed_power(u, y, mask, dims, power)
 
 
 class _TverskyPower(torch.autograd.Function):
@@ -63,7 +59,7 @@ class _TverskyPower(torch.autograd.Function):
         u, y, mask = ctx.saved_tensors
         none = (None,) * 5
         if torch.is_grad_enabled():  # create_graph: the result will be differentiated itself
-            result = composed_power(u, y, mask, ctx.dims, **ctx.power._asdict())
+            result = composed_power(u, y, mask, ctx.dims, ctx.power)
             return torch.autograd.grad(result, u, grad, create_graph=True)[0], *none
         batched = is_batched(grad)
         incoming = torch.ones_like(ctx.regions.wrong) if batched else grad.double()

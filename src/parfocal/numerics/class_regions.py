@@ -32,12 +32,8 @@ def class_tversky_power(
     x: Tensor,
     index: Tensor,
     counts: Tensor | None,
-    *,
     per_image: bool,
-    alpha: float,
-    beta: float,
-    smooth: float,
-    exponent: float | Tensor,
+    power: Power,
 ) -> Tensor | None:
     """(1 - T) ** exponent of each class, differentiable any number of times in x.
 
@@ -46,7 +42,7 @@ def class_tversky_power(
         index: classes (N, d1, ...) in [0, C), int64.
         counts: True where a pixel counts (N, d1, ...); all count if None.
         per_image: whether a region is a class of one image, or of all.
-        alpha, beta, smooth, exponent: as in `region`; an exponent of each class is (C).
+        power: which power; an exponent of each class is (C).
 
     Returns:
         (N, C), or (C) for all images together. None where x isn't at hand, not float32, or where
@@ -57,8 +53,8 @@ def class_tversky_power(
     low, high = x.aminmax()
     if not high.item() - low.item() <= _NEAR:
         return None
-    power = Power(alpha, beta, smooth, exponent).rounded(x.dtype)
-    return _ClassTverskyPower.apply(x, index, counts, per_image, power)  # type: ignore[no-any-return]
+    rounded = power.rounded(x.dtype)
+    return _ClassTverskyPower.apply(x, index, counts, per_image, rounded)  # type: ignore[no-any-return]
 
 
 class _ClassTverskyPower(torch.autograd.Function):
@@ -155,4 +151,4 @@ def _composed(
         y = torch.where(mask, y, 0.0)
     spatial = tuple(range(2, x.ndim))
     dims = spatial if per_image else (0, *spatial)
-    return composed_power(margins(x).u, y, mask, dims, **power._asdict())
+    return composed_power(margins(x).u, y, mask, dims, power)

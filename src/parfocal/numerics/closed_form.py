@@ -89,12 +89,10 @@ class Sides(NamedTuple):
     r: Tensor
     small: Tensor
 
-    @property
     def sign(self) -> Tensor:
         """The derivative of a = |x|; at x = 0 that of the branch which was taken."""
         return 2 * self.h - 1
 
-    @property
     def cross_entropy(self) -> Tensor:
         """ce = l + v a."""
         return torch.addcmul(self.l, self.v, self.a)
@@ -205,7 +203,7 @@ def _loss(
     if ordinary:
         cross_entropy = s.l.addcmul_(s.v, s.a)
     else:
-        cross_entropy = torch.where(s.v > 0, s.cross_entropy, s.l)
+        cross_entropy = torch.where(s.v > 0, s.cross_entropy(), s.l)
     return Loss(s, z, factor, cross_entropy)
 
 
@@ -253,7 +251,7 @@ def gamma_slope(
     z = _mixture(s, epsilon)
     log_b = _log_base(s, z, epsilon)
     factor = over_n(s, z) ** gamma
-    product = factor * (s.cross_entropy * log_b)
+    product = factor * (s.cross_entropy() * log_b)
     if epsilon == 0 and not ordinary:
         c = _SHIFT[x.dtype]
         shifted = torch.exp(c - s.a) * torch.where(s.w == 0, -s.a, log_b)
@@ -281,7 +279,7 @@ def target_slope(
     s = sides(bounded, y, t, ordinary=ordinary)
     z = _mixture(s, epsilon)
     root = _root_of_factor(s, z, gamma, epsilon)
-    q_y = torch.expm1(-s.a) / s.n * s.sign
+    q_y = torch.expm1(-s.a) / s.n * s.sign()
     result = root * (gamma * _kappa(s, epsilon) * q_y - bounded) * root
     return result * _stretch(x, bounded)
 
@@ -311,7 +309,7 @@ def _develop(
     bounded: Tensor, y: Tensor, gamma: Gamma, epsilon: float, t: Tensor | None = None
 ) -> Development:
     s = sides(bounded.detach(), y.detach(), t)
-    a = s.sign * bounded
+    a = s.sign() * bounded
     z = _mixture(s, epsilon)
 
     d = torch.expm1(s.a - a)
@@ -356,7 +354,7 @@ def differentiable_value(
     bounded = finite(x, _HEADROOM)
     s, z, a, l_shift, b_shift, one, factor = _develop(bounded, y, gamma, epsilon, t)
     # Beyond the headroom the factor is constant and the loss is linear in x, up to infinity.
-    beyond = s.sign * x - a
+    beyond = s.sign() * x - a
     linear = factor.detach() * torch.where(s.v > 0, s.v * beyond, 0.0)
     loss = factor * (s.l + l_shift + s.v * a) + linear
     if not target_varies:
@@ -382,13 +380,13 @@ def difference(x: Tensor, y: Tensor) -> Tensor:
     That is ce', from the side to which the logit points: (v - w t) / n.
     """
     s = sides(x, y)
-    return s.sign * ((s.v - s.w * s.t) / s.n)
+    return s.sign() * ((s.v - s.w * s.t) / s.n)
 
 
 def _kappa(s: Sides, epsilon: float) -> Tensor:
     """ce / b, at a t where neither has underflown yet: the limit is reached long before."""
     t = s.t.clamp(min=torch.finfo(s.t.dtype).tiny)
-    return (torch.log1p(t) + s.v * s.a) / _mixture(s._replace(t=t), epsilon) * s.n
+    return (torch.log1p(t) + s.v * s.a) / _mixture(s, epsilon, t) * s.n
 
 
 def _root_of_factor(s: Sides, z: Tensor, gamma: Gamma, epsilon: float) -> Tensor:
@@ -403,11 +401,12 @@ def _root_of_factor(s: Sides, z: Tensor, gamma: Gamma, epsilon: float) -> Tensor
     return torch.where(far, torch.exp(-s.a / m) ** (m * gamma / 2), root)
 
 
-def _mixture(s: Sides, epsilon: float) -> Tensor:
-    """z = (w + epsilon) t + (v + epsilon)."""
+def _mixture(s: Sides, epsilon: float, t: Tensor | None = None) -> Tensor:
+    """z = (w + epsilon) t + (v + epsilon), at the t of s or at another."""
+    t = s.t if t is None else t
     if epsilon:
-        return torch.addcmul(s.v + epsilon, s.w + epsilon, s.t)
-    return torch.addcmul(s.v, s.w, s.t)
+        return torch.addcmul(s.v + epsilon, s.w + epsilon, t)
+    return torch.addcmul(s.v, s.w, t)
 
 
 def over_n(s: Sides, numerator: Tensor) -> Tensor:

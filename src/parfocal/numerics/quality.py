@@ -61,5 +61,5 @@ def _total(
     if out is not None:
         # At p = y the quotient is one of zeros; any number will do, for beta = 1 it has to be 0.
         inner = s.r.div_(signed).nan_to_num_(0.0, 0.0, 0.0)
-        slope = inner.mul_(cross_entropy).mul_(exponent).add_(distance).mul_(factor).mul_(s.sign)
+        slope = inner.mul_(cross_entropy).mul_(exponent).add_(distance).mul_(factor).mul_(s.sign())
     return total_of(factor.mul_(cross_entropy), slope, weight, scale, out)

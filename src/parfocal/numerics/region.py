@@ -19,6 +19,7 @@ import torch
 from torch import Tensor
 
 from parfocal.numerics.closed_form import sides
+from parfocal.numerics.region_power import Power
 
 # E' >= exp(-_NEAR) for one pixel, and its power -2 is finite for a million of them in float32.
 _NEAR = 20.0
@@ -32,11 +33,7 @@ def composed_power(
     y: Tensor,
     mask: Tensor | None,
     dims: tuple[int, ...],
-    *,
-    alpha: float,
-    beta: float,
-    smooth: float,
-    exponent: float | Tensor,
+    power: Power,
 ) -> Tensor:
     """(1 - T) ** exponent, differentiable any number of times in u.
 
@@ -45,15 +42,14 @@ def composed_power(
         y: targets in [0, 1], of the shape and dtype of u.
         mask: True where a pixel counts, of the shape of u; all count if None.
         dims: the dimensions of a region, over which is summed.
-        alpha, beta: weights of FN and FP, >= 0.
-        smooth: >= 0.
-        exponent: > 0; a number, or a tensor that broadcasts to the result.
+        power: which power; its exponent is a number, or a tensor that broadcasts to the result.
 
     Returns:
         u without `dims`. A region of which nothing counts has 0; one without TP, where smooth is
         0, has 1.
     """
-    exponent = torch.as_tensor(exponent, dtype=u.dtype, device=u.device)
+    alpha, beta, smooth, _ = power
+    exponent = torch.as_tensor(power.exponent, dtype=u.dtype, device=u.device)
     s = sides(u, y)
     w, v = s.w, s.v
     if mask is not None:
@@ -82,8 +78,8 @@ def composed_power(
     base = torch.exp(-c) + ratio
     h = g.log() - e.log()
     d = torch.expm1(h - h.detach())
-    power = base**-exponent * torch.exp(-exponent * torch.log1p(ratio / base * d))
+    result = base**-exponent * torch.exp(-exponent * torch.log1p(ratio / base * d))
     # The product of c, a whole number, with few digits of k is exact; with the others it is small.
     digits = (exponent * _STEPS).round() / _STEPS
     scale = torch.exp(-digits * c) * torch.exp((digits - exponent) * c)
-    return torch.where(is_regular, power * scale, limit)
+    return torch.where(is_regular, result * scale, limit)

@@ -43,7 +43,7 @@ class Regions(NamedTuple):
 
 
 class Power(NamedTuple):
-    """Which power: the weights of FN and FP in E, what is added to G, and k; as in `region`."""
+    """Which power: the weights of FN and FP in E, both >= 0, what is added to G, and k > 0."""
 
     alpha: float
     beta: float

@@ -65,5 +65,5 @@ def _total(
         # ce' n = v - w t and (log q)' n = (v - w) t / z, of which z is 0 for no ordinary logit.
         inner = torch.addcmul(s.v, s.w, s.t, value=-1).mul_(factor)
         focusing = s.t.div_(z).mul_(s.v.sub_(s.w)).mul_(cross_entropy).mul_(power)
-        slope = over_n(s, inner.add_(focusing, alpha=exponent)).mul_(s.sign)
+        slope = over_n(s, inner.add_(focusing, alpha=exponent)).mul_(s.sign())
     return total_of(factor.mul_(cross_entropy), slope, weight, scale, out)
