@@ -1,9 +1,11 @@
 """The guard: what it says before a failure, at one, and after it, and that it changes nothing."""
 
 import copy
+import json
 import math
 import os
 import pickle
+import re
 import signal
 import subprocess
 import sys
@@ -14,6 +16,7 @@ from pathlib import Path
 
 import pytest
 import torch
+import torch.nn.functional as F
 from kornia.losses import binary_focal_loss_with_logits
 from segmentation_models_pytorch.losses import FocalLoss as SmpFocalLoss
 from torch import nn
@@ -29,6 +32,8 @@ from parfocal.monitor import (
     limits_of,
     load_capture,
 )
+from parfocal.monitor.recipe import recipe_of
+from parfocal.monitor.trust import known_loss
 
 mean_original = partial(original, gamma=0.5, reduction="mean")
 
@@ -473,6 +478,82 @@ def test_a_capture_is_replayed_in_another_process(tmp_path):
     )
     assert exact.returncode == 0
     assert "are finite" in exact.stdout
+
+
+def crafted(path, place, options=None, is_class=False, autocast=None):
+    """A capture by hand, whose loss is anything."""
+    from safetensors.torch import save_file
+
+    loss = {"place": place, "options": options or {}, "is_class": is_class}
+    diagnosis = {"cause": "loss", "paragraph": "", "sample": 0, "position": [0], "logit": 1.0}
+    words = {
+        "format": 1,
+        "call": {"loss": loss, "arguments": [], "keywords": {}, "autocast": autocast},
+        "step": 1,
+        "rank": 0,
+        "told": diagnosis | {"margin": 1.0, "broken": 1},
+        "versions": {"torch": "2", "python": "3"},
+    }
+    tensors = {"logits": torch.ones(1), "targets": torch.ones(1)}
+    save_file(tensors, path, {"parfocal": json.dumps(words)})
+    return path
+
+
+@pytest.mark.parametrize(
+    "place",
+    [
+        "os:system",
+        "stranger:loss",
+        "{folder}/stranger.py:loss",
+        "torch:load",
+        "torch.hub:load",
+        "torch.nn.functional:torch.load",
+        "torchvision.ops.focal_loss:torch.load",
+        "torchvision.stranger:sigmoid_focal_loss",
+        "parfocal.places:load",
+        "parfocal.losses.sigmoid:checks.torch.load",
+        "parfocal:__builtins__",
+        "parfocal.stranger:sigmoid_focal_loss",
+        "stranger",
+        "",
+    ],
+)
+def test_a_capture_runs_nothing_that_it_names(place, tmp_path, monkeypatch):
+    """A module of a stranger isn't imported, nor a function called that is no known loss."""
+    mark = tmp_path / "mark"
+    module = f"import pathlib\npathlib.Path({str(mark)!r}).touch()\ndef loss(**options): pass\n"
+    (tmp_path / "stranger.py").write_text(module)
+    monkeypatch.syspath_prepend(tmp_path)
+    place = place.format(folder=tmp_path)
+    path = crafted(tmp_path / "capture", place, {"command": f"touch {mark}"}, is_class=True)
+    with pytest.raises(ValueError, match=re.escape(f"not imported: {place} is no loss")):
+        load_capture(path)
+    assert not mark.exists()
+    assert "stranger" not in sys.modules
+
+
+def test_a_capture_of_a_strangers_loss_runs_when_it_is_trusted(tmp_path, monkeypatch):
+    """And with a loss given in its place it needs no trust."""
+    (tmp_path / "trusted.py").write_text("def loss(x, y):\n    return (x - y).sum() / 0\n")
+    monkeypatch.syspath_prepend(tmp_path)
+    path = crafted(tmp_path / "capture", "trusted:loss")
+    assert load_capture(path, mean_original).seen.call.loss is mean_original
+    assert load_capture(path, trust=True).seen.call.loss(torch.ones(1), torch.zeros(1)) == math.inf
+
+
+def test_an_autocast_that_is_no_dtype_is_refused(tmp_path):
+    """Any name of torch could stand there."""
+    path = crafted(tmp_path / "capture", "parfocal:sigmoid_focal_loss", autocast="load")
+    with pytest.raises(ValueError, match="expected a dtype"):
+        load_capture(path)
+
+
+@pytest.mark.parametrize(
+    "loss", [sigmoid_focal_loss, original, nn.CrossEntropyLoss, F.cross_entropy]
+)
+def test_losses_of_libraries_are_known_where_they_are_defined(loss):
+    """As a guard writes their places down."""
+    assert known_loss(recipe_of(loss).place) is loss
 
 
 def test_a_capture_of_a_lambda_asks_for_a_loss(tmp_path):

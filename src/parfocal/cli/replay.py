@@ -9,11 +9,15 @@ import click
 @click.command()
 @click.argument("file", type=click.Path(dir_okay=False, path_type=Path))
 @click.option("--loss", help="package.module:name or file.py:name of another loss to call.")
-def replay(file: Path, loss: str | None) -> None:
+@click.option(
+    "--trust", is_flag=True, help="Import and call whatever FILE names: it may run any code."
+)
+def replay(file: Path, loss: str | None, trust: bool) -> None:
     """Make the failure in a guard's capture FILE again, and say what causes it.
 
-    The loss is imported from where it was, or from --loss. Exit status 1 if it fails again, 0 if
-    the loss is finite this time.
+    A loss of parfocal, PyTorch or a library that parfocal knows is imported from there; another one
+    with --trust alone, or from --loss. Exit status 1 if it fails again, 0 if the loss is finite
+    this time.
     """
     import torch
 
@@ -21,7 +25,7 @@ def replay(file: Path, loss: str | None) -> None:
     from parfocal.places import PlaceError, load
 
     try:
-        capture = load_capture(file, None if loss is None else load(loss))
+        capture = load_capture(file, None if loss is None else load(loss), trust=trust)
     except (PlaceError, ImportError, ValueError, OSError) as error:
         raise click.UsageError(str(error)) from error
     seen = capture.seen

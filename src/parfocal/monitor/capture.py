@@ -2,7 +2,8 @@
 
 The file is in the format of safetensors, which holds arrays and text and runs no code: logits and
 targets of the samples that matter, and, as JSON, the loss by its place and arguments, the dtype of
-the autocast, versions, and the paragraph. To replay it, the loss is imported from its place.
+the autocast, versions, and the paragraph. To replay it, the loss is imported from its place, if it
+is one of `trust` or the place is trusted by whoever replays it.
 """
 
 import json
@@ -16,6 +17,7 @@ from torch import Tensor
 
 from parfocal.monitor.diagnosis import Diagnosis, diagnose
 from parfocal.monitor.recipe import Recipe, recipe_of
+from parfocal.monitor.trust import TrustError
 from parfocal.monitor.watched import Call, Pass
 from parfocal.places import PlaceError
 
@@ -79,13 +81,21 @@ def save_capture(path: str | Path, seen: Pass, found: Diagnosis) -> Path:
     return path
 
 
-def load_capture(path: str | Path, loss: Callable[..., Tensor] | None = None) -> Capture:
+def load_capture(
+    path: str | Path, loss: Callable[..., Tensor] | None = None, *, trust: bool = False
+) -> Capture:
     """Read a file, and import its loss, or take the one that is given.
 
-    It runs the code of the module that the loss is imported from, and no other.
+    Args:
+        path: the file.
+        loss: what is called in place of the loss that the file names.
+        trust: whether to import whatever the file names, which runs the code of that module and
+            calls it with the options in the file. Without, only losses of parfocal and of the
+            libraries that it knows are imported.
 
     Raises:
-        ValueError: not a capture, or one whose loss can't be imported, with no other given.
+        ValueError: not a capture, or one whose loss can't be imported or isn't trusted, with no
+            other given.
         OSError: it can't be read.
     """
     from safetensors import SafetensorError, safe_open
@@ -111,10 +121,17 @@ def load_capture(path: str | Path, loss: Callable[..., Tensor] | None = None) ->
                 "name one by --loss"
             )
         try:
-            loss = recipe.make()
+            loss = recipe.make(trust=trust)
+        except TrustError as error:
+            raise ValueError(
+                f"{path}: not imported: {error}. If you trust the file and the code there, "
+                "--trust imports it; --loss calls a loss of yours in its place"
+            ) from error
         except (PlaceError, ImportError, TypeError) as error:
             raise ValueError(f"{path}: can't import {recipe.place}: {error}") from error
-    autocast = call["autocast"] and getattr(torch, call["autocast"])
+    autocast = call["autocast"] and getattr(torch, call["autocast"], None)
+    if autocast is not None and not isinstance(autocast, torch.dtype):
+        raise ValueError(f"{path} is no capture: expected a dtype of autocast, got {autocast!r}")
     arguments = [tensors.get(_TENSOR + str(i), v) for i, v in enumerate(call["arguments"])]
     keywords = {name: tensors.get(_TENSOR + name, v) for name, v in call["keywords"].items()}
     seen = Pass(
@@ -133,7 +150,9 @@ def _tried_recipe(seen: Pass, found: Diagnosis) -> Recipe | None:
     """How the loss is made again, if that fails as the loss itself did."""
     recipe = recipe_of(seen.call.loss)
     try:
-        if recipe and _fails_so(seen._replace(call=seen.call._replace(loss=recipe.make())), found):
+        if recipe and _fails_so(
+            seen._replace(call=seen.call._replace(loss=recipe.make(trust=True))), found
+        ):
             return recipe
     except Exception:  # whatever importing or constructing it may raise
         return None
