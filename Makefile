@@ -1,6 +1,7 @@
 # make demo        the gradient study and the auditor's verdicts and three trainings side by side, two minutes on two cores
 # make test        format, lint, types, tests and documentation examples
 # make test-wheel  the built wheel with torch alone
+# make test-torch TORCH=2.6.0   losses, numerics, guard and compilation with that release of torch
 # make bench       what losses, guard, boosting and JAX cost beside what they replace, eight minutes; make bench-quick, two: the losses
 # make bench-training  what a training, its record and a second job cost
 # make reproduction    the committed report from the committed records; PUBLISHED=FOLDER beside the paper's
@@ -10,10 +11,11 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 WHEEL_VENV := .venv-wheel
-# The oldest torch that is supported; its wheel runs without a GPU.
-OLDEST_TORCH := torch==2.13.0
+TORCH_VENV := .venv-torch-$(TORCH)-$(notdir $(PYTHON))
+# A torch for the bare wheel that installs quickly; the oldest, 2.6, is for test-torch.
+WHEEL_TORCH := torch==2.13.0
 
-.PHONY: demo test test-wheel ledger bench bench-quick bench-training reproduction clean
+.PHONY: demo test test-torch test-wheel ledger bench bench-quick bench-training reproduction clean
 
 demo: $(VENV)/installed
 	$(BIN)/parfocal demo
@@ -41,11 +43,19 @@ bench-training: $(VENV)/installed
 reproduction: $(VENV)/installed
 	$(BIN)/parfocal report docs/reproduction/records --out docs/reproduction $(if $(PUBLISHED),--published $(PUBLISHED))
 
+# By hand: each release is a download of up to ten minutes. The venv stays, for the next time.
+test-torch:
+	test -n "$(TORCH)" || { echo "usage: make test-torch TORCH=2.6.0 [PYTHON=python3.12]"; exit 2; }
+	test -d $(TORCH_VENV) || $(PYTHON) -m venv $(TORCH_VENV)
+	PIP_CONSTRAINT=/dev/null $(TORCH_VENV)/bin/python -m pip install --quiet "torch==$(TORCH)" --editable ".[tests]"
+	$(TORCH_VENV)/bin/python -c "import sys, torch; print('Python', sys.version.split()[0], 'torch', torch.__version__)"
+	$(TORCH_VENV)/bin/python -m pytest --quiet tests/losses tests/numerics tests/monitor
+
 test-wheel: $(VENV)/installed
 	rm -rf dist $(WHEEL_VENV)
 	$(BIN)/python -m build --wheel --outdir dist .
 	$(PYTHON) -m venv $(WHEEL_VENV)
-	$(WHEEL_VENV)/bin/pip install --quiet "$(OLDEST_TORCH)" dist/parfocal-*.whl
+	$(WHEEL_VENV)/bin/pip install --quiet "$(WHEEL_TORCH)" dist/parfocal-*.whl
 	cd dist && ../$(WHEEL_VENV)/bin/python ../tests/bare_wheel.py
 
 $(VENV)/installed: pyproject.toml constraints.txt
