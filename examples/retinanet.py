@@ -4,13 +4,14 @@
 
 Random weights, generated images with a box each, gamma 0.5; both trainings are the same but for
 the loss. With torchvision's own loss the gradient is NaN after a few steps, as soon as a logit
-passes 6.25, where bfloat16 rounds the probability of the background to 1. With parfocal's the
-training goes on. Needs `pip install '.[experiments]'`.
+passes -6.25, where bfloat16 rounds the probability of the background to 1. With parfocal's the
+training goes on. Each line has the gradient of the logits beside that of the parameters: the first
+is the loss's own, the second also what the layers make of it. Needs `pip install '.[experiments]'`.
 """
 
 import sys
 from collections.abc import Callable, Iterator
-from functools import partial
+from typing import NamedTuple
 
 import torch
 from torch import Tensor, nn
@@ -25,6 +26,21 @@ SIZE = 64  # of the images, in pixels
 STOCK = retinanet.sigmoid_focal_loss
 
 
+class Step(NamedTuple):
+    """What one step of a training shows.
+
+    loss: classification and boxes together.
+    lowest_logit: of all anchors that the focal loss counts; the surest background.
+    logit_gradient: the norm of what the focal loss gives back to its logits.
+    parameter_gradient: the norm over the whole model.
+    """
+
+    loss: float
+    lowest_logit: float
+    logit_gradient: float
+    parameter_gradient: float
+
+
 def scene(generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
     """A bright square on noise, with its box."""
     image = 0.2 * torch.rand(3, SIZE, SIZE, generator=generator)
@@ -36,23 +52,41 @@ def scene(generator: torch.Generator) -> tuple[Tensor, dict[str, Tensor]]:
 
 
 def detector() -> RetinaNet:
-    """A RetinaNet that a CPU can train: ResNet-18, 64 channels in its pyramid."""
-    layers = {"layer2": "0", "layer3": "1", "layer4": "2"}
+    """A RetinaNet that a CPU can train: three stages of ResNet-18, 64 channels in its pyramid.
+
+    The maps of the pyramid are 16 to 1 pixels wide, and no convolution of stride 2 sees the last:
+    the weight gradient of a 3x3 one on a 1x1 map reads memory that nobody wrote when oneDNN
+    computes it in bfloat16 on a processor with AVX-512, and is then NaN with any loss.
+    """
+    stages = {"layer1": "0", "layer2": "1", "layer3": "2"}
     pyramid = BackboneWithFPN(
-        resnet18(weights=None), layers, [128, 256, 512], 64, LastLevelP6P7(64, 64)
+        resnet18(weights=None), stages, [64, 128, 256], 64, LastLevelP6P7(64, 64)
     )
     return RetinaNet(pyramid, num_classes=2, min_size=SIZE, max_size=SIZE)
 
 
-def train(loss: Callable[..., Tensor], steps: int) -> Iterator[tuple[float, float]]:
-    """Loss and norm of the gradient at each step, up to the first gradient that isn't finite."""
+def keeping_logits(loss: Callable[..., Tensor], kept: list[Tensor]) -> Callable[..., Tensor]:
+    """The loss at gamma 0.5, which appends the logits of each call, with their gradient."""
+
+    def call(logits: Tensor, targets: Tensor, **options: str) -> Tensor:
+        logits.retain_grad()
+        kept.append(logits)
+        return loss(logits, targets, gamma=0.5, **options)
+
+    return call
+
+
+def train(loss: Callable[..., Tensor], steps: int) -> Iterator[Step]:
+    """Each step, up to the first with a gradient that isn't finite."""
     torch.manual_seed(0)
     model = detector()
+    logits: list[Tensor] = []  # of the images of one step
     # The one assignment: the head of the model looks the name up in its module.
-    retinanet.sigmoid_focal_loss = partial(loss, gamma=0.5)
+    retinanet.sigmoid_focal_loss = keeping_logits(loss, logits)
     optimizer = torch.optim.Adam(model.parameters(), lr=3e-4)
     generator = torch.Generator().manual_seed(0)
     for _ in range(steps):
+        logits.clear()
         images, boxes = zip(*(scene(generator) for _ in range(2)), strict=True)
         with torch.autocast("cpu", torch.bfloat16):
             parts = model(list(images), list(boxes))
@@ -60,7 +94,12 @@ def train(loss: Callable[..., Tensor], steps: int) -> Iterator[tuple[float, floa
         optimizer.zero_grad()
         total.backward()
         norm = nn.utils.clip_grad_norm_(model.parameters(), 1.0)
-        yield total.item(), norm.item()
+        yield Step(
+            loss=total.item(),
+            lowest_logit=min(x.min().item() for x in logits),
+            logit_gradient=torch.cat([x.grad.float().flatten() for x in logits]).norm().item(),
+            parameter_gradient=norm.item(),
+        )
         if not norm.isfinite():
             return
         optimizer.step()
@@ -69,8 +108,12 @@ def train(loss: Callable[..., Tensor], steps: int) -> Iterator[tuple[float, floa
 def main(steps: int = 40) -> None:
     """Both trainings, a line a step."""
     for name, loss in (("torchvision", STOCK), ("parfocal", parfocal.sigmoid_focal_loss)):
-        for step, (total, norm) in enumerate(train(loss, steps)):
-            print(f"{name:11} step {step:3}   loss {total:7.4f}   norm of the gradient {norm:8.4f}")
+        for number, step in enumerate(train(loss, steps)):
+            print(
+                f"{name:11} step {number:3}   loss {step.loss:7.4f}   "
+                f"lowest logit {step.lowest_logit:7.2f}   norm of the gradient: "
+                f"logits {step.logit_gradient:7.4f}, parameters {step.parameter_gradient:8.4f}"
+            )
 
 
 if __name__ == "__main__":

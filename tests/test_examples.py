@@ -7,6 +7,8 @@ from pathlib import Path
 
 import pytest
 import torchvision
+from torch import nn
+from torch.nn.modules.module import register_module_forward_pre_hook
 from torchvision.models.detection import retinanet
 
 import parfocal
@@ -23,15 +25,41 @@ def example(name):
     return module
 
 
+@pytest.fixture
+def strided_maps():
+    """The smallest side of each map that a convolution with a stride sees."""
+    sides = []
+
+    def see(module, inputs):
+        if isinstance(module, nn.Conv2d) and max(module.stride) > 1:
+            sides.append(min(inputs[0].shape[-2:]))
+
+    hook = register_module_forward_pre_hook(see)
+    yield sides
+    hook.remove()
+
+
 @pytest.mark.parametrize("stock", [True, False], ids=["torchvision", "parfocal"])
-def test_retinanet_trains_with_one_loss_alone(stock, monkeypatch):
-    """torchvision's loss gives NaN within eleven steps of the very training that ours survives."""
+def test_retinanet_trains_with_one_loss_alone(stock, monkeypatch, strided_maps):
+    """torchvision's loss gives NaN at the first logit of 1 - p = 1, which ours trains beyond.
+
+    In bfloat16 these are the logits up to -6.25. The twelve steps reach -11, so that rounding,
+    which differs from processor to processor, moves the step of the NaN and not the verdict.
+    """
     monkeypatch.setattr(retinanet, "sigmoid_focal_loss", retinanet.sigmoid_focal_loss)
     loss = torchvision.ops.sigmoid_focal_loss if stock else parfocal.sigmoid_focal_loss
-    norms = [norm for _, norm in example("retinanet").train(loss, 11)]
-    assert all(math.isfinite(norm) for norm in norms[:-1])
-    assert math.isnan(norms[-1]) if stock else math.isfinite(norms[-1])
-    assert stock or len(norms) == 11
+    steps = list(example("retinanet").train(loss, 12))
+    lost = [step.lowest_logit <= -6.25 for step in steps]
+    assert any(lost)
+    if stock:
+        assert [math.isnan(step.logit_gradient) for step in steps] == lost
+        assert lost.index(True) == len(steps) - 1
+    else:
+        assert all(math.isfinite(number) for step in steps for number in step)
+        assert len(steps) == 12
+    # On a smaller map oneDNN's own gradient may be NaN in bfloat16.
+    assert strided_maps
+    assert min(strided_maps) >= 2
 
 
 @pytest.mark.parametrize(
