@@ -28,6 +28,14 @@ GAMMAS = (0.0, 0.3, 0.5, 1.0, 2.0)
 ROUNDS = {"n_estimators": 60, "learning_rate": 0.1, "n_jobs": 1}
 
 
+@pytest.fixture(autouse=True)
+def working_folder(tmp_path, monkeypatch):
+    """Each test leaves it as empty as it was: CatBoost writes into it unless it is told not to."""
+    monkeypatch.chdir(tmp_path)
+    yield
+    assert not list(tmp_path.iterdir())
+
+
 @pytest.mark.parametrize("gamma", [0.0, 0.1, 0.5, 1.0, 2.0, 5.0])
 @pytest.mark.parametrize("label", [0, 1])
 def test_derivatives_meet_the_oracle(gamma, label):
