@@ -3,6 +3,7 @@
 import ast
 import importlib
 import pkgutil
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -65,6 +66,17 @@ def test_imports_point_one_way(path):
 def test_rooms_are_all_known():
     """A new room has to say what it imports."""
     assert {_room(path) for path in _files()} == set(ALLOWED)
+
+
+def test_contributing_has_the_same_rooms():
+    """Its table says of each room what this one does."""
+    rows = re.findall(
+        r"^\| `(\w+)` \|.*\| (nothing|`[\w`, ]+`) \|$",
+        Path(__file__).parents[1].joinpath("CONTRIBUTING.md").read_text(),
+        re.MULTILINE,
+    )
+    assert {room: set(re.findall(r"`(\w+)`", allowed)) for room, allowed in rows} == ALLOWED
+    assert len(rows) == len(ALLOWED)
 
 
 def _modules():
