@@ -9,7 +9,13 @@ the rounded u would be off by |u| ULP and more.
 The sum is taken from its own largest term on: it lies between 1 and the number of classes,
 whatever was added to all logits of a row, and neither it nor its derivatives can overflow or
 vanish. In exact arithmetic nothing depends on which term that is; of all classes together nothing
-is differentiated through it.
+is differentiated through it. Of one class, with b the sum of the terms beside the largest,
+
+    log(sum) = top + log1p(b)                   the slope of top is 1 - b / (1 + b)
+             = top0 + log(exp(top - top0) + b)  its curvature is a slope less its square
+
+at top0 = top. Where b is small the first form is used, which leaves nothing to cancel in the
+curvature; where b > 1, among many classes that are alike, the second, whose slope doesn't cancel.
 
 Infinite logits count as the largest numbers: their margins are the limits.
 """
@@ -46,10 +52,13 @@ def margin(x: Tensor, index: Tensor) -> Margin:
     is_own = _classes(x) == index.unsqueeze(1)
     others = x.masked_fill(is_own, -torch.inf)
     top, place = others.max(dim=1, keepdim=True)
-    # The largest is left out of the sum, and differentiated by itself: its slope is 1 less those of
-    # the rest, and where it is alone nothing remains of its curvature to cancel.
-    rest = (others - top).masked_fill(_classes(x) == place, -torch.inf).exp().sum(dim=1)
-    return _margin(own, top.squeeze(1), 1 + rest.detach(), torch.log1p(rest))
+    fixed = top.detach()
+    is_crowded = (others.detach() - fixed).exp().sum(dim=1, keepdim=True) > 2
+    base = torch.where(is_crowded, fixed, top)
+    beside = (others - base).masked_fill(_classes(x) == place, -torch.inf).exp().sum(dim=1)
+    is_crowded, step = is_crowded.squeeze(1), (top - fixed).squeeze(1)
+    log_others = torch.where(is_crowded, (step.exp() + beside).log(), torch.log1p(beside))
+    return _margin(own, base.squeeze(1), log_others, 1 + beside.detach())
 
 
 def margins(x: Tensor) -> Margin:
@@ -68,7 +77,8 @@ def margins(x: Tensor) -> Margin:
     beside_top = terms.masked_fill(is_top, 0.0)
     # The top term is 1, and no other is larger: what remains after the subtraction is not small.
     sums = terms.gather(1, index) + (beside_top.sum(dim=1, keepdim=True) - beside_top)
-    return _margin(x, torch.where(is_top, second, top), torch.where(is_top, of_top, sums))
+    others = torch.where(is_top, of_top, sums)
+    return _margin(x, torch.where(is_top, second, top), others.log(), others)
 
 
 def _sum_exp(x: Tensor) -> tuple[Tensor, Tensor]:
@@ -77,8 +87,8 @@ def _sum_exp(x: Tensor) -> tuple[Tensor, Tensor]:
     return top, (x - top).exp().sum(dim=1, keepdim=True)
 
 
-def _margin(own: Tensor, top: Tensor, others: Tensor, log_others: Tensor | None = None) -> Margin:
-    """u = own - top - log(others), where the others were summed relative to top.
+def _margin(own: Tensor, top: Tensor, log_others: Tensor, others: Tensor) -> Margin:
+    """u = own - top - log_others, the logarithm of the others, summed relative to top.
 
     exp(-u) is formed from the halves of own - top, none of which is subnormal where t is normal,
     and corrected by the rounding of that difference, which Knuth's two-sum gives.
@@ -90,7 +100,7 @@ def _margin(own: Tensor, top: Tensor, others: Tensor, log_others: Tensor | None 
     error = torch.where(error.isfinite(), error, 0.0)
     half = torch.exp(-fixed.abs() / 2)
     total = others.detach()
-    u = ahead - (others.log() if log_others is None else log_others)
+    u = ahead - log_others
     product = torch.where(fixed > 0, total * half * half, total / half / half)
     return Margin(u, torch.where(u >= 0, product * (1 - error), (1 + error) / product))
 
