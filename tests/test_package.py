@@ -2,16 +2,18 @@
 
 import ast
 import importlib
+import os
 import pkgutil
 import re
 import subprocess
 import sys
+import time
 from pathlib import Path
 
 import pytest
 
 import parfocal
-from parfocal.__main__ import OPTIONAL
+from parfocal.extras import COMMANDS, MODULES
 
 ROOT = Path(parfocal.__file__).parent
 
@@ -95,20 +97,105 @@ def test_all_is_sorted_and_complete(name):
     assert list(listed) == sorted(listed, key=lambda name: (kinds[name], name))
     public = {
         key
-        for key, value in vars(module).items()
-        if not key.startswith("_") and not isinstance(value, type(sys))
+        for key in dir(module)
+        if not key.startswith("_") and not isinstance(getattr(module, key), type(sys))
     }
     assert set(listed) == public
 
 
+def test_losses_are_listed_alike_for_tools_and_for_imports():
+    """What a type checker sees imported is what is imported from there at run time."""
+    tree = ast.parse((ROOT / "__init__.py").read_text())
+    seen = {
+        alias.name: node.module.removeprefix("parfocal.losses.")
+        for node in ast.walk(tree)
+        if isinstance(node, ast.ImportFrom) and node.module.startswith("parfocal.")
+        for alias in node.names
+    }
+    assert seen == parfocal._FILES
+    assert set(seen) == set(parfocal.__all__) == set(dir(parfocal))
+    names = {}
+    exec("from parfocal import *", names)
+    assert set(seen) <= set(names)
+    with pytest.raises(AttributeError, match="'parfocal' has no attribute 'focal'"):
+        _ = parfocal.focal
+
+
+def _child(code, *arguments, **environment):
+    """What a process of its own prints."""
+    return subprocess.run(
+        [sys.executable, "-c", code, *arguments],
+        capture_output=True,
+        text=True,
+        check=True,
+        env={**os.environ, **environment},
+    ).stdout
+
+
 def test_import_takes_nothing_optional():
-    """torch alone; checked in a process of its own."""
-    code = (
-        "import sys, torch; before = set(sys.modules); import parfocal; "
-        f"print(sorted(({set(OPTIONAL)!r} & set(sys.modules)) - before))"
-    )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
-    assert done.stdout.strip() == "[]"
+    """torch alone, and that only when a loss is asked for."""
+    optional = set().union(*MODULES.values())
+    code = f"""
+import sys, parfocal
+print("torch" in sys.modules)
+import torch
+before = set(sys.modules)
+from parfocal import *
+print(sorted(({optional!r} & set(sys.modules)) - before))
+"""
+    assert _child(code).split("\n") == ["False", "[]", ""]
+
+
+_ASKED = ("--help", "--version", "", "tarin", "train --helq", "sweep --help", "status", "replay")
+
+
+def test_command_line_starts_without_torch():
+    """Help, version, a typo, wrong usage and completions load no more than click and rich."""
+    code = """
+import os, sys
+from parfocal.__main__ import main
+for words in sys.argv[1:]:
+    line, _, completed = words.partition("|")
+    sys.argv = ["parfocal", *line.split()]
+    os.environ.pop("_PARFOCAL_COMPLETE", None)
+    if completed:
+        os.environ |= {"_PARFOCAL_COMPLETE": "bash_complete", "COMP_WORDS": completed,
+                       "COMP_CWORD": str(len(completed.split()) - 1)}
+    try:
+        main()
+    except SystemExit as end:
+        print("status", end.code)
+print({"torch", "numpy", "msgspec"} & set(sys.modules))
+"""
+    output = _child(code, *_ASKED, "|parfocal st", "|parfocal train --checkpoint")
+    statuses = [line.split()[1] for line in output.splitlines() if line.startswith("status ")]
+    assert statuses == ["0", "0", "0", "2", "2", "0", "2", "2", "0", "0"]
+    assert "plain,status" in output
+    assert "plain,--checkpoint-seconds" in output
+    assert output.endswith("set()\n")
+
+
+def test_command_line_starts_in_a_third_of_what_torch_takes():
+    """Measured beside each other, so that it holds on a slow or busy machine."""
+    begin = time.perf_counter()
+    _child("import torch")
+    whole = time.perf_counter() - begin
+    starts = []
+    for _ in range(3):
+        begin = time.perf_counter()
+        _child("from parfocal.__main__ import main; main()", "--help")
+        starts.append(time.perf_counter() - begin)
+    assert min(starts) < whole / 3
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_commands_are_what_the_table_says(name):
+    """The line in the list of commands is the first of the command's own help."""
+    command = getattr(importlib.import_module(f"parfocal.cli.{name}"), name)
+    first, _, rest = command.help.partition("\n")
+    assert first == COMMANDS[name].summary
+    assert command.name == name
+    assert not rest.strip() or rest.startswith("\n")
 
 
 def test_public_things_say_what_they_are():

@@ -3,9 +3,12 @@
 from collections.abc import Callable
 from typing import Any
 
-from parfocal.audit import AuditReport, Subject, audit
-from parfocal.audit.findings import Kind
-from parfocal.audit.terminal import groups, title, where
+from parfocal import extras
+
+with extras.needs("audit", "parfocal.testing"):
+    from parfocal.audit import AuditReport, Subject, audit
+    from parfocal.audit.findings import Kind
+    from parfocal.audit.terminal import groups, title, where
 
 
 def assert_accurate(

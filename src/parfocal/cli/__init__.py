@@ -1,24 +1,47 @@
 """The command line: reads options, calls the experiments, prints what came out."""
 
+from importlib import import_module
+from typing import Any
+
 import click
 
 from parfocal import __version__
-from parfocal.cli.audit import audit
-from parfocal.cli.demo import demo
-from parfocal.cli.gradients import gradients
-from parfocal.cli.replay import replay
-from parfocal.cli.report import report
-from parfocal.cli.specs import specs
-from parfocal.cli.status import status
-from parfocal.cli.sweep import sweep
-from parfocal.cli.train import train
+from parfocal.extras import COMMANDS, is_installed
 
 
-@click.group(context_settings={"help_option_names": ["-h", "--help"], "show_default": True})
+class _Unloaded(click.Command):
+    """Stands for a command until it is called: its module, and what that needs, is imported then.
+
+    So the list of commands, a typo and a completion cost no import of torch.
+    """
+
+    def get_short_help_str(self, limit: int = 45) -> str:
+        """What the command does, and the extra that it needs if that isn't installed."""
+        assert self.name is not None
+        extra, summary = COMMANDS[self.name]
+        return summary if is_installed(extra) else f"{summary} [needs {extra}]"
+
+    def make_context(
+        self,
+        info_name: str | None,
+        args: list[str],
+        parent: click.Context | None = None,
+        **extra: Any,
+    ) -> click.Context:
+        """Parse as the command itself does, which the context holds from here on."""
+        module = import_module(f"parfocal.cli.{self.name}")
+        command: click.Command = getattr(module, str(self.name))
+        return command.make_context(info_name, args, parent, **extra)
+
+
+@click.group(
+    commands=[_Unloaded(name) for name in COMMANDS],
+    invoke_without_command=True,
+    context_settings={"help_option_names": ["-h", "--help"], "show_default": True},
+)
 @click.version_option(__version__, prog_name="parfocal")
-def cli() -> None:
+@click.pass_context
+def cli(context: click.Context) -> None:
     """Focal losses that are exact for every gamma, and the experiments that show it."""
-
-
-for _command in (audit, demo, gradients, replay, report, specs, status, sweep, train):
-    cli.add_command(_command)
+    if context.invoked_subcommand is None:
+        click.echo(context.get_help())
