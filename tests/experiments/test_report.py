@@ -4,6 +4,8 @@ import csv
 import json
 import math
 import re
+import subprocess
+import sys
 
 import pytest
 from click.testing import CliRunner
@@ -23,6 +25,7 @@ from parfocal.experiments.record import Recorder, Run
 from parfocal.experiments.report import make_report
 from parfocal.experiments.spec import RunSpec
 from parfocal.experiments.specs import read_grid
+from parfocal.experiments.tabulation import blocks, label, varying_settings
 
 # First failures' epochs here and in the paper, by gamma and threshold; None: none in 100 epochs.
 CELLS = {
@@ -214,6 +217,69 @@ def test_report_is_made_from_records_alone(runs, published_folder, tmp_path):
     assert re.search(r'class="failed">44\s*<small>100\+</small>', page)
     assert "line 9 is damaged" in page
     assert not re.search(r"\bnan\b", re.sub(r'src="[^"]*"', "", page))
+
+
+CHANGES = {
+    "source": "mnist5k", "images": 10, "threshold": 1, "noise": 0.5, "loss": "exact",
+    "gamma": 0.5 + 1e-9, "alpha": 0.4, "options": {"epsilon": 0.1}, "logits": "bfloat16",
+    "epochs": 2, "batch_size": 32, "learning_rate": 1e-3 + 1e-12, "momentum": 0.0, "seed": 1,
+}  # fmt: skip
+
+
+def test_runs_that_differ_in_any_setting_have_cells_and_names_of_their_own():
+    """One setting, however little, or its number of epochs; beside others that differ too."""
+    base = RunSpec()
+    assert {name.rpartition(".")[2] for name in base.settings()} == set(CHANGES)
+    more = [base.with_settings({"gamma": gamma}) for gamma in (0.1, 0.2)]
+    for name, value in CHANGES.items():
+        specs = [base, base.with_settings({name: value}), *more]
+        for some in (specs[:2], specs):
+            cells = [index for block in blocks(some) for index in block.cells.values()]
+            assert sorted(cells) == list(range(len(some))), name
+            varying = varying_settings(some)
+            assert len({label(spec, varying) for spec in some}) == len(some), name
+    # Records of one spec in two folders.
+    cells = [index for block in blocks([base, base]) for index in block.cells.values()]
+    assert sorted(cells) == [0, 1]
+
+
+def test_runs_of_two_lengths_are_both_in_status_and_report(tmp_path):
+    """With their lengths in the table of runs, and a failure rate each."""
+    for epochs, failure in ((30, None), (100, 44)):
+        write(tmp_path, run_of(spec_of(0.5, 0, epochs=epochs), failure))
+    status = CliRunner().invoke(cli, ["status", str(tmp_path)]).output
+    assert re.search(r"30 +│ +✓ ", status)
+    assert re.search(r"100 +│ ✗44 ", status)
+    out = tmp_path / "report"
+    output = CliRunner().invoke(cli, ["report", str(tmp_path)]).output
+    assert re.search(r"30 +30\+", output)
+    assert re.search(r"100 +44", output)
+    with (out / "runs.csv").open() as file:
+        rows = {(r["training.epochs"], r["epochs"]) for r in csv.DictReader(file)}
+    assert rows == {("30", "30"), ("100", "44")}
+    with (out / "failure_rates.csv").open() as file:
+        rates = {(r["epochs"], r["failed"], r["runs"]) for r in csv.DictReader(file)}
+    assert rates == {("30", "0", "1"), ("100", "1", "1")}
+
+
+def test_records_are_shown_without_what_makes_them(runs, published_folder, tmp_path):
+    """Neither trainer nor torch is loaded for `status`, `report` and `specs`."""
+    write(tmp_path / "runs", runs[0])
+    code = """
+import sys
+from parfocal.cli import cli
+for words in sys.argv[1:]:
+    cli(words.split(), standalone_mode=False)
+heavy = ("torch", "torchvision", "timm", "ray", "parfocal.experiments.trainer", "parfocal.losses")
+print(sorted(set(heavy) & set(sys.modules)))
+"""
+    folder = tmp_path / "runs"
+    commands = [f"status {folder}", f"report {folder} --published {published_folder}", "specs"]
+    done = subprocess.run(
+        [sys.executable, "-c", code, *commands], capture_output=True, text=True, check=True
+    )
+    assert done.stdout.splitlines()[-1] == "[]"
+    assert (folder / "report" / "report.html").exists()
 
 
 def test_report_of_several_experiments_keeps_them_apart(runs, tmp_path):

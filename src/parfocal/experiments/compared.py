@@ -3,25 +3,14 @@
 import inspect
 from collections.abc import Callable, Mapping
 from functools import partial
-from typing import Any, Literal, get_args
+from typing import Any
 
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss as torchvision_loss
 
 import parfocal
+from parfocal.experiments.loss_names import LOSS_NAMES, SMOOTHING
 from parfocal.losses.sigmoid import sigmoid_focal_loss
-
-LossName = Literal["original", "smoothed", "exact"]
-LOSS_NAMES: tuple[LossName, ...] = get_args(LossName)
-
-# The smoothing constant of the paper.
-SMOOTHING = 1e-3
-
-DESCRIPTIONS = {
-    "original": "torchvision.ops.sigmoid_focal_loss",
-    "smoothed": f"the paper's, (1 - p_t + {SMOOTHING:g}) ** gamma",
-    "exact": "parfocal.sigmoid_focal_loss",
-}
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 

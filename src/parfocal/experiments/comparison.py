@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from parfocal.experiments.compared import LOSS_NAMES
+from parfocal.experiments.loss_names import LOSS_NAMES
 from parfocal.experiments.published import PublishedRun
 from parfocal.experiments.record import Run
 from parfocal.experiments.tabulation import experiment_of
@@ -27,8 +27,8 @@ class Pair(NamedTuple):
 class FailureRate(NamedTuple):
     """How many of an experiment's runs with one loss, noise and gamma failed, here and published.
 
-    The paper's are counted over the same cells (`published_runs`); the numbers agree to the epoch
-    limit of the runs here, which may be lower: see `epochs`.
+    epochs: the length of the runs here. The paper's are counted over the same cells
+        (`published_runs`), and failures of theirs within as many epochs (`published_failed`).
     """
 
     experiment: str
@@ -72,15 +72,16 @@ class LossRatio(NamedTuple):
 
 
 def failure_rates(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[FailureRate]:
-    """By experiment, loss, noise and gamma, in that order; of runs that have ended."""
-    groups: dict[tuple[str, str, float, float], list[Run]] = {}
+    """By experiment, loss, noise, gamma and length, in that order; of runs that have ended."""
+    groups: dict[tuple[str, str, float, float, int], list[Run]] = {}
     for run in runs:
         if run.done:
-            groups.setdefault((*_group(run), run.spec.objective.gamma), []).append(run)
+            spec = run.spec
+            key = (*_group(run), spec.objective.gamma, spec.training.epochs)
+            groups.setdefault(key, []).append(run)
     beside = {pair.run.spec.digest: pair.published for pair in pairs}
     found = []
-    for (experiment, loss, noise, gamma), members in _in_order(groups):
-        epochs = min(run.spec.training.epochs for run in members)
+    for (experiment, loss, noise, gamma, epochs), members in _in_order(groups):
         theirs = [beside[r.spec.digest] for r in members if r.spec.digest in beside]
         found.append(
             FailureRate(

@@ -11,10 +11,10 @@ from typing import Any
 import torch
 from rich.console import Console
 
-from parfocal.experiments.compared import LOSS_NAMES
 from parfocal.experiments.data import Sources, load
 from parfocal.experiments.display import TrainingDisplay
 from parfocal.experiments.events import Epoch, Failure, Step
+from parfocal.experiments.loss_names import LOSS_NAMES
 from parfocal.experiments.pace import Pace
 from parfocal.experiments.record import Recorder, Run, read_run
 from parfocal.experiments.spec import RunSpec

@@ -2,17 +2,20 @@
 
 import math
 from collections.abc import Sequence
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console
+from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
 from parfocal.experiments.events import Failure, Step
-from parfocal.experiments.gradient_study import GradientStudy
 from parfocal.experiments.progress import RunProgress
 from parfocal.experiments.record import Run
 from parfocal.experiments.spec import RunSpec
+
+if TYPE_CHECKING:
+    from parfocal.experiments.gradient_study import GradientStudy
 
 # Columns of a terminal from which on a bar fits beside the 79 of the line.
 _WIDE = 100
@@ -66,7 +69,7 @@ class TrainingDisplay:
 
     def failure(self, index: int, failure: Failure) -> None:
         """Show that a run has failed."""
-        self._progress.update(self._tasks[index], status=f"[red]{failure_text(failure)}")
+        self._progress.update(self._tasks[index], status=f"[red]{escape(failure_text(failure))}")
         self._progress.stop_task(self._tasks[index])
 
     def __enter__(self) -> Self:
@@ -85,7 +88,7 @@ def failure_text(failure: Failure) -> str:
     )
 
 
-def gradient_table(study: GradientStudy) -> Table:
+def gradient_table(study: "GradientStudy") -> Table:
     """The cliff of each loss at both targets, and how wrong it is where it is finite."""
     table = Table(
         title=(

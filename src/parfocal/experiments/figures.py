@@ -3,7 +3,7 @@
 import io
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import matplotlib as mpl
 import numpy as np
@@ -11,12 +11,14 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from parfocal.experiments.compared import DESCRIPTIONS, LOSS_NAMES
-from parfocal.experiments.gradient_study import Curve, GradientStudy
+from parfocal.experiments.loss_names import DESCRIPTIONS, LOSS_NAMES
 from parfocal.experiments.record import Run, replacing
 from parfocal.experiments.report import Report, Row, cell_text, published_text
 from parfocal.experiments.spec import DigitMasks, Digits, Photographs, RunSpec
 from parfocal.experiments.tabulation import Block, short, text
+
+if TYPE_CHECKING:
+    from parfocal.experiments.gradient_study import Curve, GradientStudy
 
 # Early failures are dark red, late ones pale; runs without one green, what isn't known white.
 _HEAT = "YlOrRd_r"
@@ -33,7 +35,7 @@ _STYLE: Any = {
 }
 
 
-def gradient_figure(study: GradientStudy) -> Figure:
+def gradient_figure(study: "GradientStudy") -> Figure:
     """|gradient| against the logit, one column a loss, one row a target, beside the truth."""
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(11, 6), layout="constrained")
@@ -50,7 +52,7 @@ def gradient_figure(study: GradientStudy) -> Figure:
     return figure
 
 
-def _gradient_panel(axis: Axes, curve: Curve) -> None:
+def _gradient_panel(axis: Axes, curve: "Curve") -> None:
     finite = curve.gradient.isfinite()
     shown = finite & (curve.gradient != 0)
     axis.plot(curve.logits, curve.truth.abs(), color="#999999", lw=5, alpha=0.5, label="true")

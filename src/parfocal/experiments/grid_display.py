@@ -4,7 +4,7 @@ import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Self
+from typing import TYPE_CHECKING, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
@@ -13,7 +13,6 @@ from rich.table import Table
 from rich.text import Text
 
 from parfocal.experiments.states import Kind, RunState, state_of
-from parfocal.experiments.sweep import Ended
 from parfocal.experiments.tabulation import (
     COLUMN,
     ROW,
@@ -24,6 +23,9 @@ from parfocal.experiments.tabulation import (
     text,
     varying_settings,
 )
+
+if TYPE_CHECKING:
+    from parfocal.experiments.sweep import Ended
 
 LEGEND = "· waiting   12 at epoch 12   ✓ finished   ✗12 failed at epoch 12   ! see below"
 _STYLES: dict[Kind, str] = {
@@ -73,7 +75,7 @@ class SweepDisplay:
             rate = self._throughput.rate(states)
             self._live.update(grid(states, self._console, rate), refresh=True)
 
-    def ended(self, ended: Ended) -> None:
+    def ended(self, ended: "Ended") -> None:
         """Look at a run that ended."""
         state = self._states[ended.directory] = state_of(ended.directory)
         if not self._console.is_terminal:
@@ -94,7 +96,7 @@ def _has_spec(folder: Path) -> bool:
     return (folder / "spec.json").exists()
 
 
-def _ending(ended: Ended, state: RunState) -> str:
+def _ending(ended: "Ended", state: RunState) -> str:
     if ended.error is not None:
         return f"error: {ended.error}"
     if state.run is None:

@@ -3,20 +3,22 @@
 import base64
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from parfocal.experiments.display import outcome_cells
 from parfocal.experiments.figures import curves_figure, heat_map_figure, png_bytes
-from parfocal.experiments.gradient_study import GradientStudy
 from parfocal.experiments.record import Run, replacing
 from parfocal.experiments.report import Report, cell_text, published_text
 from parfocal.experiments.tabulation import Block, short, text
 
+if TYPE_CHECKING:
+    from parfocal.experiments.gradient_study import GradientStudy
+
 
 def write_demo_page(
-    path: Path, study: GradientStudy, runs: Sequence[Run], gradient_png: Path, training_png: Path
+    path: Path, study: "GradientStudy", runs: Sequence[Run], gradient_png: Path, training_png: Path
 ) -> None:
     """Write the demo's page; its figures are inside it."""
     by_loss = {run.spec.objective.loss: run for run in runs}

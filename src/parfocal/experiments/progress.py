@@ -4,12 +4,15 @@ import os
 import socket
 import time
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import msgspec
 
 from parfocal.experiments.events import Step
 from parfocal.experiments.record import replacing
-from parfocal.experiments.trainer import Trainer
+
+if TYPE_CHECKING:
+    from parfocal.experiments.trainer import Trainer
 
 # Seconds between two looks at a run's other duties: progress written, a wish to stop heard.
 HEARTBEAT = 1.0
@@ -33,7 +36,9 @@ class RunProgress(msgspec.Struct, frozen=True):
     epochs_per_second: float
 
 
-def progress_of(step: Step, trainer: Trainer, engine: str, images_per_second: float) -> RunProgress:
+def progress_of(
+    step: Step, trainer: "Trainer", engine: str, images_per_second: float
+) -> RunProgress:
     """What a process would write after a step."""
     return RunProgress(
         host=socket.gethostname(),

@@ -140,7 +140,7 @@ def write_csv(report: Report, directory: Path) -> list[Path]:
     specs = [row.run.spec for row in report.rows]
     fixed = ("objective.loss", "objective.gamma")
     varying = [name for name in varying_settings(specs) if name not in fixed]
-    header = [short(name) for name in varying]
+    header = [short(name) if short(name) not in RUN_COLUMNS else name for name in varying]
     table = [
         dict(zip(header, (text(value_of(r.run.spec, n)) for n in varying), strict=True))
         | _run_values(r)

@@ -1,5 +1,6 @@
 """Runs as tables: which settings vary, and which run stands in which row and column."""
 
+from collections import Counter
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -8,8 +9,8 @@ from parfocal.experiments.spec import RunSpec
 # The axes of the paper's tables, where they vary.
 ROW, COLUMN = "objective.gamma", "data.threshold"
 
-# A run's length is part of its outcome, not an axis.
-_NO_AXIS = ("training.epochs",)
+# A run's length is part of its outcome: an axis only where nothing else tells two runs apart.
+_LENGTH = "training.epochs"
 
 
 class Block(NamedTuple):
@@ -31,7 +32,10 @@ class Block(NamedTuple):
 
 
 def blocks(specs: Sequence[RunSpec]) -> list[Block]:
-    """Tables that hold all runs, in the order in which they first occur."""
+    """Tables that hold all runs, in the order in which they first occur.
+
+    Several records of one spec don't fit into one cell: the second has a table of second ones.
+    """
     varying = varying_settings(specs)
     row = ROW if ROW in varying else next(iter(varying), None)
     rest = [name for name in varying if name != row]
@@ -40,9 +44,14 @@ def blocks(specs: Sequence[RunSpec]) -> list[Block]:
         column = rest[0]
     others = [name for name in rest if name != column]
     groups: dict[str, list[int]] = {}
+    records: Counter[tuple[Any, ...]] = Counter()
     for index, spec in enumerate(specs):
-        title = ", ".join(f"{short(name)} {text(value_of(spec, name))}" for name in others)
-        groups.setdefault(title, []).append(index)
+        words = [f"{short(name)} {text(value_of(spec, name))}" for name in others]
+        key = tuple(value_of(spec, name) for name in varying)
+        records[key] += 1
+        if records[key] > 1:
+            words.append(f"record {records[key]} of the same")
+        groups.setdefault(", ".join(words), []).append(index)
     return [
         Block(
             title,
@@ -58,21 +67,30 @@ def blocks(specs: Sequence[RunSpec]) -> list[Block]:
 
 
 def varying_settings(specs: Sequence[RunSpec]) -> list[str]:
-    """The settings in which some runs differ, in the order of the spec; lengths aren't counted."""
-    names = dict.fromkeys(name for spec in specs for name in spec.settings())
-    return [
-        name
-        for name in names
-        if name not in _NO_AXIS and len({text(value_of(spec, name)) for spec in specs}) > 1
+    """The settings in which some runs differ, in the order of the spec.
+
+    The number of epochs is left out, unless two runs differ in nothing else.
+    """
+    runs = [{name: _as_key(spec.value(name)) for name in spec.settings()} for spec in specs]
+    names = dict.fromkeys(name for run in runs for name in run)
+    varying = [name for name in names if len({run.get(name) for run in runs}) > 1]
+    without_length = [name for name in varying if name != _LENGTH]
+    distinct = [
+        len({tuple(run.get(name) for name in settings) for run in runs})
+        for settings in (without_length, varying)
     ]
+    return without_length if distinct[0] == distinct[1] else varying
 
 
 def value_of(spec: RunSpec, name: str | None) -> Any:
     """A setting as something that can be a key; None where the spec doesn't have it."""
     if name is None or name not in spec.settings():
         return None
-    value = spec.value(name)
-    return value if isinstance(value, (int, float, str, type(None))) else text(value)
+    return _as_key(spec.value(name))
+
+
+def _as_key(value: Any) -> Any:
+    return str(dict(sorted(value.items()))) if isinstance(value, dict) else value
 
 
 def short(name: str) -> str:
@@ -93,9 +111,9 @@ def experiment_of(spec: RunSpec) -> str:
 
 
 def text(value: Any) -> str:
-    """A setting's value as a table shows it."""
+    """A setting's value as a table shows it: in six digits, or in all where six aren't enough."""
     if isinstance(value, float):
-        return f"{value:g}"
+        return f"{value:g}" if float(f"{value:g}") == value else repr(value)
     if isinstance(value, (tuple, list)):
         return "+".join(map(str, value))
     return str(value)
