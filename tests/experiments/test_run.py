@@ -1,9 +1,12 @@
 """A run goes on from wherever it was, to the bit, and says what is wrong with its folder."""
 
 import errno
+import hashlib
+import io
 import json
 import multiprocessing
 import os
+import shutil
 import subprocess
 import sys
 from contextlib import suppress
@@ -12,7 +15,7 @@ import pytest
 import torch
 from filelock import FileLock
 
-from parfocal.experiments import run
+from parfocal.experiments import checkpoint, run
 from parfocal.experiments.data import Images
 from parfocal.experiments.errors import (
     BusyRunError,
@@ -26,7 +29,7 @@ from parfocal.experiments.run import Settings, conduct
 from parfocal.experiments.session import Session
 from parfocal.experiments.spec import RunSpec
 from parfocal.experiments.specs import read_grid
-from parfocal.experiments.states import state_of
+from parfocal.experiments.states import scan, state_of
 
 SPEC = RunSpec().with_settings(
     {
@@ -224,6 +227,116 @@ def test_folder_of_another_run_is_refused(tmp_path, every_step):
     with pytest.raises(OtherRunError, match="--out, or add --overwrite"):
         conduct(SPEC.with_settings({"gamma": 0.2}), tmp_path, EAGER, Session())
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
+
+
+def test_checkpoint_of_another_run_is_refused(tmp_path, every_step):
+    """With the same network and images; by the run that the file names."""
+    other, mixed = tmp_path / "other", tmp_path / "mixed"
+    spec = SPEC.with_settings({"gamma": 2.0})
+    conduct(spec, other, EAGER, Session(), stop=stop_at(13))
+    mixed.mkdir()
+    *_, last = sorted(other.glob("checkpoint-*.pt"))
+    shutil.copy(last, mixed)
+    with pytest.raises(OtherRunError, match=f"{last.name} is of the run {spec.digest[:12]}, and"):
+        conduct(SPEC, mixed, EAGER, Session())
+    assert (mixed / last.name).exists()
+    assert not (mixed / "spec.json").exists()
+    # The run that it is of goes on from it.
+    assert conduct(spec, mixed, EAGER, Session(), stop=stop_at(1)) == "interrupted"
+    assert read_run(mixed).steps == 14
+
+
+def test_checkpoint_that_names_no_run_is_refused(tmp_path, every_step):
+    """As one of an older version would be."""
+    conduct(SPEC, tmp_path, EAGER, Session(), stop=stop_at(3))
+    checkpoint.save(tmp_path, None, 4, {"trainer": {}, "epochs": []})
+    with pytest.raises(OtherRunError, match="names no run"):
+        conduct(SPEC, tmp_path, EAGER, Session())
+
+
+@pytest.mark.parametrize("name", ["metrics.jsonl", "sessions.jsonl"])
+@pytest.mark.parametrize("has_spec", [True, False])
+def test_metrics_and_sessions_of_another_run_are_refused(name, has_spec, tmp_path):
+    """Of one that is done, at that; they aren't taken for this run's, and aren't written over."""
+    own, other = tmp_path / "own", tmp_path / "other"
+    spec = SPEC.with_settings({"gamma": 2.0})
+    for each, directory in ((SPEC, own), (spec, other)):
+        conduct(each.with_settings({"epochs": 1}), directory, Settings(), Session())
+    foreign = (other / name).read_bytes()
+    (own / name).write_bytes(foreign)
+    if name == "sessions.jsonl":
+        (own / "metrics.jsonl").unlink()
+    if not has_spec:
+        (own / "spec.json").unlink()
+    digest = spec.with_settings({"epochs": 1}).digest
+    with pytest.raises(OtherRunError, match=f"{name} is of the run {digest[:12]}"):
+        conduct(SPEC.with_settings({"epochs": 1}), own, Settings(), Session())
+    assert (own / name).read_bytes() == foreign
+    if has_spec and name == "metrics.jsonl":
+        assert state_of(own).kind == "damaged"
+
+
+def test_checkpoint_that_is_newer_than_the_metrics_has_all_that_they_lack(
+    uninterrupted, tmp_path, every_step
+):
+    """Metrics that were put back to an older state, emptied or lost are made whole from it."""
+    conduct(SPEC, tmp_path, EAGER, Session(), stop=stop_at(25))
+    metrics = tmp_path / "metrics.jsonl"
+    for step, contents in enumerate((metrics.read_bytes().split(b"\n")[0] + b"\n", b"", None)):
+        if contents is None:
+            metrics.unlink()
+        else:
+            metrics.write_bytes(contents)
+        stop = stop_at(1) if contents is not None else lambda: False
+        outcome = conduct(SPEC, tmp_path, EAGER, Session(), stop=stop)
+        assert outcome == ("interrupted" if contents is not None else "finished"), step
+    assert metrics.read_bytes() == uninterrupted
+
+
+@pytest.mark.parametrize("contents", [b"no file of torch's", [1, 2], {"trainer": {}, "epochs": []}])
+def test_checkpoint_that_cannot_be_read_is_named(contents, tmp_path, every_step):
+    """What is as it was written, and isn't what a run can go on from, is no damage to pass over."""
+    conduct(SPEC, tmp_path, EAGER, Session(), stop=stop_at(3))
+    for path in tmp_path.glob("checkpoint-*"):
+        path.unlink()
+    if isinstance(contents, dict):
+        path = checkpoint.save(tmp_path, SPEC.digest, 3, contents)
+    else:
+        buffer = io.BytesIO()
+        if isinstance(contents, bytes):
+            buffer.write(contents)
+        else:
+            torch.save(contents, buffer)
+        data = buffer.getvalue()
+        digest = hashlib.sha256(data).hexdigest()
+        path = tmp_path / f"checkpoint-{3:012d}-{digest[:16]}.pt"
+        path.write_bytes(data)
+    with pytest.raises(DamagedRecordError, match=r"is no checkpoint that torch|doesn't fit"):
+        conduct(SPEC, tmp_path, EAGER, Session())
+    assert path.exists()
+
+
+def test_file_that_only_looks_like_a_checkpoint_is_the_users(tmp_path, every_step):
+    """It is neither read nor removed, and makes no damaged record look as if it could go on."""
+    conduct(SPEC, tmp_path, Settings(), Session())
+    (tmp_path / "checkpoint-best.pt").write_bytes(b"mine")
+    (tmp_path / "metrics.jsonl").write_bytes(b"{")
+    assert conduct(SPEC, tmp_path, EAGER, Session(), stop=stop_at(3)) == "interrupted"
+    assert len(list(tmp_path.glob("metrics.jsonl.*.damaged"))) == 1
+    conduct(SPEC, tmp_path, EAGER, Session(), overwrite=True, stop=stop_at(3))
+    assert (tmp_path / "checkpoint-best.pt").read_bytes() == b"mine"
+
+
+@pytest.mark.parametrize("text", ["[1]", "null", "5", "{", '{"schema": 2, "digest": [1]}'])
+def test_spec_that_is_none_is_damage(text, tmp_path):
+    """JSON of another kind too: it is said of this run, and the others are shown."""
+    conduct(SPEC, tmp_path / "good", Settings(), Session(), stop=stop_at(1))
+    (tmp_path / "bad").mkdir()
+    (tmp_path / "bad" / "spec.json").write_text(text)
+    bad, good = scan(tmp_path)
+    assert bad.kind == "damaged"
+    assert "spec.json" in bad.problem
+    assert good.kind == "finished"
 
 
 def test_full_disk_is_named_and_loses_nothing(uninterrupted, tmp_path):

@@ -8,19 +8,21 @@
     lock             held by the process that works on the run
 
 The spec and the metrics depend on nothing but the spec and the numerical software: a run that was
-killed and taken up again ends with the same bytes.
+killed and taken up again ends with the same bytes. Sessions, the last line of the metrics and
+checkpoints name their run by its digest, and those of another run are refused.
 """
 
 import json
 import math
 import os
+import re
 from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
 from typing import IO, Any, Literal, NamedTuple, Self
 
-from parfocal.experiments.errors import DamagedRecordError
+from parfocal.experiments.errors import DamagedRecordError, OtherRunError
 from parfocal.experiments.events import Epoch, Failure
 from parfocal.experiments.spec import RunSpec
 
@@ -28,6 +30,12 @@ Outcome = Literal["finished", "failed", "stopped", "interrupted"]
 
 # The outcomes after which there is nothing left to do.
 DONE: tuple[Outcome, ...] = ("finished", "failed")
+
+# Files of a run that name it, line by line.
+_LINES = ("metrics.jsonl", "sessions.jsonl")
+
+# A checkpoint's name holds its step and the beginning of the SHA-256 of its contents.
+CHECKPOINT = re.compile(r"checkpoint-(\d{12})-([0-9a-f]{16})\.pt")
 
 
 class Run(NamedTuple):
@@ -63,6 +71,7 @@ class Recorder:
     def __init__(self, directory: Path, spec: RunSpec, epochs: Sequence[Epoch] = ()) -> None:
         """Make the folder and its spec, and metrics that hold these epochs alone."""
         self.directory = directory
+        self._run = spec.digest
         directory.mkdir(parents=True, exist_ok=True)
         write_json(directory / "spec.json", spec.as_record())
         path = directory / "metrics.jsonl"
@@ -109,7 +118,7 @@ class Recorder:
     ) -> None:
         if kind is not None:
             self._outcome = "interrupted"
-        end: dict[str, Any] = {"outcome": self._outcome, "step": self.step}
+        end: dict[str, Any] = {"outcome": self._outcome, "step": self.step, "run": self._run}
         if self.parameters is not None and self._outcome in DONE:
             end["parameters"] = self.parameters
         try:
@@ -128,8 +137,39 @@ def remove_record(directory: Path) -> None:
     """Remove a run's own files, and nothing else that a folder may hold."""
     for name in ("spec.json", "metrics.jsonl", "sessions.jsonl", "progress.json"):
         (directory / name).unlink(missing_ok=True)
-    for path in directory.glob("checkpoint-*.pt"):
+    for path in checkpoints(directory):
         path.unlink()
+
+
+def checkpoints(directory: Path) -> list[Path]:
+    """All checkpoints in a folder, the last first."""
+    return sorted((p for p in directory.iterdir() if CHECKPOINT.fullmatch(p.name)), reverse=True)
+
+
+def refuse_others(directory: Path, run: str) -> None:
+    """Look whose sessions and metrics a folder holds; what can't be read says nothing.
+
+    Raises:
+        OtherRunError: they are of another run than the one with the digest `run`.
+    """
+    for name in _LINES:
+        with suppress(DamagedRecordError):
+            for values in read_lines(directory / name):
+                refuse_other(directory / name, values.get("run", run), run)
+
+
+def refuse_other(path: Path, found: str | None, run: str) -> None:
+    """Refuse a file that was found to be of another run than the one with the digest `run`.
+
+    Raises:
+        OtherRunError: it is, or is of none.
+    """
+    if found != run:
+        of = "names no run" if found is None else f"is of the run {str(found)[:12]}"
+        raise OtherRunError(
+            f"{path} {of}, and this one is {run[:12]}; move it away, name another folder by --out, "
+            "or add --overwrite"
+        )
 
 
 def read_run(directory: Path) -> Run:
@@ -137,6 +177,7 @@ def read_run(directory: Path) -> Run:
 
     Raises:
         DamagedRecordError: a file isn't what was written there; with its path and line.
+        OtherRunError: the metrics are of another run than the spec.
     """
     spec = read_spec(directory)
     epochs: list[Epoch] = []
@@ -155,6 +196,7 @@ def read_run(directory: Path) -> Run:
                     failure = Failure(**values, pixel=pixel and tuple(pixel))
                     steps = failure.step
                 case "end":
+                    refuse_other(path, values.get("run", spec.digest), spec.digest)
                     outcome, steps = values["outcome"], values["step"]
         except (KeyError, TypeError) as error:
             raise DamagedRecordError(f"{path}, line {number} is damaged ({error!r})") from error
@@ -170,7 +212,7 @@ def read_spec(directory: Path) -> RunSpec:
     path = directory / "spec.json"
     try:
         return RunSpec.from_record(json.loads(path.read_text(encoding="utf-8")))
-    except ValueError as error:
+    except (ValueError, OSError) as error:
         raise DamagedRecordError(f"{path}: {error}") from error
 
 

@@ -36,8 +36,10 @@ from parfocal.experiments.record import (
     Outcome,
     Recorder,
     append_line,
+    checkpoints,
     read_lines,
     read_run,
+    refuse_others,
     remove_record,
 )
 from parfocal.experiments.session import Session, environment, now
@@ -80,7 +82,8 @@ def conduct(
 
     Raises:
         BusyRunError: another process works on it.
-        OtherRunError: the folder holds a run of another spec.
+        OtherRunError: the folder holds a run of another spec, or a file of one.
+        DamagedRecordError: its checkpoint doesn't fit the installed packages.
         ChangedDataError, MissingDataError, OSError, ValueError: with the record as good as before.
     """
     torch.set_num_threads(settings.threads)
@@ -113,7 +116,7 @@ def outcome_of(spec: RunSpec, directory: Path) -> Outcome | None:
     to be made again.
 
     Raises:
-        OtherRunError: the folder holds a run of another spec.
+        OtherRunError: the folder holds a run of another spec, or its metrics.
     """
     if not (directory / "spec.json").exists():
         return None
@@ -121,7 +124,7 @@ def outcome_of(spec: RunSpec, directory: Path) -> Outcome | None:
         run = read_run(directory)
     except DamagedRecordError:
         # A checkpoint holds all epochs so far.
-        names = () if any(directory.glob("checkpoint-*.pt")) else ("metrics.jsonl", "spec.json")
+        names = () if checkpoints(directory) else ("metrics.jsonl", "spec.json")
         for name in names:
             set_aside(directory / name)
         return None
@@ -150,8 +153,11 @@ def _lead(
     images = load(spec.data, settings.sources)
     data = _unchanged(directory, images.checksum())
     trainer = Trainer(spec, images, settings.device, _watch(directory, settings))
-    epochs = _resume(trainer, checkpoint.latest(directory))
+    refuse_others(directory, spec.digest)
+    (directory / "metrics.jsonl").touch()  # one that is refused from here on has made no line
+    epochs = _resume(trainer, checkpoint.latest(directory, spec.digest))
     started = {
+        "run": spec.digest,
         "began": now(),
         "engine": session.engine,
         "git": session.git,
@@ -193,7 +199,7 @@ def _train(
     def save() -> None:
         recorder.sync()
         contents = {"trainer": trainer.state(), "epochs": [e._asdict() for e in recorder.epochs]}
-        checkpoint.save(directory, trainer.step, contents)
+        checkpoint.save(directory, trainer.spec.digest, trainer.step, contents)
 
     for event in trainer.events():
         match event:
@@ -251,8 +257,15 @@ def _resume(trainer: Trainer, contents: dict[str, Any] | None) -> list[Epoch]:
         contents = torch.load(sent, map_location="cpu", weights_only=True)
     if contents is None:
         return []
-    trainer.load_state(contents["trainer"])
-    return [Epoch(**epoch) for epoch in contents["epochs"]]
+    try:
+        trainer.load_state(contents["trainer"])
+        return [Epoch(**epoch) for epoch in contents["epochs"]]
+    except (KeyError, TypeError, ValueError, RuntimeError) as error:
+        reason = str(error).partition("\n")[0]
+        raise DamagedRecordError(
+            f"the checkpoint doesn't fit the network that the installed packages make ({reason}); "
+            "install those of `sessions.jsonl`, or add --overwrite"
+        ) from error
 
 
 def _agreed(value: Any) -> Any:
@@ -271,7 +284,7 @@ def _unchanged(directory: Path, checksum: str) -> str:
     except DamagedRecordError:
         set_aside(directory / "sessions.jsonl")
         sessions = []
-    before = {line["data"] for line in sessions if line["event"] == "began"} - {checksum}
+    before = {line["data"] for line in sessions if "data" in line} - {checksum}
     if before:
         raise ChangedDataError(
             f"the data have the checksum {checksum}; {directory} was begun with {before.pop()}"

@@ -172,8 +172,10 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return {"schema": SCHEMA, "digest": self.digest, **msgspec.to_builtins(self)}
 
     @staticmethod
-    def from_record(record: Mapping[str, Any]) -> "RunSpec":
-        """The spec of a record; unknown fields, another schema or digest are errors."""
+    def from_record(record: Any) -> "RunSpec":
+        """The spec of a record; no object, unknown fields, another schema or digest are errors."""
+        if not isinstance(record, Mapping):
+            raise ValueError(f"Expected an object with the parts of a spec, got {record!r}")
         rest = dict(record)
         schema, digest = rest.pop("schema", None), rest.pop("digest", None)
         if schema != SCHEMA:

@@ -6,7 +6,7 @@ import time
 from pathlib import Path
 from typing import Literal, NamedTuple
 
-from parfocal.experiments.errors import DamagedRecordError
+from parfocal.experiments.errors import DamagedRecordError, OtherRunError
 from parfocal.experiments.progress import HEARTBEAT, RunProgress, read_progress
 from parfocal.experiments.record import Run, read_run
 
@@ -49,7 +49,7 @@ def state_of(directory: Path) -> RunState:
     """The state of the run in a folder."""
     try:
         run = read_run(directory)
-    except DamagedRecordError as error:
+    except (DamagedRecordError, OtherRunError) as error:
         return RunState(directory, "damaged", None, None, str(error))
     progress = read_progress(directory)
     match run.outcome:
