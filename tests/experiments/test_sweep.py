@@ -4,24 +4,27 @@ import json
 import os
 import random
 import signal
+import socket
 import subprocess
 import sys
+import threading
 import time
-from contextlib import suppress
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import pytest
 from click.testing import CliRunner
-from filelock import FileLock
+from filelock import FileLock, Timeout
 from rich.console import Console
 
+from experiments.processes import Command, wait_until
 from parfocal.cli import cli
-from parfocal.experiments.engines import Processes
+from parfocal.experiments.engines import Processes, check_answers
 from parfocal.experiments.errors import BusySweepError
 from parfocal.experiments.events import Epoch, Failure
 from parfocal.experiments.grid_display import grid
 from parfocal.experiments.progress import read_progress
-from parfocal.experiments.record import read_lines, read_run
+from parfocal.experiments.record import checkpoints, read_lines, read_run
 from parfocal.experiments.run import Settings
 from parfocal.experiments.session import Session
 from parfocal.experiments.specs import read_grid
@@ -39,9 +42,17 @@ SETTINGS = {
     "epochs": [50],
 }
 RUNS = read_grid("mnist-quick").with_axes(SETTINGS).runs()
-COMMAND = [sys.executable, "-m", "parfocal", "sweep", "mnist-quick", "--checkpoint-seconds", "0.5"]
-COMMAND += [f"--set={name}={value[0]}" for name, value in SETTINGS.items() if name != "loss"]
-COMMAND += ["--set=loss=original,exact"]
+
+
+def command_of(settings):
+    """The sweep of a grid."""
+    options = [f"--set={name}={','.join(map(str, values))}" for name, values in settings.items()]
+    return ["sweep", "mnist-quick", "--checkpoint-seconds", "0.5", *options]
+
+
+COMMAND = command_of(SETTINGS)
+# At such a rate none fails, and none ends while somebody looks.
+ENDLESS = command_of({**SETTINGS, "epochs": [1_000_000], "learning_rate": [1e-9]})
 
 
 @pytest.fixture(scope="module")
@@ -57,45 +68,17 @@ def metrics_of(directory):
     return {p.parent.name: p.read_bytes() for p in directory.glob("*/metrics.jsonl")}
 
 
-def start(directory, *options):
-    """The command, in a process group of its own."""
-    return subprocess.Popen(
-        # A relative folder, as people give it.
-        [*COMMAND, "--out", os.path.relpath(directory), *options],
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    )
+def start(directory, command, *options):
+    """In a process of its own, with a relative folder, as people give it."""
+    output = directory.with_suffix(".output")
+    return Command(*command, "--out", os.path.relpath(directory), *options, output=output)
 
 
-def kill_all(process):
-    """SIGKILL to the sweep and to all that it has started, wherever Ray has put it."""
-    for pid in descendants(process.pid) | {process.pid}:
-        with suppress(ProcessLookupError):
-            os.kill(pid, signal.SIGKILL)
-    process.communicate()
-
-
-def descendants(pid):
-    children = {}
-    for stat in Path("/proc").glob("[0-9]*/stat"):
-        with suppress(OSError):
-            fields = stat.read_text().rpartition(")")[2].split()
-            children.setdefault(int(fields[1]), []).append(int(stat.parent.name))
-    found, todo = set(), [pid]
-    while todo:
-        for child in children.get(todo.pop(), []):
-            found.add(child)
-            todo.append(child)
-    return found
-
-
-def wait_until(condition, seconds=120):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.02)
+def finish(directory, *options, status=0):
+    """In this process; its workers are others."""
+    result = CliRunner().invoke(cli, [*COMMAND, "--out", str(directory), *options])
+    assert result.exit_code == status, result.output
+    return result.output
 
 
 def steps(directory):
@@ -106,51 +89,66 @@ def steps(directory):
 
 def wait_until_it_moves(directory, process):
     before = steps(directory)
-    wait_until(lambda: steps(directory) > before or process.poll() is not None)
+    wait_until(lambda: steps(directory) > before or process.status is not None)
 
 
-def finish(directory, *options):
-    with start(directory, *options) as process:
-        output = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, output
-    return output
+def is_free(directory):
+    """Whether no process works on a run."""
+    lock = FileLock(directory / "lock")
+    with suppress(Timeout), lock.acquire(blocking=False):
+        return True
+    return False
 
 
-@pytest.mark.parametrize("engines", [("processes", "ray"), ("ray", "processes")])
-def test_killed_sweep_goes_on_to_the_same_bytes(engines, uninterrupted, tmp_path):
-    """SIGKILL to everything, at a random moment; it goes on on the other engine."""
-    first, last = (["--ray", "local"] if name == "ray" else [] for name in engines)
-    moments = random.Random(engines[0])
-    process = start(tmp_path, "--jobs", "2", *first)
-    wait_until_it_moves(tmp_path, process)
-    time.sleep(moments.uniform(0, 0.8))
-    kill_all(process)
-    output = finish(tmp_path, "--jobs", "2", *last)
-    assert "2 runs: 1 finished, 1 failed" in output
+def wait_until_both_run(directory):
+    wait_until(lambda: len(list(directory.glob("*/progress.json"))) == 2)
+
+
+def test_killed_sweep_goes_on_to_the_same_bytes(uninterrupted, tmp_path):
+    """SIGKILL to everything, at random moments; it goes on on the other engine, and back again."""
+    moments = random.Random("moments")
+    unfinished = []
+    for options in ([], ["--ray", "local"]):
+        with start(tmp_path, COMMAND, "--jobs", "2", *options) as process:
+            wait_until_it_moves(tmp_path, process)
+            time.sleep(moments.uniform(0, 0.8))
+            process.kill_all()
+        # Ray's workers are no children of it, and end by themselves.
+        wait_until(lambda: all(is_free(path.parent) for path in tmp_path.glob("*/lock")))
+        states = [state for state in scan(tmp_path) if not state.done]
+        unfinished.append({s.directory for s in states if checkpoints(s.directory)})
+    assert "2 runs: 1 finished, 1 failed" in finish(tmp_path, "--jobs", "2")
     assert metrics_of(tmp_path) == uninterrupted
-    sessions = [read_lines(path) for path in tmp_path.glob("*/sessions.jsonl")]
-    began = [line for lines in sessions for line in lines if line["event"] == "began"]
-    assert any(line["from_step"] > 0 for line in began)
-    assert {line["engine"] for line in began} == set(engines)
-    if last:
-        return
+    for engine, folders in zip(("ray", "processes"), unfinished, strict=True):
+        for folder in folders:
+            lines = read_lines(folder / "sessions.jsonl")
+            began = [x for x in lines if x["event"] == "began" and x["engine"] == engine]
+            assert began[-1]["from_step"] > 0
     untouched = [path.read_bytes() for path in tmp_path.glob("*/sessions.jsonl")]
-    assert CliRunner().invoke(cli, [*COMMAND[3:], "--out", str(tmp_path)]).exit_code == 0
+    finish(tmp_path)
     assert [path.read_bytes() for path in tmp_path.glob("*/sessions.jsonl")] == untouched
 
 
 def test_dead_worker_is_replaced_and_its_run_goes_on(uninterrupted, tmp_path):
-    """The other run isn't disturbed."""
-    process = start(tmp_path, "--jobs", "2")
-    # A checkpoint comes every half a second, progress every second.
-    wait_until(lambda: len(list(tmp_path.glob("*/progress.json"))) == 2)
-    victim, other = (state_of(path.parent) for path in tmp_path.glob("*/progress.json"))
-    os.kill(victim.progress.pid, signal.SIGKILL)
-    output = process.communicate(timeout=300)[0]
-    assert process.returncode == 0, output
+    """The other run isn't disturbed, nor are both by a second sweep, which is told who is first."""
+    other, victim = (tmp_path / spec.digest for spec in RUNS)
+    with start(tmp_path, COMMAND, "--jobs", "2") as process:
+        wait_until((tmp_path / "sweep.json").exists)
+        with (
+            pytest.raises(BusySweepError, match=f"process {process.pid} on .*--out"),
+            Processes(1) as engine,
+        ):
+            sweep(RUNS, tmp_path, engine, Settings(), Session())
+        wait_until(lambda: read_progress(victim) or state_of(victim).done)
+        progress = read_progress(victim)
+        if progress is not None:  # as always, but where this process is held up for seconds
+            os.kill(progress.pid, signal.SIGKILL)
+        is_killed = progress is not None and not state_of(victim).done
+        output = process.output()
+    assert process.status == 0, output
     assert metrics_of(tmp_path) == uninterrupted
-    assert len(read_lines(victim.directory / "sessions.jsonl")) == 3
-    assert len(read_lines(other.directory / "sessions.jsonl")) == 2
+    assert len(read_lines(victim / "sessions.jsonl")) == (3 if is_killed else 2)
+    assert len(read_lines(other / "sessions.jsonl")) == 2
 
 
 def test_run_whose_process_always_dies_is_named(uninterrupted, tmp_path):
@@ -177,56 +175,118 @@ def test_run_whose_process_always_dies_is_named(uninterrupted, tmp_path):
     assert metrics == uninterrupted[living.digest]
 
 
-def test_ctrl_c_ends_a_sweep_cleanly(uninterrupted, tmp_path):
-    """Each run writes a checkpoint and says so; status 130; the same command goes on."""
-    process = start(tmp_path, "--jobs", "2")
-    wait_until(lambda: len(list(tmp_path.glob("*/progress.json"))) == 2)
-    os.killpg(process.pid, signal.SIGINT)
-    output = process.communicate(timeout=60)[0]
-    assert process.returncode == 130, output
+def test_ctrl_c_ends_a_sweep_cleanly(tmp_path):
+    """Each run writes a checkpoint and says so; status 130; it is said that the command goes on."""
+    with start(tmp_path, ENDLESS, "--jobs", "2") as process:
+        wait_until_both_run(tmp_path)
+        process.interrupt()
+        output = process.output()
+    assert process.status == 130, output
     assert "Traceback" not in output
     assert "goes on from here" in output
-    assert [state.kind for state in scan(tmp_path)] == ["interrupted"] * 2
+    states = scan(tmp_path)
+    assert [state.kind for state in states] == ["interrupted"] * 2
+    assert all(checkpoints(state.directory) for state in states)
     assert not list(tmp_path.glob("*/progress.json"))
-    finish(tmp_path)
-    assert metrics_of(tmp_path) == uninterrupted
 
 
 def test_orphans_of_a_killed_sweep_end_by_themselves(tmp_path):
     """They see that their parent is gone, so that the next sweep finds the runs free."""
-    process = start(tmp_path, "--jobs", "2")
-    wait_until(lambda: len(list(tmp_path.glob("*/progress.json"))) == 2)
-    workers = {state.progress.pid for state in scan(tmp_path)}
-    process.kill()
-    process.communicate()
-    wait_until(lambda: all(state.kind != "running" for state in scan(tmp_path)), seconds=20)
-    assert {state.kind for state in scan(tmp_path)} <= {"interrupted", "failed"}
-    wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers), seconds=20)
-
-
-def test_second_sweep_of_a_folder_is_refused(tmp_path):
-    """It is told who the first one is; the first one isn't disturbed."""
-    process = start(tmp_path, "--jobs", "1")
-    wait_until(
-        lambda: (tmp_path / "sweep.json").exists() and list(tmp_path.glob("*/progress.json"))
-    )
-    with (
-        pytest.raises(BusySweepError, match=f"process {process.pid} on .*--out"),
-        Processes(1) as engine,
-    ):
-        sweep(RUNS, tmp_path, engine, Settings(), Session())
-    kill_all(process)
+    with start(tmp_path, ENDLESS, "--jobs", "2") as process:
+        wait_until_both_run(tmp_path)
+        workers = {state.progress.pid for state in scan(tmp_path)}
+        process.kill()
+        wait_until(lambda: all(state.kind != "running" for state in scan(tmp_path)))
+        assert {state.kind for state in scan(tmp_path)} == {"interrupted"}
+        wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
 
 
 def test_error_of_one_run_stops_no_other(tmp_path):
     """One that another process works on: it is named, the others end, the exit status is 1."""
     prepare(RUNS, tmp_path)
     blocked, _ = sorted(tmp_path.glob("*/"))
-    with FileLock(blocked / "lock"), start(tmp_path) as process:
-        output = process.communicate(timeout=300)[0]
-    assert process.returncode == 1, output
-    assert f"{blocked.name[:12]}: BusyRunError: another process works on" in output
+    with FileLock(blocked / "lock"):
+        output = finish(tmp_path, status=1)
+    assert f"{blocked.name[:12]}: BusyRunError: another process works on" in " ".join(
+        output.split()
+    )
     assert sum(state.kind in ("finished", "failed") for state in scan(tmp_path)) == 1
+
+
+@contextmanager
+def server(answer):
+    """The port of a server on this machine that answers once with these bytes, or never."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+
+        def serve():
+            connected, _ = listening.accept()
+            with connected:
+                connected.recv(4096)
+                if answer is None:
+                    connected.recv(4096)  # which comes when the client has gone
+                else:
+                    connected.sendall(answer)
+
+        threading.Thread(target=serve, daemon=True).start()
+        yield listening.getsockname()[1]
+
+
+SETTINGS_FRAME = bytes((0, 0, 6, 4, 0, 0, 0, 0, 0)) + bytes(6)
+
+
+@pytest.mark.parametrize("scheme", ["", "ray://"])
+def test_what_answers_as_grpc_does_may_be_a_cluster(scheme, monkeypatch):
+    """Also where the environment names it; of what is no host and port Ray says what is wrong."""
+    with server(SETTINGS_FRAME) as port:
+        check_answers(f"{scheme}127.0.0.1:{port}")
+    with server(SETTINGS_FRAME) as port:
+        monkeypatch.setenv("RAY_ADDRESS", f"{scheme}127.0.0.1:{port}")
+        check_answers("auto")
+    with server(b"220 smtp.example.org\r\n") as port:
+        monkeypatch.setenv("RAY_USE_TLS", "1")  # what is encrypted can't be looked into
+        check_answers(f"{scheme}127.0.0.1:{port}")
+    check_answers("nonsense")
+
+
+@pytest.mark.parametrize(
+    ("answer", "words"),
+    [(None, "timed out"), (b"", "something else"), (b"HTTP/1.1 400 Bad", "something else")],
+)
+def test_what_answers_otherwise_is_none(answer, words):
+    """Nothing, an end, another protocol."""
+    with server(answer) as port, pytest.raises(ConnectionError, match=f"{port}.*{words}"):
+        check_answers(f"127.0.0.1:{port}", seconds=0.2)
+
+
+@pytest.mark.parametrize("address", ["127.0.0.1:{}", "ray://127.0.0.1:{}", "localhost:{}", "auto"])
+def test_dead_address_is_said_at_once(address, tmp_path, monkeypatch):
+    """What is tried, then one line and status 2; Ray, which tries for minutes, isn't asked."""
+    with socket.create_server(("127.0.0.1", 0)) as listening:
+        port = listening.getsockname()[1]
+    monkeypatch.setenv("RAY_ADDRESS", f"127.0.0.1:{port}")
+    monkeypatch.setitem(sys.modules, "ray", None)
+    address = address.format(port)
+    result = CliRunner().invoke(cli, [*COMMAND, "--out", str(tmp_path), "--ray", address])
+    assert result.exit_code == 2
+    first, *_, last = result.output.splitlines()
+    assert first == f"connecting to {address} ..."
+    assert last.startswith("Error: Expected the address of a Ray cluster")
+    assert "doesn't answer" in last
+
+
+def test_what_answers_nobody_is_given_up():
+    """Whatever Python or Ray wait for: the process ends, with a line."""
+    code = """
+import time
+from parfocal.cli.sweep import _given_up_after
+with _given_up_after(60, "there:1"):
+    pass
+with _given_up_after(0.01, "here:1"):
+    time.sleep(600)
+"""
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=False)
+    assert done.returncode == 2
+    assert done.stderr == "Error: no Ray cluster answered at here:1 in 0.01 s\n"
 
 
 def test_status_shows_every_kind_of_run(tmp_path):

@@ -49,4 +49,4 @@ def demo(out: Path) -> None:
     console.print(outcome_table(runs))
     page = out / "index.html"
     write_demo_page(page, study, runs, gradient_png, training_png)
-    console.print(f"What this means, on one page: {page.resolve()}", soft_wrap=True)
+    console.print(f"What this means, on one page: {page.resolve()}", markup=False, soft_wrap=True)

@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import click
-from rich.console import Console
 
-from parfocal.cli.options import DEFAULT_OUT, fails_in_one_line, out_option
+from parfocal.cli.options import DEFAULT_OUT, fails_in_one_line, out_option, plain_console
 
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 
@@ -28,7 +27,7 @@ def gradients(gamma: float, alpha: float, dtype: str, out: Path) -> None:
     from parfocal.experiments.gradient_study import gradient_study
 
     study = gradient_study(gamma, alpha, getattr(torch, dtype))
-    console = Console()
+    console = plain_console()
     console.print(gradient_table(study))
     out.mkdir(parents=True, exist_ok=True)
     for path in save(gradient_figure(study), out / "gradients"):

@@ -11,12 +11,21 @@ import click
 from parfocal.experiments.errors import ExperimentError
 
 if TYPE_CHECKING:
+    from rich.console import Console
+
     from parfocal.experiments.run import Settings
     from parfocal.experiments.specs import Grid
 
 DEFAULT_OUT = Path("runs")
 
 _PATH = click.Path(file_okay=False, path_type=Path)
+
+
+def plain_console(quiet: bool = False) -> "Console":
+    """A terminal on which text is text: a folder may have brackets in its name."""
+    from rich.console import Console
+
+    return Console(quiet=quiet, markup=False, emoji=False)
 
 
 def out_option(help_text: str, default: Path | None = None) -> Callable[..., Any]:

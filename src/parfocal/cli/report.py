@@ -3,9 +3,8 @@
 from pathlib import Path
 
 import click
-from rich.console import Console
 
-from parfocal.cli.options import fails_in_one_line, out_option
+from parfocal.cli.options import fails_in_one_line, out_option, plain_console
 
 
 @click.command()
@@ -32,7 +31,7 @@ def report(directory: Path, published: Path | None, out: Path | None) -> None:
     found = make_report(directory, beside)
     if not found.rows and not found.problems:
         raise click.UsageError(f"no runs in {directory}: expected folders that hold a spec.json")
-    console = Console()
+    console = plain_console()
     for table in report_tables(found):
         console.print(table)
     out = out or directory / "report"

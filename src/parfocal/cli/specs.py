@@ -1,8 +1,9 @@
 """`parfocal specs`."""
 
 import click
-from rich.console import Console
 from rich.table import Table
+
+from parfocal.cli.options import plain_console
 
 
 @click.command()
@@ -16,4 +17,4 @@ def specs() -> None:
     table.add_column("what")
     for grid in shipped():
         table.add_row(grid.name, str(len(grid.runs())), grid.title)
-    Console().print(table)
+    plain_console().print(table)

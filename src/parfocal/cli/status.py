@@ -4,9 +4,8 @@ import time
 from pathlib import Path
 
 import click
-from rich.console import Console
 
-from parfocal.cli.options import fails_in_one_line
+from parfocal.cli.options import fails_in_one_line, plain_console
 
 
 @click.command()
@@ -24,7 +23,7 @@ def status(directory: Path, watch: bool) -> None:
     from parfocal.experiments.grid_display import grid
     from parfocal.experiments.states import scan
 
-    console = Console()
+    console = plain_console()
     states = scan(directory)
     if not states:
         raise click.UsageError(f"no runs in {directory}: expected folders that hold a spec.json")

@@ -3,17 +3,20 @@
 import os
 import signal
 import sys
+import threading
+from collections.abc import Iterator
+from contextlib import contextmanager, nullcontext
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
 import click
-from rich.console import Console
 
 from parfocal.cli.options import (
     DEFAULT_OUT,
     fails_in_one_line,
     grid_of,
     out_option,
+    plain_console,
     run_options,
     settings_of,
     spec_options,
@@ -21,6 +24,11 @@ from parfocal.cli.options import (
 
 if TYPE_CHECKING:
     from parfocal.experiments.engines import Engine
+
+# Seconds until a look at an address, and Ray's own connecting to it, are given up. Ray needs a few
+# on a quiet machine.
+_LOOK_SECONDS = 12.0
+_CONNECT_SECONDS = 60.0
 
 
 @click.command()
@@ -60,6 +68,9 @@ def sweep(
     where a sweep was killed, also on another engine. Exit status 1 if a run ended with an error;
     one whose numbers became NaN has not: that is what is studied.
     """
+    if ray is not None:
+        _say_where(ray)
+
     from parfocal.experiments.data import load
     from parfocal.experiments.engines import Processes, Ray
     from parfocal.experiments.session import session
@@ -73,7 +84,8 @@ def sweep(
             load(data, conducted.sources)  # what is missing is said once, and at once
         engine = Processes(jobs, options["threads"])
     else:
-        engine = Ray(ray, jobs=jobs, cpus=ray_cpus, gpus=ray_gpus, resources=resources)
+        with nullcontext() if ray == "local" else _given_up_after(_CONNECT_SECONDS, ray):
+            engine = Ray(ray, jobs=jobs, cpus=ray_cpus, gpus=ray_gpus, resources=resources)
     signal.signal(signal.SIGTERM, _as_ctrl_c)
     with engine:
         errors = _sweep(
@@ -86,6 +98,35 @@ def sweep(
     sys.exit(1 if errors else 0)
 
 
+def _say_where(address: str) -> None:
+    """Say what is waited for, and look if it is there, before anything large is imported."""
+    from parfocal.experiments.engines import check_answers
+
+    if address == "local":
+        click.echo("starting Ray on this machine ...")
+        return
+    click.echo(f"connecting to {address} ...")
+    with _given_up_after(_LOOK_SECONDS, address):
+        check_answers(address)
+
+
+@contextmanager
+def _given_up_after(seconds: float, address: str) -> Iterator[None]:
+    """End this process if what is inside takes longer: a resolver or Ray may be out of reach."""
+
+    def give_up() -> None:
+        click.echo(f"Error: no Ray cluster answered at {address} in {seconds:g} s", err=True)
+        os._exit(2)
+
+    timer = threading.Timer(seconds, give_up)
+    timer.daemon = True
+    timer.start()
+    try:
+        yield
+    finally:
+        timer.cancel()
+
+
 def _resource(text: str) -> tuple[str, float]:
     name, _, amount = text.partition("=")
     try:
@@ -95,10 +136,12 @@ def _resource(text: str) -> tuple[str, float]:
 
 
 def _sweep(runs: Any, directory: Path, engine: "Engine", settings: Any, session: Any) -> int:
+    from rich.text import Text
+
     from parfocal.experiments.grid_display import SweepDisplay
     from parfocal.experiments.sweep import Ended, folder_of, sweep
 
-    console = Console()
+    console = plain_console()
     errors: list[Ended] = []
     folders = [folder_of(run, directory.resolve()) for run in runs]
     try:
@@ -116,7 +159,8 @@ def _sweep(runs: Any, directory: Path, engine: "Engine", settings: Any, session:
     for path in sorted(directory.glob("*/*.damaged")):
         console.print(f"damaged, and set aside: {path}", soft_wrap=True)
     for ended in errors:
-        console.print(f"[bold red]{ended.directory.name[:12]}[/]: {ended.error}", soft_wrap=True)
+        name = ended.directory.name[:12]
+        console.print(Text.assemble((name, "bold red"), f": {ended.error}"), soft_wrap=True)
     console.print(f"records: {directory}", soft_wrap=True)
     return len(errors)
 

@@ -18,6 +18,7 @@ from parfocal.cli.options import (
     fails_in_one_line,
     grid_of,
     out_option,
+    plain_console,
     run_options,
     settings_of,
     spec_options,
@@ -71,7 +72,7 @@ def _conduct(run: Any, directory: Path, settings: Any, overwrite: bool, rank: in
     from parfocal.experiments.run import conduct
     from parfocal.experiments.session import session
 
-    console = Console(quiet=rank > 0)
+    console = plain_console(quiet=rank > 0)
     engine = "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "alone"
     with (
         _stop_on_signal() as stop,

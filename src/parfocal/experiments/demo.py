@@ -1,10 +1,9 @@
 """The three losses side by side on real digits, until the original has died and beyond."""
 
-import multiprocessing
 import queue
 import signal
 from collections.abc import Sequence
-from multiprocessing.context import SpawnProcess
+from multiprocessing.process import BaseProcess
 from pathlib import Path
 from typing import Any
 
@@ -13,6 +12,7 @@ from rich.console import Console
 
 from parfocal.experiments.data import Sources, load
 from parfocal.experiments.display import TrainingDisplay
+from parfocal.experiments.engines import process_context
 from parfocal.experiments.events import Epoch, Failure, Step
 from parfocal.experiments.loss_names import LOSS_NAMES
 from parfocal.experiments.pace import Pace
@@ -38,7 +38,7 @@ def side_by_side(spec: RunSpec, directory: Path, console: Console) -> tuple[Run,
 
     When the original has failed at step s, the others go on to step 1.5 s.
     """
-    context = multiprocessing.get_context("spawn")
+    context = process_context()
     specs = [spec.with_settings({"loss": name}) for name in LOSS_NAMES]
     folders = [directory / name for name in LOSS_NAMES]
     messages = context.Queue()
@@ -57,7 +57,7 @@ def side_by_side(spec: RunSpec, directory: Path, console: Console) -> tuple[Run,
         handler = signal.signal(signal.SIGINT, signal.SIG_IGN)
         limit.value = _INTERRUPTED
         for worker in workers:
-            worker.join(timeout=10)
+            worker.join(timeout=60)
         signal.signal(signal.SIGINT, handler)
         raise
     finally:
@@ -68,7 +68,7 @@ def side_by_side(spec: RunSpec, directory: Path, console: Console) -> tuple[Run,
 
 
 def _follow(
-    workers: Sequence[SpawnProcess], messages: Any, limit: Any, display: TrainingDisplay
+    workers: Sequence[BaseProcess], messages: Any, limit: Any, display: TrainingDisplay
 ) -> None:
     """Show what the workers report until the last has ended."""
     running = set(range(len(workers)))

@@ -9,6 +9,8 @@ import math
 import os
 import queue
 import signal
+import socket
+import sys
 import threading
 from collections.abc import Callable
 from concurrent.futures import Future, ProcessPoolExecutor, ThreadPoolExecutor
@@ -16,7 +18,13 @@ from concurrent.futures.process import BrokenProcessPool
 from multiprocessing import get_context, parent_process
 from typing import Any, Protocol, Self
 
+from parfocal import extras
 from parfocal.experiments.errors import DeadWorkerError
+
+# What an HTTP/2 client sends first: a preface, and a frame of no settings (RFC 9113, 3.4).
+_HTTP2 = b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + bytes((0, 0, 0, 4, 0, 0, 0, 0, 0))
+# A frame begins with three bytes of length and its type; a server's first are its settings, 4.
+_FRAME, _SETTINGS = 9, 4
 
 
 class Engine(Protocol):
@@ -30,6 +38,18 @@ class Engine(Protocol):
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
+
+
+def process_context() -> Any:
+    """How processes that train are started: on Linux from one that has imported torch for all.
+
+    That one has run nothing, and so has no threads that a fork would lose.
+    """
+    if sys.platform != "linux":
+        return get_context("spawn")
+    context = get_context("forkserver")
+    context.set_forkserver_preload(["parfocal.experiments.run"])
+    return context
 
 
 class Processes:
@@ -61,7 +81,7 @@ class Processes:
 
     def _process(self) -> ProcessPoolExecutor:
         return ProcessPoolExecutor(
-            1, mp_context=get_context("spawn"), initializer=_prepare, initargs=(self._threads,)
+            1, mp_context=process_context(), initializer=_prepare, initargs=(self._threads,)
         )
 
     def __enter__(self) -> Self:
@@ -99,6 +119,38 @@ def _end_with_parent() -> None:
         os._exit(1)
 
 
+def check_answers(address: str, seconds: float = 4.0) -> None:
+    """Look whether a server of gRPC, which Ray speaks, is at the address of a cluster.
+
+    Ray itself tries for minutes before it says that there is none. Of an address without a host and
+    a port Ray says at once what is wrong with it.
+
+    Args:
+        address: as of `ray.init`: host:port, ray://host:port, or auto for the one in RAY_ADDRESS.
+        seconds: to connect, and again for the answer.
+
+    Raises:
+        ConnectionError: nothing is there, or something else; with the address.
+    """
+    if address == "auto":
+        address = os.environ.get("RAY_ADDRESS", address)
+    host, _, port = address.removeprefix("ray://").rpartition(":")
+    if not host or not port.isdecimal() or "/" in host:
+        return
+    try:
+        with socket.create_connection((host.strip("[]"), int(port)), timeout=seconds) as server:
+            server.sendall(_HTTP2)
+            answer = server.makefile("rb").read(_FRAME)
+    except (OSError, OverflowError) as error:
+        raise ConnectionError(f"{_NO_CLUSTER}, and {address} doesn't answer: {error}") from error
+    encrypted = os.environ.get("RAY_USE_TLS") == "1"
+    if not encrypted and (len(answer) < _FRAME or answer[3] != _SETTINGS):
+        raise ConnectionError(f"{_NO_CLUSTER}, and what answers at {address} is something else")
+
+
+_NO_CLUSTER = "Expected the address of a Ray cluster, host:port or ray://host:port"
+
+
 class Ray:
     """Tasks of Ray Core, on a cluster that exists or one that is started here for the while.
 
@@ -120,7 +172,8 @@ class Ray:
         if address == "local":
             # Loopback alone; by default Ray listens on all of a Linux machine's addresses.
             os.environ.setdefault("RAY_ENABLE_WINDOWS_OR_OSX_CLUSTER", "0")
-        import ray
+        with extras.needs("cluster", "parfocal sweep --ray"):
+            import ray
 
         self._ray = ray
         common: dict[str, Any] = {"log_to_driver": False, "logging_level": logging.ERROR}
@@ -128,6 +181,7 @@ class Ray:
             cpus_there = max(1, math.ceil(jobs * cpus))
             ray.init("local", num_cpus=cpus_there, include_dashboard=False, **common)
         else:
+            check_answers(address)
             try:
                 ray.init(address, **common)
             except ConnectionError as error:
