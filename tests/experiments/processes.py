@@ -20,10 +20,11 @@ class Command:
     As from a shell: what it starts itself is in the group, and shares nothing with this process.
     """
 
-    def __init__(self, *arguments, output):
+    def __init__(self, *arguments, output, environment=None):
         self._output = Path(output)
         words = [str(argument) for argument in arguments]
-        self._process = process_context().Process(target=_run, args=(words, str(output)))
+        given = (words, str(output), environment or {})
+        self._process = process_context().Process(target=_run, args=given)
         self._process.start()
         self.pid = self._process.pid
 
@@ -70,8 +71,9 @@ def wait_until(condition):
         time.sleep(0.02)
 
 
-def _run(arguments, output):
+def _run(arguments, output, environment):
     os.setsid()
+    os.environ.update(environment)
     signal.signal(signal.SIGINT, signal.default_int_handler)
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):

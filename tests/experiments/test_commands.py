@@ -2,11 +2,7 @@
 
 import io
 import json
-import os
 import re
-import signal
-import subprocess
-import sys
 import time
 
 import pytest
@@ -14,6 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 from rich.console import Console
 
+from experiments.processes import Command, wait_until
 from parfocal.cli import cli
 from parfocal.experiments.compared import LOSS_NAMES
 from parfocal.experiments.demo import SPEC, SideBySideError, side_by_side
@@ -161,25 +158,31 @@ def test_folder_of_images_takes_cifars_place(run, tmp_path):
 
 def test_ctrl_c_leaves_the_files_whole_and_the_run_goes_on(tmp_path):
     """SIGINT in the middle of an epoch: exit status 130, a checkpoint, and the end as without."""
-    settings = ("--set", "loss=exact", "--set", "epochs=40")
-    command = [sys.executable, "-m", "parfocal", "train", "mnist-quick", *settings]
-    with subprocess.Popen(
-        [*command, "--out", str(tmp_path)], stdout=subprocess.PIPE, stderr=subprocess.STDOUT
-    ) as process:
-        metrics = tmp_path / "metrics.jsonl"
-        _wait_until(lambda: metrics.exists() and metrics.read_text())
-        time.sleep(0.1)
-        process.send_signal(signal.SIGINT)
-        output = process.communicate(timeout=60)[0].decode()
-    assert process.returncode == 130, output
+    settings = ("--set", "loss=exact", "--set", "epochs=1000000", "--set", "images=500")
+    arguments = ("train", "mnist-quick", *settings, "--out", tmp_path / "run")
+    with Command(*arguments, output=tmp_path / "output") as process:
+        metrics = tmp_path / "run" / "metrics.jsonl"
+        wait_until(lambda: metrics.exists() and metrics.read_text())
+        process.interrupt()
+        output = process.output()
+    assert process.status == 130, output
     assert "Traceback" not in output
     assert "goes on from here" in output
-    run = read_run(tmp_path)
+    run = read_run(tmp_path / "run")
     assert run.outcome == "interrupted"
     assert run.epochs
     assert run.steps >= run.epochs[-1].step
-    assert (tmp_path / "curve.png").exists()
-    assert any(tmp_path.glob("checkpoint-*.pt"))
+    assert (tmp_path / "run" / "curve.png").exists()
+    assert any((tmp_path / "run").glob("checkpoint-*.pt"))
+
+
+@pytest.mark.parametrize("name", ["o/[test]", "o[/x]", ":smile:"])
+def test_paths_are_printed_as_they_are(name, run, tmp_path, monkeypatch):
+    """They aren't taken for marks of bold or of an emoji."""
+    monkeypatch.chdir(tmp_path)
+    options = ("--set", "loss=exact", "--set", "images=64", "--set", "epochs=1")
+    assert f"record: {name}" in run("train", "mnist-quick", *options, "--out", name)
+    assert f"written: {name}/report" in run("report", name)
 
 
 def test_side_by_side_stops_the_others_half_as_long_again(tmp_path):
@@ -206,26 +209,16 @@ def test_side_by_side_says_which_run_died(tmp_path):
 
 def test_ctrl_c_ends_the_demo_with_whole_records(tmp_path):
     """Pressed twice, as people do: three readable records, each of which says interrupted."""
-    command = [sys.executable, "-m", "parfocal", "demo", "--out", str(tmp_path)]
-    with subprocess.Popen(
-        command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, start_new_session=True
-    ) as process:
+    with Command("demo", "--out", tmp_path, output=tmp_path / "output") as process:
         files = [tmp_path / name / "metrics.jsonl" for name in LOSS_NAMES]
-        _wait_until(lambda: all(file.exists() and file.read_text() for file in files))
-        for _ in range(2):
-            os.killpg(process.pid, signal.SIGINT)
-            time.sleep(0.3)
-        output = process.communicate(timeout=60)[0].decode()
-    assert process.returncode == 130, output
+        wait_until(lambda: all(file.exists() and file.read_text() for file in files))
+        process.interrupt()
+        time.sleep(0.3)
+        process.interrupt()
+        output = process.output()
+    assert process.status == 130, output
     assert "Traceback" not in output
     assert [read_run(tmp_path / name).outcome for name in LOSS_NAMES] == ["interrupted"] * 3
-
-
-def _wait_until(condition, seconds=90):
-    deadline = time.monotonic() + seconds
-    while not condition():
-        assert time.monotonic() < deadline
-        time.sleep(0.05)
 
 
 def test_record_reads_back_what_was_written(tmp_path):

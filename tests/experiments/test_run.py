@@ -4,7 +4,6 @@ import errno
 import hashlib
 import io
 import json
-import multiprocessing
 import os
 import shutil
 import subprocess
@@ -15,8 +14,10 @@ import pytest
 import torch
 from filelock import FileLock
 
+from experiments.processes import DEADLINE, Command
 from parfocal.experiments import checkpoint, run
 from parfocal.experiments.data import Images
+from parfocal.experiments.engines import process_context
 from parfocal.experiments.errors import (
     BusyRunError,
     ChangedDataError,
@@ -176,7 +177,7 @@ def test_run_is_one_processs_at_a_time(tmp_path):
     """A second one is refused, and changes nothing."""
     with (
         FileLock(tmp_path / "lock"),
-        multiprocessing.get_context("spawn").Pool(1) as pool,
+        process_context().Pool(1) as pool,
         pytest.raises(BusyRunError, match="another process works on"),
     ):
         pool.apply(conduct, (SPEC, tmp_path, Settings(), Session()))
@@ -200,7 +201,7 @@ def test_a_run_at_work_is_not_overwritten(tmp_path, every_step):
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name != "lock"}
     with (
         FileLock(tmp_path / "lock"),
-        multiprocessing.get_context("spawn").Pool(1) as pool,
+        process_context().Pool(1) as pool,
         pytest.raises(BusyRunError, match="another process works on"),
     ):
         pool.apply(conduct, (SPEC, tmp_path, EAGER, Session()), {"overwrite": True})
@@ -385,19 +386,21 @@ def test_progress_says_how_far_a_run_is(tmp_path, every_step):
     assert read_progress(tmp_path) is None
 
 
-def test_two_processes_give_the_curve_of_one(uninterrupted, tmp_path):
+def test_two_processes_give_the_curve_of_one(tmp_path):
     """torchrun and DistributedDataParallel, also when the last batch can't be shared evenly."""
-    settings = ["images=290", "batch_size=33", "noise=0.5", "epochs=3", "loss=exact"]
-    command = ["parfocal", "train", "mnist-quick"]
-    command += [part for setting in settings for part in ("--set", setting)]
+    settings = {"images": 290, "batch_size": 33, "noise": 0.5, "epochs": 3, "loss": "exact"}
+    spec = read_grid("mnist-quick").base.with_settings(settings)
     one, two = tmp_path / "one", tmp_path / "two"
-    alone = [sys.executable, "-m", *command, "--out", str(one)]
+    conduct(spec, one, Settings(), Session())
+    arguments = ["train", "mnist-quick", "--out", str(two)]
+    arguments += [f"--set={name}={value}" for name, value in settings.items()]
     torchrun = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    torchrun += ["--master-addr", "127.0.0.1", "--master-port", str(free_port()), "-m"]
-    # The third finds nothing left to do, on all ranks.
-    for run_command in (alone, *[[*torchrun, *command, "--out", str(two)]] * 2):
-        done = subprocess.run(run_command, check=False, capture_output=True, text=True, timeout=120)
-        assert done.returncode == 0, done.stdout + done.stderr
+    torchrun += ["--master-addr", "127.0.0.1", "--master-port", str(free_port())]
+    done = subprocess.run(
+        [*torchrun, "-m", "parfocal", *arguments],
+        check=False, capture_output=True, text=True, timeout=DEADLINE,
+    )  # fmt: skip
+    assert done.returncode == 0, done.stdout + done.stderr
     expected, found = read_run(one), read_run(two)
     assert json.loads((two / "sessions.jsonl").read_text().splitlines()[0])["ranks"] == 2
     assert found.steps == expected.steps == 27
@@ -405,6 +408,17 @@ def test_two_processes_give_the_curve_of_one(uninterrupted, tmp_path):
         assert ours.loss == pytest.approx(theirs.loss, rel=1e-6)
         assert ours.largest_logit == pytest.approx(theirs.largest_logit, rel=1e-5)
         assert ours.accuracy == theirs.accuracy
+    # Again: nothing is left to do, on all ranks.
+    before = (two / "sessions.jsonl").read_bytes()
+    group = {"MASTER_ADDR": "127.0.0.1", "MASTER_PORT": str(free_port()), "WORLD_SIZE": "2"}
+    ranks = [
+        Command(*arguments, output=tmp_path / f"output-{i}", environment={**group, "RANK": str(i)})
+        for i in range(2)
+    ]
+    with ranks[0], ranks[1]:
+        outputs = [rank.output() for rank in ranks]
+    assert [rank.status for rank in ranks] == [0, 0], outputs
+    assert (two / "sessions.jsonl").read_bytes() == before
 
 
 def free_port():
