@@ -7,7 +7,7 @@ import pytest
 import torch
 from click.testing import CliRunner
 
-from parfocal.audit import AuditReport, audit
+from parfocal.audit import AuditReport, audit, isolated
 from parfocal.audit.baseline import compare, write_baseline
 from parfocal.cli import cli
 
@@ -24,20 +24,22 @@ def cache(tmp_path, monkeypatch):
     return tmp_path
 
 
-def test_findings_are_written_and_exit_with_1(cache):
+def test_findings_are_written_and_exit_with_1(cache, monkeypatch):
     names = ("report.json", "report.xml", "report.html", "table.md", "baseline.json")
     paths = [cache / name for name in names]
     options = ("--json", "--junit", "--html", "--markdown", "--write-baseline")
     pairs = [word for pair in zip(options, paths, strict=True) for word in pair]
-    result = run(f"{PLANTED}:plain", "--quick", *pairs)
+    one_gamma = ("--quick", "--option", "gamma=0.5", "--fixed-gamma", "0.5")
+    result = run(f"{PLANTED}:plain", *one_gamma, *pairs)
     assert result.exit_code == 1, result.output
     for words in ("not finite, gradient", "float32 16.6355", "gamma is the keyword gamma", "!!!"):
         assert words in result.output
     report = AuditReport.from_json(paths[0].read_text())
     assert report.status == 1
     assert all(path.stat().st_size > 100 for path in paths)
-    # What is known passes, and nothing else.
-    known = run(f"{PLANTED}:plain", "--quick", "--baseline", paths[4])
+    # What is known passes, and nothing else; the same is found again, without looking for it.
+    monkeypatch.setattr(isolated, "audit_isolated", lambda *_: report)
+    known = run(f"{PLANTED}:plain", *one_gamma, "--baseline", paths[4])
     assert known.exit_code == 0, known.output
 
 
