@@ -17,8 +17,15 @@ WHEEL_TORCH := torch==2.13.0
 
 .PHONY: demo test test-torch test-wheel ledger bench bench-quick bench-training reproduction clean
 
-demo: $(VENV)/installed
-	$(BIN)/parfocal demo
+# In a venv of its own, which has what the demo needs and nothing else.
+DEMO_VENV := .venv-demo
+demo: $(DEMO_VENV)/installed
+	$(DEMO_VENV)/bin/parfocal demo
+
+$(DEMO_VENV)/installed: pyproject.toml constraints.txt
+	test -d $(DEMO_VENV) || $(PYTHON) -m venv $(DEMO_VENV)
+	$(DEMO_VENV)/bin/pip install --quiet --constraint constraints.txt --editable ".[experiments]"
+	touch $@
 
 test: $(VENV)/installed
 	$(BIN)/ruff format --check .

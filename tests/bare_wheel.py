@@ -13,7 +13,14 @@ import torch
 warnings.filterwarnings("error", module="parfocal")
 
 import parfocal  # noqa: E402 - the filter has to be there first
+from parfocal.extras import COMMANDS, install  # noqa: E402
 from parfocal.monitor import FocalGuard  # noqa: E402
+
+
+def _run(*command: object) -> "subprocess.CompletedProcess[str]":
+    return subprocess.run(
+        [str(word) for word in command], capture_output=True, text=True, check=False
+    )
 
 
 def main() -> None:
@@ -35,17 +42,19 @@ def main() -> None:
     assert hessian(torch.tensor(90.0)).isfinite()
 
     command = Path(sys.executable).with_name("parfocal")
-    done = subprocess.run([command, "gradients"], capture_output=True, text=True, check=False)
-    assert done.returncode == 2, done
-    assert "pip install 'parfocal[experiments]'" in done.stderr, done.stderr
-    for module, extra in (("jax", "jax"), ("boosting", "boosting")):
-        done = subprocess.run(
-            [sys.executable, "-c", f"import parfocal.{module}"],
-            capture_output=True,
-            text=True,
-            check=False,
-        )
-        assert f"pip install 'parfocal[{extra}]'" in done.stderr, done.stderr
+    for name, (extra, _) in COMMANDS.items():
+        done = _run(command, name)
+        assert done.returncode == 2, done
+        assert done.stderr.endswith(f"needs the module click: {install(extra)}\n"), done.stderr
+    version, listed = _run(command, "--version"), _run(command)
+    assert (version.returncode, listed.returncode) == (0, 0), (version, listed)
+    assert version.stdout == f"parfocal, version {parfocal.__version__}\n"
+    for name, (extra, _) in COMMANDS.items():
+        assert f"  {name:<10} [{extra}] " in listed.stdout, listed.stdout
+    modules = {"audit": "audit", "testing": "audit", "jax": "jax", "boosting": "boosting"}
+    for module, extra in modules.items():
+        done = _run(sys.executable, "-c", f"import parfocal.{module}")
+        assert f"[{extra}]'" in done.stderr, done.stderr
     guard = FocalGuard(parfocal.sigmoid_focal_loss)
     guard(logits, torch.ones(1), gamma=0.5, reduction="sum").backward()
     assert guard.check()

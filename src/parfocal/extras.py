@@ -8,10 +8,10 @@ from contextlib import contextmanager
 from importlib.util import find_spec
 from typing import NamedTuple
 
-_AUDIT = frozenset({"click", "flint", "jinja2", "rich"})
-_GUARD = frozenset({"click", "safetensors"})
+_AUDIT = frozenset({"click", "flint", "jinja2", "numpy", "rich"})
+_GUARD = frozenset({"click", "numpy", "safetensors"})
 _EXPERIMENTS = frozenset(
-    {"filelock", "matplotlib", "mlxtend", "msgspec", "numpy", "scipy", "timm", "torchvision"}
+    {"filelock", "matplotlib", "mlxtend", "msgspec", "scipy", "timm", "torchvision"}
 )
 
 # The modules that each extra brings: its requirements, under the names by which they are imported.
