@@ -20,10 +20,11 @@ class Command:
     As from a shell: what it starts itself is in the group, and shares nothing with this process.
     """
 
-    def __init__(self, *arguments, output, environment=None):
+    def __init__(self, *arguments, output, environment=None, prepare=None):
+        """Start it; `prepare`, a function of this module, is called there before it begins."""
         self._output = Path(output)
         words = [str(argument) for argument in arguments]
-        given = (words, str(output), environment or {})
+        given = (words, str(output), environment or {}, prepare)
         self._process = process_context().Process(target=_run, args=given)
         self._process.start()
         self.pid = self._process.pid
@@ -71,9 +72,23 @@ def wait_until(condition):
         time.sleep(0.02)
 
 
-def _run(arguments, output, environment):
+def audit_in_short():
+    """Audits at one gamma in one dtype, where they are called: the demo begins with two."""
+    import torch
+
+    from parfocal.audit import audit, isolated
+
+    def in_short(job):
+        return audit(job.target, gammas=(0.5,), dtypes=[torch.bfloat16], quick=True)
+
+    isolated.audit_isolated = in_short
+
+
+def _run(arguments, output, environment, prepare):
     os.setsid()
     os.environ.update(environment)
+    if prepare is not None:
+        prepare()
     signal.signal(signal.SIGINT, signal.default_int_handler)
     file = os.open(output, os.O_WRONLY | os.O_CREAT | os.O_TRUNC)
     for stream in (1, 2):

@@ -10,7 +10,7 @@ from click.testing import CliRunner
 from PIL import Image
 from rich.console import Console
 
-from experiments.processes import Command, wait_until
+from experiments.processes import Command, audit_in_short, wait_until
 from parfocal.cli import cli
 from parfocal.experiments.compared import LOSS_NAMES
 from parfocal.experiments.demo import SPEC, SideBySideError, side_by_side
@@ -209,7 +209,8 @@ def test_side_by_side_says_which_run_died(tmp_path):
 
 def test_ctrl_c_ends_the_demo_with_whole_records(tmp_path):
     """Pressed twice, as people do: three readable records, each of which says interrupted."""
-    with Command("demo", "--out", tmp_path, output=tmp_path / "output") as process:
+    output = tmp_path / "output"
+    with Command("demo", "--out", tmp_path, output=output, prepare=audit_in_short) as process:
         files = [tmp_path / name / "metrics.jsonl" for name in LOSS_NAMES]
         wait_until(lambda: all(file.exists() and file.read_text() for file in files))
         process.interrupt()
