@@ -98,7 +98,10 @@ _WORKING = threading.Lock()
 
 
 def _prepare(threads: int) -> None:
-    """Pin the threads of every library; Ctrl-C is the parent's to handle."""
+    """Pin the threads of libraries that are still to be loaded; Ctrl-C is the parent's to handle.
+
+    Those of torch, which is there already, are set by each run.
+    """
     for library in ("OMP", "MKL", "OPENBLAS"):
         os.environ[f"{library}_NUM_THREADS"] = str(threads)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
