@@ -324,3 +324,10 @@ def test_sample_weights_reach_the_objective(rare):
     two = xgboost.XGBClassifier(objective=objective, **settings).fit(x[twice], y[twice])
     scores = (model.predict(x, output_margin=True) for model in (one, two))
     np.testing.assert_allclose(*scores, rtol=1e-3, atol=1e-4)
+
+
+def test_gamma_may_be_a_number_of_numpy():
+    """float32 as well, which is no float of Python's; a bool is refused."""
+    assert FocalObjective(gamma=np.float32(0.5)).gamma == 0.5
+    with pytest.raises(ValueError, match="expected `gamma` >= 0, got True"):
+        FocalObjective(gamma=True)

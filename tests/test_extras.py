@@ -86,7 +86,7 @@ def test_table_of_modules_is_that_of_the_requirements(extra):
 def test_commands_need_extras_that_there_are():
     """And each extra of the table is one of the project's."""
     assert {command.extra for command in COMMANDS.values()} <= set(MODULES) <= set(EXTRAS)
-    assert set(EXTRAS) - set(MODULES) == {"all", "dev"}
+    assert set(EXTRAS) - set(MODULES) == {"all", "dev", "peers", "tests"}
 
 
 def test_readme_has_the_table_of_commands():

@@ -8,18 +8,18 @@ others. What a booster gets in the place of a negative second derivative is deci
 
 import math
 from collections.abc import Callable
+from numbers import Real
 from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
 
-try:
+from parfocal import extras
+from parfocal.numerics import HardLoss, margin
+
+with extras.needs("boosting", "parfocal.boosting"):
     import numpy as np
     from numpy.typing import ArrayLike, NDArray
-except ImportError as missing:  # pragma: no cover - exercised by the bare-wheel test
-    raise ImportError("objectives need NumPy: pip install 'parfocal[boosting]'") from missing
-
-from parfocal.numerics import HardLoss, margin
 
 Hessian = Literal["gauss_newton", "exact", "absolute", "floor"]
 
@@ -32,12 +32,17 @@ _FLOOR = 1e-2
 _FAR = 100.0
 
 
+def _is_number(gamma: object) -> bool:
+    """Python's or NumPy's; no bool."""
+    return isinstance(gamma, Real) and not isinstance(gamma, bool)
+
+
 class _Objective:
     """What both have: parameters, policies, and the signatures of the libraries."""
 
     def __init__(self, gamma: float = 2.0, hessian: Hessian = "gauss_newton") -> None:
         name = type(self).__name__
-        if not (isinstance(gamma, int | float) and 0 <= gamma < math.inf):
+        if not (_is_number(gamma) and 0 <= gamma < math.inf):
             raise ValueError(f"{name}: expected `gamma` >= 0, got {gamma!r}")
         if hessian not in get_args(Hessian):
             known = ", ".join(get_args(Hessian))

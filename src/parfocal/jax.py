@@ -1,6 +1,6 @@
 """Focal losses for JAX, exact at every gamma, in every precision, with derivatives of every order.
 
-Needs JAX, `pip install 'parfocal[jax]'`. The calls are those of optax:
+Needs JAX, the extra `jax`. The calls are those of optax:
 
     from parfocal.jax import sigmoid_focal_loss  # instead of optax.losses.sigmoid_focal_loss
 
@@ -21,11 +21,11 @@ At a hard label r is -s(x) or s(-x), and r' is -s(x) s(-x) without a subtraction
 
 from typing import TYPE_CHECKING, Any
 
-try:
+from parfocal import extras
+
+with extras.needs("jax", "parfocal.jax"):
     import jax
     import jax.numpy as jnp
-except ImportError as missing:  # pragma: no cover - exercised by the bare-wheel test
-    raise ImportError("parfocal.jax needs JAX: pip install 'parfocal[jax]'") from missing
 
 if TYPE_CHECKING:
     from jax.typing import ArrayLike

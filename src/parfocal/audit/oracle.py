@@ -16,12 +16,8 @@ from collections.abc import Iterable
 from typing import NamedTuple
 
 import torch
+from flint import arb, ctx
 from torch import Tensor
-
-try:
-    from flint import arb, ctx
-except ImportError as missing:  # pragma: no cover - exercised by the bare-wheel test
-    raise ImportError("the oracle needs python-flint: pip install 'parfocal[audit]'") from missing
 
 # Enough for the 53 bits of `Truth.hi`, about as many of `Truth.lo`, and the cancellations.
 PRECISION = 160

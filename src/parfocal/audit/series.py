@@ -8,12 +8,9 @@ is rearranged for stability: where terms cancel, the precision grows until the e
 from collections.abc import Callable, Iterable, Sequence
 from typing import NamedTuple
 
-from parfocal.audit.oracle import MOST_PRECISION, PRECISION, Ball, Truth, is_decided, truth_of
+from flint import arb, arb_series, ctx
 
-try:
-    from flint import arb, arb_series, ctx
-except ImportError as missing:  # pragma: no cover - exercised by the bare-wheel test
-    raise ImportError("the oracle needs python-flint: pip install 'parfocal[audit]'") from missing
+from parfocal.audit.oracle import MOST_PRECISION, PRECISION, Ball, Truth, is_decided, truth_of
 
 Formula = Callable[[Sequence[arb_series]], Sequence[arb_series]]
 

@@ -48,7 +48,7 @@ def save_capture(path: str | Path, seen: Pass, found: Diagnosis) -> Path:
     """Write what matters of a failing pass.
 
     Raises:
-        ModuleNotFoundError: without safetensors, `pip install 'parfocal[guard]'`.
+        ModuleNotFoundError: without safetensors, which the extra `guard` brings.
         OSError: the file can't be written.
     """
     from safetensors.torch import save_file

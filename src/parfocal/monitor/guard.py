@@ -11,6 +11,7 @@ from typing import Any, Literal, NamedTuple, get_args
 import torch
 from torch import Tensor, nn
 
+from parfocal import extras
 from parfocal.monitor import ranks
 from parfocal.monitor.capture import save_capture
 from parfocal.monitor.checks import Checks
@@ -132,7 +133,7 @@ class FocalGuard(nn.Module):
     ) -> None:
         super().__init__()
         if capture is not None and importlib.util.find_spec("safetensors") is None:
-            raise ImportError("captures need safetensors: pip install 'parfocal[guard]'")
+            raise ImportError(f"captures need safetensors: {extras.install('guard')}")
         if not callable(loss):
             raise TypeError(f"FocalGuard: expected a loss that can be called, got {loss!r}")
         if action not in get_args(Action):
