@@ -35,7 +35,6 @@ test: $(VENV)/installed
 
 ledger: $(VENV)/installed
 	$(BIN)/python ledger/measure.py
-	$(BIN)/python ledger/family.py
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/losses.py

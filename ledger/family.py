@@ -1,19 +1,11 @@
-"""Measure the worst errors of the whole family against its textbook in ball arithmetic.
+"""The errors of the rest of the family against its textbooks in ball arithmetic.
 
-    python ledger/family.py            measure, and write family.csv if nothing got worse
-    python ledger/family.py --accept   write it even so; say why in the commit
-
-A line is a loss with one set of options, a quantity, a dtype and an exponent. `ulp` is the largest
-error in units in the last place over the points whose true result is a normal number; `share` the
-largest part of what is allowed at a point, by the bound in the docstring of the loss. Both are
-counted in ULP of the sum of the absolute values of its terms where terms of both signs meet.
-The binary loss itself has a ledger of its own, by `measure.py`.
+A line is a loss with one set of options, a quantity, a dtype and an exponent. Errors are counted in
+ULP of the sum of the absolute values of the terms where terms of both signs meet.
 """
 
-import argparse
 import csv
 import math
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from functools import partial
 from pathlib import Path
@@ -21,6 +13,7 @@ from typing import Any, NamedTuple
 
 import torch
 from flint import arb, arb_series
+from record import Line
 from torch import Tensor
 
 import parfocal
@@ -28,7 +21,8 @@ from parfocal.audit.oracle import Truth
 from parfocal.audit.series import derivative_truth
 from parfocal.audit.ulp import ulp_error
 
-LEDGER = Path(__file__).with_name("family.csv")
+# The rows of class logits at which a search found the largest errors.
+HARD_ROWS = Path(__file__).with_name("hard_rows.csv")
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 Row = Sequence[float]
 Series = Sequence[arb_series]
@@ -65,23 +59,6 @@ class Subject(NamedTuple):
     of_scale: bool = False
 
 
-class Line(NamedTuple):
-    """One line of the ledger."""
-
-    loss: str
-    quantity: str
-    dtype: str
-    exponent: float
-    ulp: float
-    share: float
-    points: int
-
-    @property
-    def key(self) -> tuple[str, str, str, float]:
-        """What names the line."""
-        return self[:4]
-
-
 def rounded(number: float, dtype: torch.dtype) -> float:
     """A parameter as it takes part in the computation."""
     computation = torch.float64 if dtype == torch.float64 else torch.float32
@@ -106,8 +83,15 @@ def measure(subject: Subject, dtype: torch.dtype, exponent: float) -> list[Line]
     for quantity, parts in found.items():
         ulp, share = (torch.cat(column) for column in zip(*parts, strict=True))
         worst = (ulp.max().item(), share.max().item(), ulp.numel())
-        lines.append(Line(subject.name, quantity, name, exponent, *worst))
+        lines.append(Line(subject.name, quantity, name, str(exponent), *worst))
     return lines
+
+
+def measure_subject(name: str, dtype: torch.dtype) -> list[Line]:
+    """The lines of one loss and dtype."""
+    torch.set_num_threads(1)
+    (subject,) = (subject for subject in subjects(dtype) if subject.name == name)
+    return [line for exponent in subject.exponents for line in measure(subject, dtype, exponent)]
 
 
 def _errors(
@@ -169,12 +153,29 @@ def class_rows(classes: int, soft: bool = False) -> Callable[[torch.dtype], Poin
             return Points(x, y, y.tolist())
         labels = torch.randint(0, classes, (40,), generator=generator)
         labels[::2] = x[::2].argmax(1)
-        # The labelled class first, so that derivatives are in it and in another.
-        swap = x[torch.arange(40), labels].clone()
-        x[torch.arange(40), labels], x[:, 0] = x[:, 0].clone(), swap
-        return Points(x, torch.zeros(40, dtype=torch.int64), [0] * 40)
+        # The labelled class first and the largest other second; derivatives are in these and in
+        # the last.
+        _swap(x, 0, labels)
+        _swap(x, 1, 1 + x[:, 1:].argmax(1))
+        x = torch.cat([x, hard_rows(classes).to(dtype)])
+        return Points(x, torch.zeros(len(x), dtype=torch.int64), [0] * len(x))
 
     return points
+
+
+def _swap(x: Tensor, column: int, other: Tensor) -> None:
+    """Exchange a column with another one in each row."""
+    rows = torch.arange(len(x))
+    x[rows, other], x[:, column] = x[:, column].clone(), x[rows, other].clone()
+
+
+def hard_rows(classes: int) -> Tensor:
+    """The rows of so many classes that a search found, of class 0; see `search.py`."""
+    with HARD_ROWS.open(newline="", encoding="utf-8") as file:
+        texts = [row["logits"] for row in csv.DictReader(file) if int(row["classes"]) == classes]
+    return torch.tensor([[float(number) for number in text.split()] for text in texts]).view(
+        -1, classes
+    )
 
 
 PIXELS = torch.tensor([1.0, 0.0, 1.0, 1.0, 0.0, 0.0])
@@ -337,6 +338,14 @@ def of_each(loss: Callable[..., Tensor]) -> Callable[[Tensor, Tensor, float], Te
     return losses
 
 
+def summed_beside_far(x: Tensor, labels: Tensor, gamma: float) -> Tensor:
+    """The sum in the form that it takes where some logit is far; that row itself is ignored."""
+    far = torch.full_like(x[:1], 50.0)
+    ignored = torch.full_like(labels[:1], -100)
+    rows, labels = torch.cat([x, far]), torch.cat([labels, ignored])
+    return parfocal.softmax_focal_loss(rows, labels, gamma=gamma, reduction="sum")
+
+
 def both_ways(subject: Subject) -> tuple[Subject, Subject]:
     """An elementwise loss unreduced, and as a sum of each row, which has forms of its own."""
 
@@ -371,14 +380,19 @@ def range_of(row: Row) -> float:
     return max(max(row[i::4]) - min(row[i::4]) for i in range(4))
 
 
+def class_bound(spread: Any, gamma: float) -> Any:
+    """What is allowed to the focal loss of class logits, a number or a tensor of rows."""
+    return (1 + gamma) * (8 + spread)
+
+
 def of_class(row: Row, gamma: float) -> float:
-    """What is allowed to the focal loss of class logits."""
-    return (1 + gamma) * (4 + 0.75 * range_of(row))
+    """The same of a row."""
+    return float(class_bound(range_of(row), gamma))
 
 
 def of_region(row: Row, k: float) -> float:
     """What is allowed to a power of a region of class logits."""
-    return 8 + 6 * k + 0.75 * (1 + k) * range_of(row)
+    return 8 + 6 * k + (1 + k) * range_of(row)
 
 
 def as_maps(x: Tensor) -> Tensor:
@@ -399,9 +413,9 @@ def subjects(dtype: torch.dtype) -> list[Subject]:
                 lambda x, y, g: parfocal.softmax_focal_loss(x, y, gamma=g, reduction="none"),
                 softmax_focal,
                 lambda row, y, g: of_class(row, g),
-                variables=(0, 1),
+                variables=tuple({0, 1, classes - 1}),
             )
-            for classes in (2, 3, 40)
+            for classes in (2, 3, 21, 40)
         ),
         *(
             Subject(
@@ -411,9 +425,21 @@ def subjects(dtype: torch.dtype) -> list[Subject]:
                 of_each(partial(parfocal.softmax_focal_loss, reduction="sum")),
                 softmax_focal,
                 lambda row, y, g: of_class(row, g),
-                variables=(0, 1),
+                variables=tuple({0, 1, classes - 1}),
             )
-            for classes in (2, 40)
+            for classes in (2, 3, 21, 40)
+        ),
+        *(
+            Subject(
+                f"softmax_focal_loss, {classes} classes, summed beside a far row",
+                (0.0, *focusing),
+                class_rows(classes),
+                of_each(summed_beside_far),
+                softmax_focal,
+                lambda row, y, g: of_class(row, g),
+                variables=tuple({0, 1, classes - 1}),
+            )
+            for classes in (2, 3, 21)
         ),
         Subject(
             "softmax_focal_loss, probabilities",
@@ -624,41 +650,3 @@ def jobs() -> Iterator[tuple[Subject, torch.dtype, float]]:
         for subject in subjects(dtype):
             for exponent in subject.exponents:
                 yield subject, dtype, exponent
-
-
-def read(path: Path = LEDGER) -> dict[tuple[str, str, str, float], float]:
-    """The recorded errors in ULP."""
-    with path.open(newline="") as file:
-        return {
-            (row["loss"], row["quantity"], row["dtype"], float(row["exponent"])): float(row["ulp"])
-            for row in csv.DictReader(file)
-        }
-
-
-def main() -> int:
-    """Measure; refuse to record what got worse or is over its bound."""
-    parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--accept", action="store_true", help="record larger errors too")
-    accept = parser.parse_args().accept
-    lines = [line for job in jobs() for line in measure(*job)]
-    recorded = read() if LEDGER.exists() else {}
-    worse = [line for line in lines if round(line.ulp, 3) > recorded.get(line.key, math.inf)]
-    over = [line for line in lines if line.share > 1]
-    for complaint, offenders in (("worse than recorded", worse), ("over its bound", over)):
-        for line in offenders:
-            print(f"{complaint}: {line}, recorded {recorded.get(line.key)}")
-    if (worse or over) and not accept:
-        return 1
-    with LEDGER.open("w", newline="") as file:
-        writer = csv.writer(file, lineterminator="\n")
-        writer.writerow(Line._fields)
-        writer.writerows(
-            (*line.key, f"{line.ulp:.3f}", f"{line.share:.3f}", line.points)
-            for line in sorted(lines)
-        )
-    print(f"wrote {LEDGER} ({len(lines)} lines)")
-    return 0
-
-
-if __name__ == "__main__":
-    sys.exit(main())

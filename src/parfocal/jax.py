@@ -66,7 +66,7 @@ def sigmoid_focal_loss(
     in gamma within one more, the second derivative within half as much again; 16 bits are computed
     in float32 and rounded once. XLA takes subnormal numbers for 0: below 16 / eps times the
     smallest normal number a result may be 0. Measured errors, beside those of optax, are in
-    ``ledger/accuracy.csv``.
+    ``ledger/records``.
 
     Example:
         >>> import jax

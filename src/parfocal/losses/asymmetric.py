@@ -49,7 +49,7 @@ def asymmetric_loss(
     Accuracy: positives, and negatives without a margin, as `sigmoid_focal_loss`. With one, the
     error of ``p - margin`` is that of its terms, up to 3 ULP of ``p + margin``, and is felt
     ``1 + gamma_neg`` times. At ``p = margin`` derivatives are those from below, 0. Measured errors
-    are in ``ledger/family.csv``.
+    are in ``ledger/records``.
 
     Example:
         >>> import torch

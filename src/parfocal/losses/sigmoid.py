@@ -74,7 +74,7 @@ def sigmoid_focal_loss(
 
     Accuracy: value, gradient and gamma-gradient at hard targets are within 4 + 2 gamma ULP in
     float64 and float32, and within 1 ULP in float16 and bfloat16, which are computed in float32
-    and rounded once. Measured errors are in ``ledger/accuracy.csv``.
+    and rounded once. Measured errors are in ``ledger/records``.
 
     Example:
         >>> import torch

@@ -153,7 +153,7 @@ def sigmoid_focal_tversky_loss(
 
     Accuracy: with k = 1 / gamma, value and gradient within 8 + 6 k ULP in float64 and float32 for
     regions of few pixels, more as sums of many do; 1 ULP in 16 bits. Derivatives of every order
-    are finite. Measured errors are in ``ledger/family.csv``.
+    are finite. Measured errors are in ``ledger/records``.
 
     Example:
         >>> import torch
@@ -256,7 +256,7 @@ def softmax_focal_tversky_loss(
     Raises:
         TypeError, ValueError: as `softmax_focal_loss`.
 
-    Accuracy: as `sigmoid_focal_tversky_loss`, plus 0.75 (1 + k) d ULP with d the largest spread of
+    Accuracy: as `sigmoid_focal_tversky_loss`, plus (1 + k) d ULP with d the largest spread of
     a pixel's logits.
 
     Example:
