@@ -154,7 +154,7 @@ def _lead(
     data = _unchanged(directory, images.checksum())
     trainer = Trainer(spec, images, settings.device, _watch(directory, settings))
     refuse_others(directory, spec.digest)
-    (directory / "metrics.jsonl").touch()  # one that is refused from here on has made no line
+    (directory / "metrics.jsonl").touch()  # empty until a line is made, so that readers find it
     epochs = _resume(trainer, checkpoint.latest(directory, spec.digest))
     started = {
         "run": spec.digest,
