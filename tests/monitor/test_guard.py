@@ -3,21 +3,19 @@
 import copy
 import json
 import math
-import os
 import pickle
 import re
-import signal
 import subprocess
 import sys
 import warnings
-from contextlib import suppress
 from functools import partial
-from pathlib import Path
 
 import pytest
 import torch
 import torch.nn.functional as F
+from click.testing import CliRunner
 from kornia.losses import binary_focal_loss_with_logits
+from ranks import run_ranks
 from segmentation_models_pytorch.losses import FocalLoss as SmpFocalLoss
 from torch import nn
 from torchvision.ops import sigmoid_focal_loss as original
@@ -462,6 +460,8 @@ def broken_batch(guard, count=256):
 
 def test_a_capture_is_replayed_in_another_process(tmp_path):
     """A few kilobytes; the same sample, cause and logit, without any of the training's code."""
+    from parfocal.cli.replay import replay
+
     error = broken_batch(FocalGuard(mean_original, capture=tmp_path))
     assert error.capture.stat().st_size < 4096
     assert str(error.capture) in str(error)
@@ -470,14 +470,11 @@ def test_a_capture_is_replayed_in_another_process(tmp_path):
     assert done.returncode == 1, done.stderr
     assert "sample 100 of the batch, target 1" in done.stdout.split("Now:")[0]
     assert "(100), target 1, whose logit is 20" in done.stdout.split("Now:")[1]
-    exact = subprocess.run(
-        [*command, "--loss", "parfocal:sigmoid_focal_loss"],
-        capture_output=True,
-        text=True,
-        check=False,
+    exact = CliRunner().invoke(
+        replay, [str(error.capture), "--loss", "parfocal:sigmoid_focal_loss"]
     )
-    assert exact.returncode == 0
-    assert "are finite" in exact.stdout
+    assert exact.exit_code == 0
+    assert "are finite" in exact.output
 
 
 def crafted(path, place, options=None, is_class=False, autocast=None):
@@ -631,26 +628,33 @@ def test_compiled_without_a_break():
         assert one == pytest.approx(other, rel=1e-5)
 
 
-def test_ranks_read_and_fail_together():
-    """A failure of one of two processes stops both before the step, with the same words."""
-    script = Path(__file__).with_name("two_processes.py")
-    command = [sys.executable, "-m", "torch.distributed.run", "--nproc-per-node", "2"]
-    command += ["--rdzv-backend", "c10d", "--rdzv-endpoint", "127.0.0.1:0"]
-    command += ["--local-addr", "127.0.0.1", str(script)]
-    with subprocess.Popen(
-        command,
-        stdout=subprocess.PIPE,
-        stderr=subprocess.STDOUT,
-        text=True,
-        start_new_session=True,
-    ) as process:
+def rank_that_is_stopped(rank):
+    """A step that is fine, and one that fails on rank 1 alone."""
+    loss = partial(original, gamma=0.5, reduction="mean")
+    guard = FocalGuard(loss, every=1, near=1.0, horizon=0)
+    layer = head()
+    parallel = nn.parallel.DistributedDataParallel(layer)
+    optimizer = torch.optim.SGD(parallel.parameters(), lr=1e-3)
+    guard.attach(optimizer)
+    stopped = None
+    for largest in (3.0 + rank, 20.0 if rank else 1.0):
+        before = layer.weight.item()
+        optimizer.zero_grad()
+        guard(parallel(torch.tensor([[1.0], [largest]])).view(-1), torch.ones(2)).backward()
         try:
-            output = process.communicate(timeout=120)[0]
-        finally:
-            with suppress(ProcessLookupError):  # ranks that wait for each other outlive torchrun
-                os.killpg(process.pid, signal.SIGKILL)
-    assert process.returncode == 0, output
-    assert output.count("both stopped") == 2
+            optimizer.step()
+        except FocalGuardError as error:
+            stopped = error
+    assert stopped is not None
+    assert "rank 1" in str(stopped), stopped
+    assert stopped.diagnosis.sample == 1
+    assert (guard.readings[0].largest_margin, guard.readings[0].positions) == (4.0, 4)
+    assert layer.weight.item() == before
+
+
+def test_ranks_read_and_fail_together(tmp_path):
+    """A failure of one of two processes stops both before the step, with the same words."""
+    run_ranks(rank_that_is_stopped, 2, tmp_path)
 
 
 def test_readings_go_to_tensorboard(tmp_path):

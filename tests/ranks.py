@@ -1,0 +1,39 @@
+"""The processes of a group, forked from one that has imported torch, which costs no time."""
+
+import os
+from datetime import timedelta
+from multiprocessing import get_context
+
+import torch
+import torch.distributed as dist
+from torch.multiprocessing import start_processes
+
+# What a rank imports, or DistributedDataParallel there.
+PRELOADED = ["torch", "torch._dynamo", "parfocal", __name__]
+
+# Ends a hang, and nothing else.
+DEADLINE = timedelta(minutes=10)
+
+
+def run_ranks(function, count, folder, *arguments):
+    """Call `function(rank, *arguments)` in `count` processes of a gloo group; all have to return.
+
+    What one of them raises is raised here, with its traceback, and the others are ended.
+    """
+    get_context("forkserver").set_forkserver_preload(PRELOADED)
+    store = f"file://{folder}/store"
+    start_processes(
+        _run, (function, count, store, arguments), nprocs=count, start_method="forkserver"
+    )
+
+
+def _run(rank, function, count, store, arguments):
+    torch.set_num_threads(1)
+    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    dist.init_process_group(
+        "gloo", init_method=store, rank=rank, world_size=count, timeout=DEADLINE
+    )
+    function(rank, *arguments)
+    # No process leaves while another still reads from it. The group is left as it is: gloo, taken
+    # down on a busy machine, may abort a process that has ended well.
+    dist.barrier()
