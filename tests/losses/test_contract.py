@@ -131,9 +131,11 @@ def test_the_jax_version_is_finite_at_every_cliff(case, dtype, right):
 
 @every_case
 def test_derivatives_agree_with_differences(case):
-    """Once and twice, in reverse, forward and batched mode."""
+    """Once and twice, in reverse, forward and batched mode; a column of a map is enough."""
     logits, targets = case.draw()
-    logits = logits.requires_grad_()
+    if "maps" in case.kind:
+        logits, targets = logits[..., :1], targets[..., :1]
+    logits = logits.clone().requires_grad_()
 
     def loss(logits):
         return case.unreduced(logits, targets)

@@ -35,39 +35,25 @@ class TestDerivatives:
         assert gradgradcheck(loss, arguments, check_fwd_over_rev=True)
 
     @pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
-    @pytest.mark.parametrize("gamma", [0.0, 1e-3, 0.1, 0.5, 1.0, 2.0, 5.0])
-    @pytest.mark.parametrize("target", [0.0, 1.0, 0.3, 1e-30])
-    def test_no_derivative_is_ever_nan_or_infinite(self, dtype, gamma, target):
+    @pytest.mark.parametrize("targets", [(0.0, 1.0), (0.3, 1e-30)], ids=["hard", "soft"])
+    def test_no_derivative_is_ever_nan_or_infinite(self, dtype, targets):
         """Six orders in the logit, two mixed with gamma, from 0 to the largest number."""
-        largest = torch.finfo(dtype).max
-        points = [
-            0.0,
-            1e-30,
-            0.3,
-            5,
-            17,
-            40,
-            60,
-            87,
-            88,
-            95,
-            103,
-            104,
-            200,
-            700,
-            740,
-            1e10,
-            largest,
-        ]
-        x = torch.tensor([*points, *(-p for p in points)], dtype=dtype, requires_grad=True)
-        y = torch.full_like(x, target, requires_grad=True)
-        g = torch.full_like(x, gamma, requires_grad=True)
+        reach = [0.0, 1e-30, 0.3, 5, 17, 40, 60, 87, 88, 95, 103, 104, 200, 700, 740, 1e10]
+        points = torch.tensor([*reach, torch.finfo(dtype).max], dtype=dtype)
+        gammas = torch.tensor([0.0, 1e-3, 0.1, 0.5, 1.0, 2.0, 5.0], dtype=dtype)
+        grid = (torch.cat([points, -points]), torch.tensor(targets, dtype=dtype), gammas)
+        x, y, g = (part.requires_grad_() for part in torch.meshgrid(*grid, indexing="ij"))
+
+        def assert_finite(derivative, name):
+            wrong = ~derivative.isfinite()
+            assert not wrong.any(), (name, x[wrong], y[wrong], g[wrong])
+
         derivative = sigmoid_focal_loss(x, y, None, g)
         for order in range(7):
-            assert derivative.isfinite().all(), order
+            assert_finite(derivative, order)
             if 1 <= order <= 2:
                 (mixed,) = torch.autograd.grad(derivative.sum(), g, retain_graph=True)
-                assert mixed.isfinite().all(), order
+                assert_finite(mixed, (order, "gamma"))
             (derivative,) = torch.autograd.grad(derivative.sum(), x, create_graph=True)
 
     @pytest.mark.parametrize("gamma", [0.1, 0.5, 2.0])
@@ -180,7 +166,7 @@ class TestCompiled:
             return sigmoid_focal_loss(x, torch.ones_like(x), None, 0.5).sum()
 
         for transform in (torch.func.grad, torch.func.hessian):
-            compiled = torch.compile(transform(total), fullgraph=True)
+            compiled = torch.compile(transform(total), fullgraph=True, backend="aot_eager")
             torch.testing.assert_close(compiled(x), transform(total)(x), rtol=1e-5, atol=1e-12)
 
     def test_module_with_every_option(self):
