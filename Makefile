@@ -1,5 +1,6 @@
 # make demo        the gradient study and the auditor's verdicts and three trainings side by side, two minutes on two cores
-# make test        format, lint, types, tests and documentation examples
+# make test        format, lint, types, tests and documentation examples, and which ten took longest
+# make test-quick  format, lint, types, and the tests of kernel, contract, oracle and repository: while you work
 # make test-wheel  the built wheel with torch alone
 # make test-torch TORCH=2.6.0   losses, numerics, guard and compilation with that release of torch
 # make bench       what losses, guard, boosting and JAX cost beside what they replace, eight minutes; make bench-quick, two: the losses
@@ -15,7 +16,10 @@ TORCH_VENV := .venv-torch-$(TORCH)-$(notdir $(PYTHON))
 # A torch for the bare wheel that installs quickly; the oldest, 2.6, is for test-torch.
 WHEEL_TORCH := torch==2.13.0
 
-.PHONY: demo test test-torch test-wheel ledger bench bench-quick bench-training reproduction clean
+# The tests of what changes most often.
+QUICK_TESTS := tests/numerics tests/losses/test_contract.py tests/audit/test_oracle.py tests/test_repository.py
+
+.PHONY: demo test test-quick test-torch test-wheel ledger bench bench-quick bench-training reproduction clean
 
 # In a venv of its own, which has what the demo needs and nothing else.
 DEMO_VENV := .venv-demo
@@ -31,7 +35,13 @@ test: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
-	$(BIN)/pytest
+	$(BIN)/pytest --durations=10 --durations-min=1
+
+test-quick: $(VENV)/installed
+	$(BIN)/ruff format --check .
+	$(BIN)/ruff check .
+	$(BIN)/mypy
+	$(BIN)/pytest $(QUICK_TESTS)
 
 ledger: $(VENV)/installed
 	$(BIN)/python ledger/measure.py

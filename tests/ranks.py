@@ -1,6 +1,7 @@
 """The processes of a group, forked from one that has imported torch, which costs no time."""
 
 import os
+import socket
 from datetime import timedelta
 from multiprocessing import get_context
 
@@ -29,7 +30,10 @@ def run_ranks(function, count, folder, *arguments):
 
 def _run(rank, function, count, store, arguments):
     torch.set_num_threads(1)
-    os.environ["GLOO_SOCKET_IFNAME"] = "lo"
+    # By the name of this machine it may have no address, or one of elsewhere.
+    os.environ["GLOO_SOCKET_IFNAME"] = next(
+        name for _, name in socket.if_nameindex() if name.startswith("lo")
+    )
     dist.init_process_group(
         "gloo", init_method=store, rank=rank, world_size=count, timeout=DEADLINE
     )
