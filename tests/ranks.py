@@ -3,14 +3,18 @@
 import os
 import socket
 from datetime import timedelta
-from multiprocessing import get_context
+from multiprocessing import get_all_start_methods, get_context
+from pathlib import Path
 
 import torch
 import torch.distributed as dist
 from torch.multiprocessing import start_processes
 
-# What a rank imports, or DistributedDataParallel there.
-PRELOADED = ["torch", "torch._dynamo", "parfocal", __name__]
+# Not on Windows, where each process imports torch itself.
+HAS_FORKSERVER = "forkserver" in get_all_start_methods()
+
+# What ranks import, and DistributedDataParallel there.
+PRELOADED = ["torch", "torch._dynamo", "torchvision.ops", "parfocal"]
 
 # Ends a hang, and nothing else.
 DEADLINE = timedelta(minutes=10)
@@ -21,19 +25,18 @@ def run_ranks(function, count, folder, *arguments):
 
     What one of them raises is raised here, with its traceback, and the others are ended.
     """
-    get_context("forkserver").set_forkserver_preload(PRELOADED)
-    store = f"file://{folder}/store"
-    start_processes(
-        _run, (function, count, store, arguments), nprocs=count, start_method="forkserver"
-    )
+    method = "forkserver" if HAS_FORKSERVER else "spawn"
+    if HAS_FORKSERVER:
+        get_context(method).set_forkserver_preload(PRELOADED)
+    store = (Path(folder) / "store").as_uri()
+    start_processes(_run, (function, count, store, arguments), nprocs=count, start_method=method)
 
 
 def _run(rank, function, count, store, arguments):
     torch.set_num_threads(1)
-    # By the name of this machine it may have no address, or one of elsewhere.
-    os.environ["GLOO_SOCKET_IFNAME"] = next(
-        name for _, name in socket.if_nameindex() if name.startswith("lo")
-    )
+    if HAS_FORKSERVER:  # by the name of this machine it may have no address, or one of elsewhere
+        names = [name for _, name in socket.if_nameindex() if name.startswith("lo")]
+        os.environ["GLOO_SOCKET_IFNAME"] = names[0]
     dist.init_process_group(
         "gloo", init_method=store, rank=rank, world_size=count, timeout=DEADLINE
     )

@@ -2,9 +2,9 @@
 
 import pytest
 import torch
+from rank_cases import quarter_of_a_batch
 from ranks import run_ranks
 from torch import nn
-from torch.nn.parallel import DistributedDataParallel
 
 import parfocal
 from parfocal.audit.oracle import focal_truth
@@ -112,35 +112,6 @@ def test_count_alone():
     assert parfocal.positive_count(torch.zeros(0)) == 1
     assert parfocal.positive_count(torch.tensor([0, 1, 5, -1])) == 2
     assert parfocal.positive_count(torch.tensor([True, False])).dtype == torch.float32
-
-
-def quarter_of_a_batch(rank):
-    """Gradients of a quarter of the batch, averaged, beside those of the whole."""
-    for positives in (3, 0):
-        generator = torch.Generator().manual_seed(0)
-        inputs = torch.randn(12, 5, generator=generator, dtype=torch.float64)
-        targets = torch.zeros(12, 2, dtype=torch.float64)
-        targets.view(-1)[:positives] = 1.0  # all of them on the first process
-
-        torch.manual_seed(1)
-        model = nn.Linear(5, 2).double()
-        options = {"gamma": 0.5, "reduction": "sum"}
-        whole = parfocal.sigmoid_focal_loss(
-            model(inputs), targets, **options, normalizer=max(1, positives)
-        )
-        expected = torch.autograd.grad(whole, list(model.parameters()))
-
-        # 4, 4 and 4 samples, and none.
-        share = slice(4 * rank, 4 * rank + 4)
-        parallel = DistributedDataParallel(model)
-        own = targets[share]
-        loss = parfocal.sigmoid_focal_loss(
-            parallel(inputs[share]), own, **options, normalizer=parfocal.positive_count(own)
-        )
-        loss.backward()
-        for parameter, gradient in zip(model.parameters(), expected, strict=True):
-            torch.testing.assert_close(parameter.grad, gradient, rtol=1e-7, atol=1e-12)
-        assert len(own) == (4 if rank < 3 else 0)
 
 
 def test_four_processes_have_the_gradient_of_one(tmp_path):

@@ -15,6 +15,7 @@ import torch
 import torch.nn.functional as F
 from click.testing import CliRunner
 from kornia.losses import binary_focal_loss_with_logits
+from rank_cases import guarded_steps
 from ranks import run_ranks
 from segmentation_models_pytorch.losses import FocalLoss as SmpFocalLoss
 from torch import nn
@@ -628,33 +629,9 @@ def test_compiled_without_a_break():
         assert one == pytest.approx(other, rel=1e-5)
 
 
-def rank_that_is_stopped(rank):
-    """A step that is fine, and one that fails on rank 1 alone."""
-    loss = partial(original, gamma=0.5, reduction="mean")
-    guard = FocalGuard(loss, every=1, near=1.0, horizon=0)
-    layer = head()
-    parallel = nn.parallel.DistributedDataParallel(layer)
-    optimizer = torch.optim.SGD(parallel.parameters(), lr=1e-3)
-    guard.attach(optimizer)
-    stopped = None
-    for largest in (3.0 + rank, 20.0 if rank else 1.0):
-        before = layer.weight.item()
-        optimizer.zero_grad()
-        guard(parallel(torch.tensor([[1.0], [largest]])).view(-1), torch.ones(2)).backward()
-        try:
-            optimizer.step()
-        except FocalGuardError as error:
-            stopped = error
-    assert stopped is not None
-    assert "rank 1" in str(stopped), stopped
-    assert stopped.diagnosis.sample == 1
-    assert (guard.readings[0].largest_margin, guard.readings[0].positions) == (4.0, 4)
-    assert layer.weight.item() == before
-
-
 def test_ranks_read_and_fail_together(tmp_path):
     """A failure of one of two processes stops both before the step, with the same words."""
-    run_ranks(rank_that_is_stopped, 2, tmp_path)
+    run_ranks(guarded_steps, 2, tmp_path)
 
 
 def test_readings_go_to_tensorboard(tmp_path):
