@@ -6,7 +6,7 @@
 # make bench       what losses, guard, boosting and JAX cost beside what they replace, eight minutes; make bench-quick, two: the losses
 # make bench-training  what a training, its record and a second job cost
 # make reproduction    the committed report from the committed records; PUBLISHED=FOLDER beside the paper's
-# make ledger      measure the accuracy anew; refuses what got worse
+# make ledger      measure the accuracy anew, two minutes; refuses what got worse
 
 PYTHON ?= python3
 VENV := .venv
@@ -80,4 +80,4 @@ $(VENV)/installed: pyproject.toml constraints.txt
 	touch $@
 
 clean:
-	rm -rf $(VENV) $(WHEEL_VENV) dist build
+	rm -rf $(VENV) $(DEMO_VENV) $(WHEEL_VENV) .venv-torch-* dist build

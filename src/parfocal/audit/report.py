@@ -134,7 +134,7 @@ def audit(
 
     Example:
         >>> from parfocal.audit import audit
-        >>> report = audit("torchvision.ops:sigmoid_focal_loss", quick=True)
+        >>> report = audit("torchvision.ops:sigmoid_focal_loss", gammas=(0.5,), quick=True)
         >>> report.status, report.findings[0].kind
         (1, 'not finite')
     """
