@@ -405,42 +405,7 @@ def subjects(dtype: torch.dtype) -> list[Subject]:
     focusing = (0.1, 0.5, 2.0)
     exponents = (0.1, 0.5, 0.75, 1.0, 3.0)
     return [
-        *(
-            Subject(
-                f"softmax_focal_loss, {classes} classes",
-                (0.0, *focusing),
-                class_rows(classes),
-                lambda x, y, g: parfocal.softmax_focal_loss(x, y, gamma=g, reduction="none"),
-                softmax_focal,
-                lambda row, y, g: of_class(row, g),
-                variables=tuple({0, 1, classes - 1}),
-            )
-            for classes in (2, 3, 21, 40)
-        ),
-        *(
-            Subject(
-                f"softmax_focal_loss, {classes} classes, summed",
-                (0.0, *focusing),
-                class_rows(classes),
-                of_each(partial(parfocal.softmax_focal_loss, reduction="sum")),
-                softmax_focal,
-                lambda row, y, g: of_class(row, g),
-                variables=tuple({0, 1, classes - 1}),
-            )
-            for classes in (2, 3, 21, 40)
-        ),
-        *(
-            Subject(
-                f"softmax_focal_loss, {classes} classes, summed beside a far row",
-                (0.0, *focusing),
-                class_rows(classes),
-                of_each(summed_beside_far),
-                softmax_focal,
-                lambda row, y, g: of_class(row, g),
-                variables=tuple({0, 1, classes - 1}),
-            )
-            for classes in (2, 3, 21)
-        ),
+        *class_subjects(),
         Subject(
             "softmax_focal_loss, probabilities",
             focusing,
@@ -549,6 +514,33 @@ def subjects(dtype: torch.dtype) -> list[Subject]:
                 parfocal.softmax_asymmetric_unified_focal_loss,
             )
         ),
+    ]
+
+
+def class_subjects() -> list[Subject]:
+    """The loss of class indices, unreduced and in the two forms that its sums have."""
+
+    def unreduced(x: Tensor, y: Tensor, gamma: float) -> Tensor:
+        return parfocal.softmax_focal_loss(x, y, gamma=gamma, reduction="none")
+
+    summed = of_each(partial(parfocal.softmax_focal_loss, reduction="sum"))
+    forms = (
+        ("", (2, 3, 21, 40), unreduced),
+        (", summed", (2, 3, 21, 40), summed),
+        (", summed beside a far row", (2, 3, 21), of_each(summed_beside_far)),
+    )
+    return [
+        Subject(
+            f"softmax_focal_loss, {classes} classes{form}",
+            (0.0, 0.1, 0.5, 2.0),
+            class_rows(classes),
+            loss,
+            softmax_focal,
+            lambda row, y, g: of_class(row, g),
+            variables=tuple({0, 1, classes - 1}),
+        )
+        for form, counts, loss in forms
+        for classes in counts
     ]
 
 
