@@ -380,14 +380,14 @@ def range_of(row: Row) -> float:
     return max(max(row[i::4]) - min(row[i::4]) for i in range(4))
 
 
-def class_bound(spread: Any, gamma: float) -> Any:
+def class_bound(spread: Any, gamma: float, classes: int) -> Any:
     """What is allowed to the focal loss of class logits, a number or a tensor of rows."""
-    return (1 + gamma) * (8 + spread)
+    return (1 + gamma) * (8 + spread + math.log2(classes) / 2)
 
 
 def of_class(row: Row, gamma: float) -> float:
     """The same of a row."""
-    return float(class_bound(range_of(row), gamma))
+    return float(class_bound(range_of(row), gamma, 3 if len(row) == 12 else len(row)))
 
 
 def of_region(row: Row, k: float) -> float:

@@ -62,8 +62,9 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="of a loss")
     parser.add_argument("--accept", action="store_true", help="record larger errors too")
     options = parser.parse_args(arguments)
-    if not any(True for _ in jobs(options.only)):
-        parser.error(f"expected the name of a loss that is measured, got {options.only}")
+    for name in options.only:
+        if not any(True for _ in jobs([name])):
+            parser.error(f"expected the name of a loss that is measured, got {name!r}")
     recorded = record.read()
     lines = measure(options.only)
     refusals = list(complaints(lines, recorded))

@@ -7,6 +7,7 @@ a file of its own and is compared with that alone.
 
 import csv
 import platform
+import re
 from collections.abc import Iterable, Mapping
 from pathlib import Path
 from typing import NamedTuple
@@ -57,8 +58,9 @@ class Line(NamedTuple):
 def processor() -> str:
     """The family of this machine's processor: its vendor, and the instructions that torch uses."""
     vendors = {"AuthenticAMD": "amd", "GenuineIntel": "intel"}
-    vendor = vendors.get(_vendor(), platform.machine().lower())
-    return f"{vendor}-{torch.backends.cpu.get_cpu_capability().lower()}"
+    vendor = vendors.get(_vendor(), platform.machine() or "unknown")
+    name = f"{vendor} {torch.backends.cpu.get_cpu_capability()}"
+    return re.sub(r"\W+", "-", name.lower())
 
 
 def _vendor() -> str:

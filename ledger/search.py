@@ -69,7 +69,7 @@ def shares(x: Tensor, labels: Tensor, setting: Setting) -> Tensor:
     error = (gradient(x, labels, gamma, setting.form) - truth).abs() / spacing(truth, x.dtype)
     error = torch.where(truth.abs() < torch.finfo(torch.float32).tiny, 0.0, error)
     spread = (x.amax(1) - x.amin(1)).double()
-    return error / class_bound(spread, gamma).unsqueeze(1)
+    return error / class_bound(spread, gamma, x.shape[1]).unsqueeze(1)
 
 
 def draw(count: int, classes: int, generator: torch.Generator) -> tuple[Tensor, Tensor]:

@@ -220,3 +220,16 @@ def test_torch_need_not_be_imported_first():
     )
     done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True)
     assert float(done.stdout) == pytest.approx(-1.40364344e-13, rel=1e-5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "classes"), [("uint8", 256), ("uint8", 300), ("int8", 200), ("uint16", 70_000)]
+)
+def test_labels_of_a_narrow_dtype_are_classes(dtype, classes):
+    """Where the number of classes is none of the dtype's, and would wrap around."""
+    labels = np.array([0, 100], dtype)
+    logits = jnp.linspace(-1, 1, classes)[None].repeat(2, 0)
+    found = softmax_focal_loss(logits, labels, gamma=0.5)
+    expected = softmax_focal_loss(logits, labels.astype("int32"), gamma=0.5)
+    assert (found > 0).all()
+    assert (found == expected).all()

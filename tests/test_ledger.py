@@ -178,6 +178,19 @@ def test_a_search_finds_no_row_beyond_the_bound(classes, form):
         assert found.share <= 1, found
 
 
+@pytest.mark.parametrize("form", ["none", "sum, far"])
+@pytest.mark.parametrize("classes", [1000, 65_536])
+def test_rows_of_many_classes_that_are_alike_keep_the_bound(classes, form):
+    """A crowd with the same logit, whose roundings are the same, below one or a few of the top."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.rand(24, 1, generator=generator).mul(-0.3).repeat(1, classes)
+    x[:, 2] = math.log(classes) * torch.linspace(0.5, 1, 24)
+    x[::2, 3:60] = torch.linspace(-0.3, 0, 57)
+    for gamma in (0.0, 0.1):
+        setting = search.Setting(classes, gamma, form)
+        assert search.shares(x, torch.zeros(24, dtype=torch.int64), setting).max() <= 1
+
+
 def test_the_rows_that_a_search_found_are_measured():
     """Each is among the rows of its number of classes, to the bit."""
     with family.HARD_ROWS.open(encoding="utf-8") as file:

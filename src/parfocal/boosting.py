@@ -159,9 +159,9 @@ class FocalObjective(_Objective):
         hessian: Hessian = "gauss_newton",
     ) -> None:
         super().__init__(gamma, hessian)
-        if alpha is not None and not 0 <= alpha <= 1:
+        if alpha is not None and not (_is_number(alpha) and 0 <= alpha <= 1):
             raise ValueError(f"FocalObjective: expected `alpha` in [0, 1] or None, got {alpha!r}")
-        self.alpha = alpha
+        self.alpha = None if alpha is None else float(alpha)
 
     def derivatives(
         self, y_true: ArrayLike, score: ArrayLike, sample_weight: ArrayLike | None = None

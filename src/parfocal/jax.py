@@ -133,6 +133,8 @@ def softmax_focal_loss(
     index = jnp.asarray(labels)
     if not jnp.issubdtype(index.dtype, jnp.integer):
         raise TypeError(f"softmax_focal_loss: expected integer labels, got {index.dtype}")
+    if index.dtype.itemsize < 4:  # where the number of classes would wrap around
+        index = index.astype(jnp.int32)
     if index.shape != x.shape[:-1]:
         raise ValueError(
             f"softmax_focal_loss: expected labels of shape {x.shape[:-1]}, got {index.shape}"

@@ -500,6 +500,19 @@ def test_what_is_no_number_is_refused(call, no_number):
             loss(*CALLS[call], **{name: no_number}, **options)
 
 
+@pytest.mark.parametrize("call", [call for call in CALLS if call != "focal_matching_cost"])
+def test_a_compiled_loss_takes_other_numbers(call):
+    """From the second value on a number is a symbol, of which not every question can be asked."""
+    loss = getattr(parfocal, call)
+    compiled = torch.compile(loss, fullgraph=True, backend="eager")
+    numbers = {name: value for name, value, options in numbers_of(loss) if not options}
+    for step in (0.0, 0.03, 0.06):
+        moved = {n: v if isinstance(v, int) else v + step for n, v in numbers.items()}
+        torch.testing.assert_close(
+            compiled(*CALLS[call], **moved), loss(*CALLS[call], **moved), rtol=1e-5, atol=1e-7
+        )
+
+
 @cases_with("reduction")
 def test_unknown_reduction(case):
     """Named, with what is known."""

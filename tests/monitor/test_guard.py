@@ -10,6 +10,7 @@ import sys
 import warnings
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 import torch.nn.functional as F
@@ -17,6 +18,8 @@ from click.testing import CliRunner
 from kornia.losses import binary_focal_loss_with_logits
 from rank_cases import guarded_steps
 from ranks import run_ranks
+from safetensors import safe_open
+from safetensors.torch import save_file
 from segmentation_models_pytorch.losses import FocalLoss as SmpFocalLoss
 from torch import nn
 from torchvision.ops import sigmoid_focal_loss as original
@@ -479,12 +482,16 @@ def test_a_capture_is_replayed_in_another_process(tmp_path):
     assert "are finite" in exact.output
 
 
-def crafted(path, place, options=None, is_class=False, autocast=None):
+def crafted(path, place, options=None, is_class=False, autocast=None, paragraph=""):
     """A capture by hand, whose loss is anything."""
-    from safetensors.torch import save_file
-
     loss = {"place": place, "options": options or {}, "is_class": is_class}
-    diagnosis = {"cause": "loss", "paragraph": "", "sample": 0, "position": [0], "logit": 1.0}
+    diagnosis = {
+        "cause": "loss",
+        "paragraph": paragraph,
+        "sample": 0,
+        "position": [0],
+        "logit": 1.0,
+    }
     words = {
         "format": 1,
         "call": {"loss": loss, "arguments": [], "keywords": {}, "autocast": autocast},
@@ -540,6 +547,62 @@ def test_a_capture_of_a_strangers_loss_runs_when_it_is_trusted(tmp_path, monkeyp
     assert load_capture(path, trust=True).seen.call.loss(torch.ones(1), torch.zeros(1)) == math.inf
 
 
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda words: [],
+        lambda words: "text",
+        lambda words: {**words, "call": None},
+        lambda words: {**words, "call": {**words["call"], "loss": {"place": 3}}},
+        lambda words: {**words, "call": {**words["call"], "keywords": []}},
+        lambda words: {**words, "told": {"cause": "loss"}},
+        lambda words: {**words, "versions": {"torch": 2}},
+        lambda words: {key: value for key, value in words.items() if key != "step"},
+        lambda words: {**words, "call": {**words["call"], "keywords": {"gamma": -1}}},
+        lambda words: {**words, "call": {**words["call"], "keywords": {"stranger": 1}}},
+    ],
+)
+def test_a_damaged_capture_ends_in_one_line(damage, tmp_path):
+    """With the status of a wrong use: 1 would mean that the failure was made again."""
+    from click.testing import CliRunner
+
+    from parfocal.cli.replay import replay
+
+    path = crafted(tmp_path / "capture", "parfocal:sigmoid_focal_loss")
+    with safe_open(path, framework="pt") as file:
+        words = json.loads(file.metadata()["parfocal"])
+    tensors = {"logits": torch.ones(1), "targets": torch.ones(1)}
+    save_file(tensors, path, {"parfocal": json.dumps(damage(words))})
+    done = CliRunner().invoke(replay, [str(path)])
+    assert done.exit_code == 2, done.output
+    assert done.output.splitlines()[-1].startswith("Error: ")
+
+
+def test_a_capture_cannot_steer_the_terminal(tmp_path):
+    """Its words are shown with escapes in the place of what a terminal would obey."""
+    from click.testing import CliRunner
+
+    from parfocal.cli.replay import replay
+
+    path = crafted(tmp_path / "capture", "parfocal:sigmoid_focal_loss", paragraph="\x1b[2Jgone")
+    done = CliRunner().invoke(replay, [str(path)])
+    assert (done.exit_code, "\x1b" in done.output) == (0, False)
+    assert r"\x1b[2Jgone" in done.output
+
+
+@pytest.mark.parametrize("gamma", [np.float16(0.5), np.float32(0.5), np.float64(0.5)])
+@pytest.mark.parametrize("bound", [False, True])
+def test_a_capture_keeps_numbers_of_every_kind(gamma, bound, tmp_path):
+    """Of the call and of a partial: the failure is made again."""
+    keywords = {"gamma": gamma, "reduction": "sum"}
+    guard = FocalGuard(partial(original, **keywords) if bound else original, capture=tmp_path)
+    x = torch.tensor([20.0, 1.0], requires_grad=True)
+    guard(x, torch.tensor([1.0, 0.0]), **({} if bound else keywords)).backward()
+    with pytest.raises(FocalGuardError) as raised:
+        guard.check()
+    assert diagnose(load_capture(raised.value.capture).seen).logit == 20.0
+
+
 def test_an_autocast_that_is_no_dtype_is_refused(tmp_path):
     """Any name of torch could stand there."""
     path = crafted(tmp_path / "capture", "parfocal:sigmoid_focal_loss", autocast="load")
@@ -580,8 +643,6 @@ def test_a_capture_keeps_a_normaliser_and_a_mask(tmp_path):
 
 def test_what_is_no_capture_is_refused(tmp_path):
     """Text, another safetensors file, nothing."""
-    from safetensors.torch import save_file
-
     text, other = tmp_path / "text", tmp_path / "other"
     text.write_text("nothing")
     save_file({"x": torch.zeros(1)}, other)

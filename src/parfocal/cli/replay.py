@@ -17,7 +17,7 @@ def replay(file: Path, loss: str | None, trust: bool) -> None:
 
     A loss of parfocal, PyTorch or a library that parfocal knows is imported from there; another one
     with --trust alone, or from --loss. Exit status 1 if it fails again, 0 if the loss is finite
-    this time.
+    this time, 2 if FILE is no capture or its loss can't be called as it says.
     """
     import torch
 
@@ -32,11 +32,24 @@ def replay(file: Path, loss: str | None, trust: bool) -> None:
     shape, dtype = tuple(seen.logits.shape), str(seen.logits.dtype).removeprefix("torch.")
     click.echo(f"{file}: {file.stat().st_size} bytes, logits {shape} in {dtype}")
     then = capture.versions["torch"]
-    click.echo(f"loss: {loss or capture.loss}; torch {then} then, {torch.__version__} now")
-    click.echo(f"\nThen: {capture.told.paragraph}")
-    found = diagnose(seen)
+    named = loss or capture.loss
+    click.echo(_visible(f"loss: {named}; torch {then} then, {torch.__version__} now"))
+    click.echo(f"\nThen: {_visible(capture.told.paragraph)}")
+    try:
+        found = diagnose(seen)
+    except Exception as error:  # whatever a loss may raise that is called in another way
+        raise click.UsageError(
+            _visible(f"{named} can't be called as {file} says: {error!r}")
+        ) from error
     if found is None:
         click.echo("\nNow: the loss and its gradient are finite.")
         return
     click.echo(f"\nNow: {found.paragraph}")
     sys.exit(1)
+
+
+def _visible(text: str) -> str:
+    """The text without characters that a terminal would obey: a file may come from a stranger."""
+    return "".join(
+        c if c.isprintable() or c == "\n" else c.encode("unicode_escape").decode() for c in text
+    )

@@ -161,7 +161,7 @@ def alpha(
         _parameter(call, "alpha", given, inputs)
         return given
     given = number(call, "alpha", given, or_else=", a tensor or None")
-    if math.isnan(given) or given > 1:
+    if not given <= 1:  # NaN isn't either
         raise ValueError(
             f"{call}: expected `alpha` in [0, 1], or None or a negative number to turn it off, "
             f"got {given}"

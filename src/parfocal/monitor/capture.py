@@ -16,7 +16,7 @@ import torch
 from torch import Tensor
 
 from parfocal.monitor.diagnosis import Diagnosis, diagnose
-from parfocal.monitor.recipe import Recipe, recipe_of
+from parfocal.monitor.recipe import Recipe, plain_number, recipe_of
 from parfocal.monitor.trust import TrustError
 from parfocal.monitor.watched import Call, Pass
 from parfocal.places import PlaceError
@@ -109,11 +109,27 @@ def load_capture(
             tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
     except SafetensorError as error:
         raise ValueError(f"{path} is no capture: {error}") from error
-    words = json.loads(text or "{}")
-    if words.get("format") != FORMAT:
-        raise ValueError(f"{path} is no capture of a guard, or of another version")
-    call = words["call"]
+    try:
+        words = json.loads(text or "{}")
+        if words.get("format") != FORMAT:
+            raise ValueError(f"{path} is no capture of a guard, or of another version")
+        return _capture(path, words, tensors, loss, trust)
+    except (AttributeError, KeyError, TypeError, RecursionError) as error:
+        raise ValueError(f"{path} is no capture, or a damaged one: {error!r}") from error
+
+
+def _capture(
+    path: Path,
+    words: dict[str, Any],
+    tensors: dict[str, Tensor],
+    loss: Callable[..., Tensor] | None,
+    trust: bool,
+) -> Capture:
+    """What the words and tensors of a file say; see `load_capture`."""
+    call, versions = words["call"], words["versions"]
     recipe = call["loss"] and Recipe(**call["loss"])
+    if not isinstance(versions["torch"], str) or not tensors["logits"].is_floating_point():
+        raise TypeError("expected the version of torch as text, and logits that are numbers")
     if loss is None:
         if recipe is None:
             raise ValueError(
@@ -143,7 +159,9 @@ def load_capture(
         words["rank"],
     )
     told = Diagnosis(**words["told"])
-    return Capture(seen, told, recipe and recipe.place, words["versions"])
+    if not isinstance(told.paragraph, str):
+        raise TypeError("expected a paragraph as text")
+    return Capture(seen, told, recipe and recipe.place, versions)
 
 
 def _tried_recipe(seen: Pass, found: Diagnosis) -> Recipe | None:
@@ -218,4 +236,4 @@ def _is_tensor(value: Any) -> bool:
 
 def _plain(value: Any) -> Any:
     """A number or text; None for a tensor, which is kept as one, and for what can't be kept."""
-    return value if isinstance(value, str | int | float) else None
+    return number if isinstance(number := plain_number(value), str | int | float) else None

@@ -70,4 +70,5 @@ def known_loss(place: str) -> Callable[..., Tensor]:
 
 
 def _own(name: str) -> tuple[str, ...]:
-    return (f"parfocal:{name}",) if name in importlib.import_module("parfocal").__all__ else ()
+    is_loss = "loss" in name.lower() and name in importlib.import_module("parfocal").__all__
+    return (f"parfocal:{name}",) if is_loss else ()

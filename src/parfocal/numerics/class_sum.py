@@ -11,7 +11,8 @@ The probability of t is set aside before the others are summed: q is never 1 - p
 A term exp(x_j - max) feels the rounding of the difference, which of a spread d is up to 2 ** -24 d;
 that is d ULP where the result is just below a power of two. A sum of positive terms is off by no
 more than the worst of them and its own rounding, and q ** (1 + gamma) by 1 + gamma times that:
-(1 + gamma)(8 + d) ULP, the 8 for exponentials, sum, power and products.
+(1 + gamma)(8 + d + log2(C) / 2) ULP, the 8 for exponentials, power and products, and half an ULP
+for each level of the sum.
 """
 
 from collections.abc import Callable, Iterator, Sequence

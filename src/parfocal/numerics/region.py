@@ -48,8 +48,11 @@ def composed_power(
         u without `dims`. A region of which nothing counts has 0; one without TP, where smooth is
         0, has 1.
     """
-    alpha, beta, smooth, _ = power
-    exponent = torch.as_tensor(power.exponent, dtype=u.dtype, device=u.device)
+    alpha, beta, smooth, k = power
+    # Not by as_tensor, which would have a compiler ask for the value of a symbol.
+    exponent = (
+        k.to(u) if isinstance(k, Tensor) else torch.full((), k, dtype=u.dtype, device=u.device)
+    )
     s = sides(u, y)
     w, v = s.w, s.v
     if mask is not None:
