@@ -1,4 +1,4 @@
-# make demo        the gradient study and the auditor's verdicts and three trainings side by side, two minutes on two cores
+# make demo        the gradient study and the auditor's verdicts and three trainings side by side, a minute on two cores
 # make test        format, lint, types, tests and documentation examples, and which ten took longest
 # make test-quick  format, lint, types, and the tests of kernel, contract, oracle and repository: while you work
 # make test-wheel  the built wheel with torch alone
