@@ -32,9 +32,9 @@ _FLOOR = 1e-2
 _FAR = 100.0
 
 
-def _is_number(gamma: object) -> bool:
-    """Python's or NumPy's; no bool."""
-    return isinstance(gamma, Real) and not isinstance(gamma, bool)
+def _is_number(value: object) -> bool:
+    """Whether it is a real number of Python or NumPy; a bool is none."""
+    return isinstance(value, Real) and not isinstance(value, bool)
 
 
 class _Objective:

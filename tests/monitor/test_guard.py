@@ -1,25 +1,16 @@
 """The guard: what it says before a failure, at one, and after it, and that it changes nothing."""
 
 import copy
-import json
 import math
 import pickle
-import re
-import subprocess
-import sys
 import warnings
 from functools import partial
 
-import numpy as np
 import pytest
 import torch
-import torch.nn.functional as F
-from click.testing import CliRunner
 from kornia.losses import binary_focal_loss_with_logits
 from rank_cases import guarded_steps
 from ranks import run_ranks
-from safetensors import safe_open
-from safetensors.torch import save_file
 from segmentation_models_pytorch.losses import FocalLoss as SmpFocalLoss
 from torch import nn
 from torchvision.ops import sigmoid_focal_loss as original
@@ -30,12 +21,8 @@ from parfocal.monitor import (
     FocalGuard,
     FocalGuardError,
     FocalGuardWarning,
-    diagnose,
     limits_of,
-    load_capture,
 )
-from parfocal.monitor.recipe import recipe_of
-from parfocal.monitor.trust import known_loss
 
 mean_original = partial(original, gamma=0.5, reduction="mean")
 
@@ -448,209 +435,6 @@ def test_patching_watches_a_loss_that_is_called_by_name():
     with guard.patching("torchvision.models.detection.retinanet.sigmoid_focal_loss"):
         assert retinanet.sigmoid_focal_loss is guard
     assert retinanet.sigmoid_focal_loss is original
-
-
-# After
-
-
-def broken_batch(guard, count=256):
-    """One of many samples at 20."""
-    x = torch.randn(count, generator=torch.Generator().manual_seed(1))
-    x[100] = 20.0
-    guard(x.requires_grad_(), torch.ones(count)).backward()
-    with pytest.raises(FocalGuardError) as raised:
-        guard.check()
-    return raised.value
-
-
-def test_a_capture_is_replayed_in_another_process(tmp_path):
-    """A few kilobytes; the same sample, cause and logit, without any of the training's code."""
-    from parfocal.cli.replay import replay
-
-    error = broken_batch(FocalGuard(mean_original, capture=tmp_path))
-    assert error.capture.stat().st_size < 4096
-    assert str(error.capture) in str(error)
-    command = [sys.executable, "-m", "parfocal", "replay", str(error.capture)]
-    done = subprocess.run(command, capture_output=True, text=True, check=False)
-    assert done.returncode == 1, done.stderr
-    assert "sample 100 of the batch, target 1" in done.stdout.split("Now:")[0]
-    assert "(100), target 1, whose logit is 20" in done.stdout.split("Now:")[1]
-    exact = CliRunner().invoke(
-        replay, [str(error.capture), "--loss", "parfocal:sigmoid_focal_loss"]
-    )
-    assert exact.exit_code == 0
-    assert "are finite" in exact.output
-
-
-def crafted(path, place, options=None, is_class=False, autocast=None, paragraph=""):
-    """A capture by hand, whose loss is anything."""
-    loss = {"place": place, "options": options or {}, "is_class": is_class}
-    diagnosis = {
-        "cause": "loss",
-        "paragraph": paragraph,
-        "sample": 0,
-        "position": [0],
-        "logit": 1.0,
-    }
-    words = {
-        "format": 1,
-        "call": {"loss": loss, "arguments": [], "keywords": {}, "autocast": autocast},
-        "step": 1,
-        "rank": 0,
-        "told": diagnosis | {"margin": 1.0, "broken": 1},
-        "versions": {"torch": "2", "python": "3"},
-    }
-    tensors = {"logits": torch.ones(1), "targets": torch.ones(1)}
-    save_file(tensors, path, {"parfocal": json.dumps(words)})
-    return path
-
-
-@pytest.mark.parametrize(
-    "place",
-    [
-        "os:system",
-        "stranger:loss",
-        "{folder}/stranger.py:loss",
-        "torch:load",
-        "torch.hub:load",
-        "torch.nn.functional:torch.load",
-        "torchvision.ops.focal_loss:torch.load",
-        "torchvision.stranger:sigmoid_focal_loss",
-        "parfocal.places:load",
-        "parfocal.losses.sigmoid:checks.torch.load",
-        "parfocal:__builtins__",
-        "parfocal.stranger:sigmoid_focal_loss",
-        "stranger",
-        "",
-    ],
-)
-def test_a_capture_runs_nothing_that_it_names(place, tmp_path, monkeypatch):
-    """A module of a stranger isn't imported, nor a function called that is no known loss."""
-    mark = tmp_path / "mark"
-    module = f"import pathlib\npathlib.Path({str(mark)!r}).touch()\ndef loss(**options): pass\n"
-    (tmp_path / "stranger.py").write_text(module)
-    monkeypatch.syspath_prepend(tmp_path)
-    place = place.format(folder=tmp_path)
-    path = crafted(tmp_path / "capture", place, {"command": f"touch {mark}"}, is_class=True)
-    with pytest.raises(ValueError, match=re.escape(f"not imported: {place} is no loss")):
-        load_capture(path)
-    assert not mark.exists()
-    assert "stranger" not in sys.modules
-
-
-def test_a_capture_of_a_strangers_loss_runs_when_it_is_trusted(tmp_path, monkeypatch):
-    """And with a loss given in its place it needs no trust."""
-    (tmp_path / "trusted.py").write_text("def loss(x, y):\n    return (x - y).sum() / 0\n")
-    monkeypatch.syspath_prepend(tmp_path)
-    path = crafted(tmp_path / "capture", "trusted:loss")
-    assert load_capture(path, mean_original).seen.call.loss is mean_original
-    assert load_capture(path, trust=True).seen.call.loss(torch.ones(1), torch.zeros(1)) == math.inf
-
-
-@pytest.mark.parametrize(
-    "damage",
-    [
-        lambda words: [],
-        lambda words: "text",
-        lambda words: {**words, "call": None},
-        lambda words: {**words, "call": {**words["call"], "loss": {"place": 3}}},
-        lambda words: {**words, "call": {**words["call"], "keywords": []}},
-        lambda words: {**words, "told": {"cause": "loss"}},
-        lambda words: {**words, "versions": {"torch": 2}},
-        lambda words: {key: value for key, value in words.items() if key != "step"},
-        lambda words: {**words, "call": {**words["call"], "keywords": {"gamma": -1}}},
-        lambda words: {**words, "call": {**words["call"], "keywords": {"stranger": 1}}},
-    ],
-)
-def test_a_damaged_capture_ends_in_one_line(damage, tmp_path):
-    """With the status of a wrong use: 1 would mean that the failure was made again."""
-    from click.testing import CliRunner
-
-    from parfocal.cli.replay import replay
-
-    path = crafted(tmp_path / "capture", "parfocal:sigmoid_focal_loss")
-    with safe_open(path, framework="pt") as file:
-        words = json.loads(file.metadata()["parfocal"])
-    tensors = {"logits": torch.ones(1), "targets": torch.ones(1)}
-    save_file(tensors, path, {"parfocal": json.dumps(damage(words))})
-    done = CliRunner().invoke(replay, [str(path)])
-    assert done.exit_code == 2, done.output
-    assert done.output.splitlines()[-1].startswith("Error: ")
-
-
-def test_a_capture_cannot_steer_the_terminal(tmp_path):
-    """Its words are shown with escapes in the place of what a terminal would obey."""
-    from click.testing import CliRunner
-
-    from parfocal.cli.replay import replay
-
-    path = crafted(tmp_path / "capture", "parfocal:sigmoid_focal_loss", paragraph="\x1b[2Jgone")
-    done = CliRunner().invoke(replay, [str(path)])
-    assert (done.exit_code, "\x1b" in done.output) == (0, False)
-    assert r"\x1b[2Jgone" in done.output
-
-
-@pytest.mark.parametrize("gamma", [np.float16(0.5), np.float32(0.5), np.float64(0.5)])
-@pytest.mark.parametrize("bound", [False, True])
-def test_a_capture_keeps_numbers_of_every_kind(gamma, bound, tmp_path):
-    """Of the call and of a partial: the failure is made again."""
-    keywords = {"gamma": gamma, "reduction": "sum"}
-    guard = FocalGuard(partial(original, **keywords) if bound else original, capture=tmp_path)
-    x = torch.tensor([20.0, 1.0], requires_grad=True)
-    guard(x, torch.tensor([1.0, 0.0]), **({} if bound else keywords)).backward()
-    with pytest.raises(FocalGuardError) as raised:
-        guard.check()
-    assert diagnose(load_capture(raised.value.capture).seen).logit == 20.0
-
-
-def test_an_autocast_that_is_no_dtype_is_refused(tmp_path):
-    """Any name of torch could stand there."""
-    path = crafted(tmp_path / "capture", "parfocal:sigmoid_focal_loss", autocast="load")
-    with pytest.raises(ValueError, match="expected a dtype"):
-        load_capture(path)
-
-
-@pytest.mark.parametrize(
-    "loss", [sigmoid_focal_loss, original, nn.CrossEntropyLoss, F.cross_entropy]
-)
-def test_losses_of_libraries_are_known_where_they_are_defined(loss):
-    """As a guard writes their places down."""
-    assert known_loss(recipe_of(loss).place) is loss
-
-
-def test_a_capture_of_a_lambda_asks_for_a_loss(tmp_path):
-    """It has no place to be imported from."""
-    error = broken_batch(FocalGuard(lambda x, y: mean_original(x, y) * 1, capture=tmp_path))
-    with pytest.raises(ValueError, match="--loss"):
-        load_capture(error.capture)
-    assert diagnose(load_capture(error.capture, mean_original).seen).logit == 20.0
-
-
-def test_a_capture_keeps_a_normaliser_and_a_mask(tmp_path):
-    """Arguments that are tensors come back as they were."""
-    guard = FocalGuard(sigmoid_focal_loss, capture=tmp_path)
-    x = torch.tensor([1.0, 2.0, 3.0], requires_grad=True)
-    mask = torch.tensor([True, False, True])
-    zero = torch.zeros(())
-    guard(x, torch.zeros(3), reduction="sum", mask=mask, normalizer=zero).backward()
-    with pytest.raises(FocalGuardError) as raised:
-        guard.check()
-    seen = load_capture(raised.value.capture).seen
-    assert diagnose(seen).cause == raised.value.diagnosis.cause == "normaliser"
-    assert set(seen.call.keywords) == {"reduction", "mask", "normalizer"}
-    assert seen.call.keywords["mask"].sum() == 2
-
-
-def test_what_is_no_capture_is_refused(tmp_path):
-    """Text, another safetensors file, nothing."""
-    text, other = tmp_path / "text", tmp_path / "other"
-    text.write_text("nothing")
-    save_file({"x": torch.zeros(1)}, other)
-    for path in (text, other):
-        with pytest.raises(ValueError, match="no capture"):
-            load_capture(path)
-    with pytest.raises(FileNotFoundError):
-        load_capture(tmp_path / "none")
 
 
 # Elsewhere

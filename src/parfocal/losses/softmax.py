@@ -122,13 +122,13 @@ def softmax_focal_loss(
         shares = select(r.mask, weight[r.labels])
 
     if r.labels is not None and label_smoothing == 0:
-        loss = _of_index(r.x, r.labels, gamma, float(epsilon))
+        loss = _of_index(r.x, r.labels, gamma, epsilon)
         loss = loss if shares is None else shares * loss
     else:
         y = r.distribution()
         if label_smoothing:
             y = (1 - label_smoothing) * y + label_smoothing / y.shape[1]
-        loss = _of_probabilities(r.x, y, weight, gamma, float(epsilon))
+        loss = _of_probabilities(r.x, y, weight, gamma, epsilon)
     loss = select(r.mask, loss)
     if inputs.ndim == 1 and reduction == "none":
         loss = loss.squeeze(0)
