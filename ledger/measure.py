@@ -10,6 +10,7 @@ those recorded for the same family of processors.
 
 import argparse
 import sys
+import warnings
 from collections.abc import Callable, Iterable, Iterator, Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from functools import partial
@@ -62,6 +63,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
     parser.add_argument("--only", action="append", default=[], metavar="NAME", help="of a loss")
     parser.add_argument("--accept", action="store_true", help="record larger errors too")
     options = parser.parse_args(arguments)
+    warnings.filterwarnings("ignore", "gaussian_focal_loss: no value")  # of one target each
     for name in options.only:
         if not any(True for _ in jobs([name])):
             parser.error(f"expected the name of a loss that is measured, got {name!r}")

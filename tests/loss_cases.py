@@ -62,6 +62,13 @@ class Case(NamedTuple):
         return self.loss(*arguments, **options)
 
 
+FUNCTIONS = [
+    name
+    for name in parfocal.__all__
+    if name.islower() and name not in ("init_prior_bias_", "positive_count")
+]
+"""The names of all losses, and of the cost of a matcher."""
+
 ELEMENTWISE = frozenset({"weight", "mask", "normalizer", "reduction"})
 OF_CLASSES = frozenset({"class weight", "row mask", "normalizer", "reduction"})
 OF_REGIONS = frozenset({"class weight", "mask", "reduction"})

@@ -7,12 +7,29 @@ if TYPE_CHECKING:
     from parfocal.losses.asymmetric import asymmetric_loss
     from parfocal.losses.gaussian import gaussian_focal_loss
     from parfocal.losses.matching import focal_matching_cost
-    from parfocal.losses.normalizer import positive_count
+    from parfocal.losses.modules import (
+        AsymmetricLoss,
+        FocalMatchingCost,
+        GaussianFocalLoss,
+        PolyFocalLoss,
+        QualityFocalLoss,
+        SigmoidAsymmetricUnifiedFocalLoss,
+        SigmoidFocalLoss,
+        SigmoidFocalTverskyLoss,
+        SigmoidTverskyLoss,
+        SigmoidUnifiedFocalLoss,
+        SoftmaxAsymmetricUnifiedFocalLoss,
+        SoftmaxFocalLoss,
+        SoftmaxFocalTverskyLoss,
+        SoftmaxTverskyLoss,
+        SoftmaxUnifiedFocalLoss,
+        VarifocalLoss,
+    )
     from parfocal.losses.poly import poly_focal_loss
-    from parfocal.losses.prior import init_prior_bias_
     from parfocal.losses.quality import quality_focal_loss
-    from parfocal.losses.sigmoid import SigmoidFocalLoss, sigmoid_focal_loss
-    from parfocal.losses.softmax import SoftmaxFocalLoss, softmax_focal_loss
+    from parfocal.losses.setup import init_prior_bias_, positive_count
+    from parfocal.losses.sigmoid import sigmoid_focal_loss
+    from parfocal.losses.softmax import softmax_focal_loss
     from parfocal.losses.tversky import (
         sigmoid_focal_tversky_loss,
         sigmoid_tversky_loss,
@@ -26,10 +43,26 @@ if TYPE_CHECKING:
         softmax_unified_focal_loss,
     )
     from parfocal.losses.varifocal import varifocal_loss
+    from parfocal.monitor import FocalGuard
 
 __all__ = [
+    "AsymmetricLoss",
+    "FocalGuard",
+    "FocalMatchingCost",
+    "GaussianFocalLoss",
+    "PolyFocalLoss",
+    "QualityFocalLoss",
+    "SigmoidAsymmetricUnifiedFocalLoss",
     "SigmoidFocalLoss",
+    "SigmoidFocalTverskyLoss",
+    "SigmoidTverskyLoss",
+    "SigmoidUnifiedFocalLoss",
+    "SoftmaxAsymmetricUnifiedFocalLoss",
     "SoftmaxFocalLoss",
+    "SoftmaxFocalTverskyLoss",
+    "SoftmaxTverskyLoss",
+    "SoftmaxUnifiedFocalLoss",
+    "VarifocalLoss",
     "asymmetric_loss",
     "focal_matching_cost",
     "gaussian_focal_loss",
@@ -51,36 +84,51 @@ __all__ = [
 ]
 __version__ = "0.1.0"
 
-# The file of `parfocal.losses` that defines each name.
+# The file that defines each name.
 _FILES = {
-    "SigmoidFocalLoss": "sigmoid",
-    "SoftmaxFocalLoss": "softmax",
-    "asymmetric_loss": "asymmetric",
-    "focal_matching_cost": "matching",
-    "gaussian_focal_loss": "gaussian",
-    "init_prior_bias_": "prior",
-    "poly_focal_loss": "poly",
-    "positive_count": "normalizer",
-    "quality_focal_loss": "quality",
-    "sigmoid_asymmetric_unified_focal_loss": "unified",
-    "sigmoid_focal_loss": "sigmoid",
-    "sigmoid_focal_tversky_loss": "tversky",
-    "sigmoid_tversky_loss": "tversky",
-    "sigmoid_unified_focal_loss": "unified",
-    "softmax_asymmetric_unified_focal_loss": "unified",
-    "softmax_focal_loss": "softmax",
-    "softmax_focal_tversky_loss": "tversky",
-    "softmax_tversky_loss": "tversky",
-    "softmax_unified_focal_loss": "unified",
-    "varifocal_loss": "varifocal",
+    "AsymmetricLoss": "losses.modules",
+    "FocalGuard": "monitor",
+    "FocalMatchingCost": "losses.modules",
+    "GaussianFocalLoss": "losses.modules",
+    "PolyFocalLoss": "losses.modules",
+    "QualityFocalLoss": "losses.modules",
+    "SigmoidAsymmetricUnifiedFocalLoss": "losses.modules",
+    "SigmoidFocalLoss": "losses.modules",
+    "SigmoidFocalTverskyLoss": "losses.modules",
+    "SigmoidTverskyLoss": "losses.modules",
+    "SigmoidUnifiedFocalLoss": "losses.modules",
+    "SoftmaxAsymmetricUnifiedFocalLoss": "losses.modules",
+    "SoftmaxFocalLoss": "losses.modules",
+    "SoftmaxFocalTverskyLoss": "losses.modules",
+    "SoftmaxTverskyLoss": "losses.modules",
+    "SoftmaxUnifiedFocalLoss": "losses.modules",
+    "VarifocalLoss": "losses.modules",
+    "asymmetric_loss": "losses.asymmetric",
+    "focal_matching_cost": "losses.matching",
+    "gaussian_focal_loss": "losses.gaussian",
+    "init_prior_bias_": "losses.setup",
+    "poly_focal_loss": "losses.poly",
+    "positive_count": "losses.setup",
+    "quality_focal_loss": "losses.quality",
+    "sigmoid_asymmetric_unified_focal_loss": "losses.unified",
+    "sigmoid_focal_loss": "losses.sigmoid",
+    "sigmoid_focal_tversky_loss": "losses.tversky",
+    "sigmoid_tversky_loss": "losses.tversky",
+    "sigmoid_unified_focal_loss": "losses.unified",
+    "softmax_asymmetric_unified_focal_loss": "losses.unified",
+    "softmax_focal_loss": "losses.softmax",
+    "softmax_focal_tversky_loss": "losses.tversky",
+    "softmax_tversky_loss": "losses.tversky",
+    "softmax_unified_focal_loss": "losses.unified",
+    "varifocal_loss": "losses.varifocal",
 }
 
 
 def __getattr__(name: str) -> Any:
-    """Import a loss when it is first asked for: `parfocal --help` then needs no torch."""
+    """Import a name when it is first asked for: `parfocal --help` then needs no torch."""
     if name not in _FILES:
         raise AttributeError(f"module {__name__!r} has no attribute {name!r}")
-    value = getattr(import_module(f"parfocal.losses.{_FILES[name]}"), name)
+    value = getattr(import_module(f"parfocal.{_FILES[name]}"), name)
     globals()[name] = value
     return value
 

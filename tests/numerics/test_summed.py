@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import parfocal
 from parfocal.audit.oracle import focal_truth
 from parfocal.audit.ulp import ulp_error
-from parfocal.numerics import blocks, class_sum, memory
+from parfocal.numerics.cpu import blocks, memory
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -239,7 +239,7 @@ def test_no_element_depends_on_the_blocks(dtype, target, per_thread, threads, mo
 @pytest.mark.parametrize("options", [{}, {"weight": True}, {"ignore_index": 1}])
 def test_rows_and_maps_are_those_of_cross_entropy(shape, block, options, monkeypatch):
     """At gamma 0, whatever a block holds: rows, runs of pixels or whole images."""
-    monkeypatch.setattr(class_sum, "_BLOCK", block)
+    monkeypatch.setattr(blocks, "_PER_THREAD", block)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=generator, dtype=torch.float64) * 3
     targets = torch.randint(0, shape[1], shape[:1] + shape[2:], generator=generator)

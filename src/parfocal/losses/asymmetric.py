@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from parfocal.losses import checks
-from parfocal.losses.elementwise import Positions
-from parfocal.numerics import asymmetric, asymmetric_sum
+from parfocal.losses.positions import Positions
+from parfocal.numerics import Asymmetric
 
 
 def asymmetric_loss(
@@ -61,10 +61,22 @@ def asymmetric_loss(
     equations 4 to 7.
     """
     call = "asymmetric_loss"
-    positions = Positions(weight, mask, reduction, normalizer).checked(call, inputs, targets)
+    positions = Positions(weight, mask, reduction, normalizer).check(call, inputs, targets)
+    loss = asymmetric(call, gamma_neg, gamma_pos, margin, inputs)
+    return positions.apply(call, loss, inputs, targets.detach())
+
+
+def asymmetric(
+    call: str,
+    gamma_neg: float | Tensor,
+    gamma_pos: float | Tensor,
+    margin: float,
+    inputs: Tensor | None = None,
+) -> Asymmetric:
+    """The loss with its numbers checked."""
     gamma_neg = checks.gamma(call, gamma_neg, inputs, name="gamma_neg")
     gamma_pos = checks.gamma(call, gamma_pos, inputs, name="gamma_pos")
-    margin = checks.share(call, "margin", margin)
+    margin = checks.fraction(call, "margin", margin)
     if margin == 1:
         raise ValueError(f"{call}: expected `margin` below 1, at which no negative is left")
     if margin > 0 and not isinstance(gamma_neg, Tensor) and 0 < gamma_neg < 1:
@@ -72,11 +84,4 @@ def asymmetric_loss(
             f"{call}: expected `gamma_neg` of 0 or at least 1 with margin={margin}, got "
             f"{gamma_neg}: the slope would be infinite at p = margin; use margin=0"
         )
-    targets = targets.detach()
-    total = positions.in_one_pass(asymmetric_sum, inputs, targets, gamma_neg, gamma_pos, margin)
-    if total is not None:
-        return total
-    x, y = positions.taken(inputs, targets)
-    gamma_neg, gamma_pos = (positions.parameter(gamma, x) for gamma in (gamma_neg, gamma_pos))
-    loss = asymmetric(x, y, gamma_neg, gamma_pos, margin)
-    return positions.reduced(loss, inputs)
+    return Asymmetric(gamma_neg, gamma_pos, margin)

@@ -1,18 +1,28 @@
 """What a loss accepts, said in one place.
 
-Only dtypes, shapes, devices and Python numbers are looked at: reading the values of a tensor
-would synchronise a device and break a compiled graph. Each error names the call, what was
-expected and what came.
+Dtypes, shapes, layouts, devices and Python numbers are looked at; the values of a tensor only where
+that is free, since reading them would synchronise a device and break a compiled graph. Each error
+names the call, what was expected, what came, and what mends it where that is known.
 """
 
 import math
+import warnings
+from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 
 import torch
 from torch import Tensor
 
+from parfocal.numerics import Loss, is_readable
+
 REDUCTIONS = ("none", "mean", "sum")
 _FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+# The largest exponent: products of it with any logit that a form keeps are finite.
+_LARGEST_EXPONENT = 2.0**20
+
+# The largest of other numbers: float32 holds it, its square, and products with any loss.
+_LARGEST = 2.0**40
 
 
 def logits(call: str, inputs: Tensor) -> None:
@@ -24,12 +34,13 @@ def logits(call: str, inputs: Tensor) -> None:
             f"{call}: expected `inputs` to be logits in float64, float32, float16 or bfloat16, "
             f"got {_describe(inputs)}"
         )
+    _dense(call, "inputs", inputs)
 
 
 def logits_and_targets(call: str, inputs: Tensor, targets: Tensor) -> None:
     """Floating-point logits, and real targets of the same shape on the same device."""
     logits(call, inputs)
-    _real_targets(call, targets)
+    real_targets(call, targets)
     _same_shape(call, targets, inputs)
     _same_device(call, "targets", targets, inputs)
 
@@ -37,22 +48,134 @@ def logits_and_targets(call: str, inputs: Tensor, targets: Tensor) -> None:
 def class_logits_and_targets(call: str, inputs: Tensor, targets: Tensor) -> None:
     """Logits (C), (N, C) or (N, C, ...), and indices without C or probabilities with it."""
     logits(call, inputs)
-    _real_targets(call, targets)
+    real_targets(call, targets)
     if inputs.ndim == 0:
         raise ValueError(
             f"{call}: expected `inputs` of shape (C), (N, C) or (N, C, ...), "
             f"got {_describe(inputs)}"
         )
-    if targets.is_floating_point():
-        _same_shape(call, targets, inputs)
-    else:
-        positions = positions_of(inputs)
-        if targets.dtype == torch.bool or targets.shape != positions:
-            raise ValueError(
-                f"{call}: expected `targets` to be class indices of shape {tuple(positions)}, or "
-                f"probabilities of shape {tuple(inputs.shape)}, got {_describe(targets)}"
-            )
+    is_right = (
+        targets.shape == inputs.shape
+        if targets.is_floating_point()
+        else targets.dtype != torch.bool and targets.shape == positions_of(inputs)
+    )
+    if not is_right:
+        raise ValueError(
+            f"{call}: expected `targets` to be class indices of an integer dtype and of shape "
+            f"{tuple(positions_of(inputs))}, or probabilities of shape {tuple(inputs.shape)}, "
+            f"got {_describe(targets)}{_remedy(inputs, targets)}"
+        )
     _same_device(call, "targets", targets, inputs)
+    if inputs.shape[0 if inputs.ndim == 1 else 1] == 1 and not torch.compiler.is_compiling():
+        warnings.warn(
+            f"{call}: `inputs` have a single class, whose probability is always 1: the loss is 0 "
+            "and nothing is learned; for a problem of two classes use a sigmoid loss",
+            stacklevel=4,
+        )
+
+
+def _remedy(inputs: Tensor, targets: Tensor) -> str:
+    """What makes targets of a known wrong kind the right ones."""
+    positions = positions_of(inputs)
+    if targets.shape == inputs.shape:
+        return "; one-hot targets are probabilities: `targets.float()`, or `targets.argmax(1)`"
+    if targets.shape == positions:
+        return "; class indices are cast by `targets.long()`"
+    if targets.shape == (*positions[:1], 1, *positions[1:]):
+        return "; the dimension of one channel is dropped by `targets.squeeze(1)`"
+    if targets.shape == inputs.shape[:-1]:
+        return (
+            "; classes are expected in dim 1, not last: `inputs.flatten(0, -2)` and "
+            "`targets.flatten()`, or `inputs.movedim(-1, 1)`"
+        )
+    return ""
+
+
+def class_indices(call: str, labels: Tensor, classes: int, ignored: Sequence[int]) -> None:
+    """Indices of classes, where looking at them is free."""
+    if is_readable(labels) and not known_classes(labels, classes):
+        wrong = labels[(labels < 0) | (labels >= classes)][0].item()
+        raise IndexError(
+            f"{call}: expected `targets` in [0, {classes}), or {_listed(ignored)} to be ignored, "
+            f"got {wrong}, which is out of bounds; if it marks what doesn't count, "
+            f"give `ignore_index={wrong}`"
+        )
+
+
+def known_classes(labels: Tensor, classes: int) -> bool:
+    """Whether all labels are known to be indices of classes; looked at where that is free."""
+    if not is_readable(labels):
+        return False
+    if labels.numel() == 0:
+        return True
+    low, high = labels.aminmax()
+    return low.item() >= 0 and high.item() < classes
+
+
+def probabilities(call: str, targets: Tensor) -> None:
+    """Targets in [0, 1], where looking at them is free; NaN gives NaN."""
+    if not is_readable(targets) or targets.numel() == 0:
+        return
+    outside = targets.detach()
+    low, high = (bound.item() for bound in outside.aminmax())
+    if low >= 0 and high <= 1:
+        return
+    outside = outside[(outside < 0) | (outside > 1)]
+    if outside.numel():
+        raise ValueError(
+            f"{call}: expected `targets` in [0, 1], got {outside[0].item():g}; "
+            "positions that don't count, such as void labels, are left out by `mask`"
+        )
+
+
+def binary_mask(call: str, labels: Tensor, positive: Tensor) -> None:
+    """Warn where all that is positive is ignored: a mask of 0 and 255, where looking is free."""
+    if is_readable(labels, positive) and not positive.any() and (labels > 0).any():
+        warnings.warn(
+            f"{call}: all positives of `targets` are {int(labels.max())}, which is ignored as "
+            "void; give `ignore_index=None` if it marks positives",
+            stacklevel=4,
+        )
+
+
+def heat_map(call: str, targets: Tensor) -> None:
+    """Warn of bumps without a centre that is exactly 1, where looking is free."""
+    if not targets.is_floating_point() or not is_readable(targets) or targets.numel() == 0:
+        return
+    highest = targets.detach().amax().item()
+    if 0 < highest < 1:
+        warnings.warn(
+            f"{call}: no value of `targets` is exactly 1, the highest is {highest:g}: no position "
+            "is the centre of an object, and no positive is learned",
+            stacklevel=3,
+        )
+
+
+def parameters(call: str, loss: Loss, mask: Tensor | None) -> None:
+    """Tensors among the numbers of a loss, where looking at them is free: alpha and exponents."""
+    for name, bound in (("alpha", 1.0), *((name, math.inf) for name in _EXPONENTS)):
+        tensor = getattr(loss, name, None)
+        if isinstance(tensor, Tensor):
+            bounded(call, name, tensor, bound, mask)
+
+
+_EXPONENTS = ("gamma", "gamma_neg", "gamma_pos")
+
+
+def bounded(
+    call: str, name: str, tensor: Tensor, bound: float = math.inf, mask: Tensor | None = None
+) -> None:
+    """Values in [0, bound] where they count, if looking at them is free."""
+    if not is_readable(tensor, mask):
+        return
+    outside = (tensor < 0) | (tensor > bound)
+    if mask is not None:
+        outside = outside & mask
+    if outside.any():
+        value = tensor.detach().expand_as(outside)[outside][0].item()
+        expected = "in [0, 1]" if bound == 1 else "to be >= 0"
+        hint = "; weights of classes are given as `weight`" if name == "alpha" else ""
+        raise ValueError(f"{call}: expected `{name}` {expected}, got {value:g}{hint}")
 
 
 def positions_of(inputs: Tensor) -> torch.Size:
@@ -74,23 +197,39 @@ def class_weight(call: str, given: Tensor | None, inputs: Tensor) -> None:
     _same_device(call, "weight", given, inputs)
 
 
-def position_mask(call: str, given: Tensor | None, inputs: Tensor) -> None:
-    """A boolean tensor that broadcasts to the positions of class logits."""
+def position_weight(call: str, given: Tensor | None, inputs: Tensor) -> None:
+    """A real tensor that broadcasts to the positions of class logits."""
     if given is not None:
-        _boolean(call, given)
-        _broadcasts(call, "mask", given, positions_of(inputs), "the positions of `inputs`")
-        _same_device(call, "mask", given, inputs)
+        _parameter(call, "position_weight", given, None)
+        what = "the positions of `inputs`"
+        _broadcasts(call, "position_weight", given, positions_of(inputs), what)
+        _same_device(call, "position_weight", given, inputs)
 
 
-def ignore_index(call: str, given: int, targets: Tensor) -> int:
-    """An integer; one that could be a class has no meaning beside probabilities."""
-    index = integer(call, "ignore_index", given)
-    if targets.is_floating_point() and index >= 0:
-        raise ValueError(
-            f"{call}: expected no `ignore_index` beside class probabilities, got {index}; "
-            "give the positions that count as `mask`"
-        )
-    return index
+def position_mask(call: str, given: Tensor | None, inputs: Tensor) -> Tensor | None:
+    """A boolean tensor that broadcasts to the positions of class logits, or integers."""
+    if given is None:
+        return None
+    given = _boolean(call, given)
+    _broadcasts(call, "mask", given, positions_of(inputs), "the positions of `inputs`")
+    _same_device(call, "mask", given, inputs)
+    return given
+
+
+def ignore_index(
+    call: str, given: int | Iterable[int], targets: Tensor | None = None
+) -> tuple[int, ...]:
+    """Integers; one that could be a class has no meaning beside probabilities."""
+    many = given if isinstance(given, (list, tuple, set, frozenset, range)) else (given,)
+    indices = tuple(integer(call, "ignore_index", index) for index in many)
+    if targets is not None and targets.is_floating_point():
+        for index in indices:
+            if index >= 0:
+                raise ValueError(
+                    f"{call}: expected no `ignore_index` beside class probabilities, got {index}; "
+                    "give the positions that count as `mask`"
+                )
+    return indices
 
 
 def labels(call: str, given: Tensor, inputs: Tensor) -> None:
@@ -143,7 +282,7 @@ def positive(call: str, name: str, given: float) -> float:
     return given
 
 
-def share(call: str, name: str, given: float) -> float:
+def fraction(call: str, name: str, given: float) -> float:
     """A number in [0, 1]."""
     given = number(call, name, given)
     if not 0 <= given <= 1:
@@ -154,11 +293,13 @@ def share(call: str, name: str, given: float) -> float:
 def alpha(
     call: str, given: float | Tensor | None, inputs: Tensor | None = None
 ) -> float | Tensor | None:
-    """A share in [0, 1], a tensor that broadcasts, or None or a negative number for off."""
+    """A number in [0, 1], a tensor that broadcasts, or None for off, as is a negative number."""
     if given is None:
         return None
     if isinstance(given, Tensor):
         _parameter(call, "alpha", given, inputs)
+        if inputs is None:  # of a module, in which it stays
+            bounded(call, "alpha", given, 1.0, None)
         return given
     given = number(call, "alpha", given, or_else=", a tensor or None")
     if not given <= 1:  # NaN isn't either
@@ -166,24 +307,41 @@ def alpha(
             f"{call}: expected `alpha` in [0, 1], or None or a negative number to turn it off, "
             f"got {given}"
         )
-    return given
+    return None if given < 0 else given
 
 
 def gamma(
     call: str, given: float | Tensor, inputs: Tensor | None = None, *, name: str = "gamma"
 ) -> float | Tensor:
-    """A finite exponent >= 0, or a tensor that broadcasts."""
+    """An exponent >= 0, or a tensor that broadcasts."""
     if isinstance(given, Tensor):
         _parameter(call, name, given, inputs)
+        if inputs is None:
+            bounded(call, name, given, math.inf, None)
         return given
-    return non_negative(call, name, given, or_else=" or a tensor")
+    return exponent(call, name, given, or_else=" or a tensor")
 
 
-def non_negative(call: str, name: str, given: float, *, or_else: str = "") -> float:
-    """A finite number >= 0."""
+def exponent(call: str, name: str, given: float, *, or_else: str = "") -> float:
+    """A number >= 0, with which a logit may be multiplied."""
+    return non_negative(call, name, given, or_else=or_else, largest=_LARGEST_EXPONENT)
+
+
+def non_negative(
+    call: str, name: str, given: float, *, or_else: str = "", largest: float = _LARGEST
+) -> float:
+    """A number >= 0 that the computation can hold."""
     given = number(call, name, given, or_else=or_else)
     if not 0 <= given < math.inf:
         raise ValueError(f"{call}: expected `{name}` to be finite and >= 0, got {given}")
+    return at_most(call, name, given, largest)
+
+
+def at_most(call: str, name: str, given: float, largest: float = _LARGEST) -> float:
+    """A number beyond which the arithmetic of float32 would leave its range."""
+    if not abs(given) <= largest:
+        power = math.frexp(largest)[1] - 1
+        raise ValueError(f"{call}: expected `{name}` to be at most 2 ** {power}, got {given}")
     return given
 
 
@@ -202,18 +360,32 @@ def number(call: str, name: str, given: float, *, or_else: str = "") -> float:
     return float(given)
 
 
+def one_of(
+    call: str, name: str, given: Tensor | None, other_name: str, other: Tensor | None
+) -> Tensor:
+    """An argument that has two names."""
+    if (given is None) == (other is None):
+        came = "both" if other is not None else "neither"
+        raise TypeError(f"{call}: expected `{name}`, or `{other_name}` in its place, got {came}")
+    result = given if other is None else other
+    assert result is not None
+    return result
+
+
 def weight(call: str, given: Tensor | None, inputs: Tensor) -> None:
     """A real tensor that broadcasts."""
     if given is not None:
         _parameter(call, "weight", given, inputs)
 
 
-def mask(call: str, given: Tensor | None, inputs: Tensor) -> None:
-    """A boolean tensor that broadcasts; True where a position counts."""
-    if given is not None:
-        _boolean(call, given)
-        _broadcasts(call, "mask", given, inputs.shape)
-        _same_device(call, "mask", given, inputs)
+def mask(call: str, given: Tensor | None, inputs: Tensor) -> Tensor | None:
+    """A boolean tensor that broadcasts, True where a position counts; or integers, not 0 there."""
+    if given is None:
+        return None
+    given = _boolean(call, given)
+    _broadcasts(call, "mask", given, inputs.shape)
+    _same_device(call, "mask", given, inputs)
+    return given
 
 
 def reduction(call: str, given: str) -> None:
@@ -238,28 +410,43 @@ def normalizer(call: str, given: float | Tensor | None, reduction: str) -> float
             raise ValueError(
                 f"{call}: expected `normalizer` to be one number, got {_describe(given)}"
             )
-        return given
+        _dense(call, "normalizer", given)
+        return given.reshape(())
     given = number(call, "normalizer", given, or_else=" or a tensor")
     if not given > 0:
         raise ValueError(f"{call}: expected `normalizer` to be positive, got {given}")
     return given
 
 
-def _boolean(call: str, given: Tensor) -> None:
-    if not isinstance(given, Tensor) or given.dtype != torch.bool:
+def _boolean(call: str, given: Tensor) -> Tensor:
+    """A mask as booleans."""
+    if not isinstance(given, Tensor) or given.is_floating_point() or given.is_complex():
         raise TypeError(
-            f"{call}: expected `mask` to be a boolean tensor, True where a position counts, "
+            f"{call}: expected `mask` to be a boolean tensor, True where a position counts, or one "
+            f"of integers, not 0 there, "
             f"got {_describe(given) if isinstance(given, Tensor) else _kind(given)}"
         )
+    _dense(call, "mask", given)
+    return given if given.dtype == torch.bool else given != 0
 
 
-def _real_targets(call: str, targets: Tensor) -> None:
+def _dense(call: str, name: str, tensor: Tensor) -> None:
+    """A tensor with a number at each position: neither sparse, nested nor quantized."""
+    if tensor.layout is not torch.strided or tensor.is_quantized:
+        mend = ".dequantize()" if tensor.is_quantized else ".to_dense()"
+        mend = "" if tensor.is_nested else f"; it is made one by `{name}{mend}`"
+        raise TypeError(f"{call}: expected `{name}` to be dense, got {_describe(tensor)}{mend}")
+
+
+def real_targets(call: str, targets: Tensor) -> None:
+    """A tensor of real numbers."""
     if not isinstance(targets, Tensor):
         raise TypeError(f"{call}: expected `targets` to be a tensor, got {_kind(targets)}")
     if targets.is_complex() or (targets.is_floating_point() and targets.dtype not in _FLOATING):
         raise TypeError(
             f"{call}: expected `targets` to be real numbers in [0, 1], got {_describe(targets)}"
         )
+    _dense(call, "targets", targets)
 
 
 def _same_shape(call: str, targets: Tensor, inputs: Tensor) -> None:
@@ -275,6 +462,7 @@ def _parameter(call: str, name: str, given: Tensor, inputs: Tensor | None) -> No
         raise TypeError(f"{call}: expected `{name}` to be a tensor, got {_kind(given)}")
     if given.is_complex() or given.dtype == torch.bool:
         raise TypeError(f"{call}: expected `{name}` to hold real numbers, got {_describe(given)}")
+    _dense(call, name, given)
     if inputs is not None:
         _broadcasts(call, name, given, inputs.shape)
         _same_device(call, name, given, inputs)
@@ -312,8 +500,16 @@ def _is_real(given: object) -> bool:
 
 
 def _describe(given: Tensor) -> str:
-    dtype = str(given.dtype).removeprefix("torch.")
-    return f"a {dtype} tensor of shape {tuple(given.shape)} on {given.device}"
+    """The dtype, layout, shape and device of a tensor."""
+    words = [str(given.dtype).removeprefix("torch.")]
+    if given.layout is not torch.strided:
+        words.insert(0, str(given.layout).removeprefix("torch."))
+    shape = "of nested shape" if given.is_nested else f"of shape {tuple(given.shape)}"
+    return f"a {' '.join(words)} tensor {shape} on {given.device}"
+
+
+def _listed(numbers: Sequence[int]) -> str:
+    return " or ".join(map(str, numbers))
 
 
 def _kind(given: object) -> str:

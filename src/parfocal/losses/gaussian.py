@@ -1,13 +1,10 @@
 """The penalty-reduced focal loss of heat maps, in which objects are Gaussian bumps."""
 
-from functools import partial
-
-import torch
 from torch import Tensor
 
 from parfocal.losses import checks
-from parfocal.losses.elementwise import Positions
-from parfocal.numerics import Arranged
+from parfocal.losses.positions import Positions
+from parfocal.numerics import Gaussian
 
 
 def gaussian_focal_loss(
@@ -59,12 +56,14 @@ def gaussian_focal_loss(
     Source: Law and Deng, "CornerNet: Detecting Objects as Paired Keypoints", ECCV 2018, equation 1.
     """
     call = "gaussian_focal_loss"
-    positions = Positions(weight, mask, reduction, normalizer).checked(call, inputs, targets)
-    gamma = checks.gamma(call, gamma, inputs)
-    beta = checks.non_negative(call, "beta", beta)
-    return positions.focal(inputs, partial(_penalized, beta=beta), targets.detach(), gamma)
+    positions = Positions(weight, mask, reduction, normalizer).check(call, inputs, targets)
+    loss = gaussian(call, gamma, beta, inputs)
+    checks.heat_map(call, targets)
+    return positions.apply(call, loss, inputs, targets.detach())
 
 
-def _penalized(y: Tensor, gamma: float | Tensor, *, beta: float) -> Arranged:
-    is_centre = (y == 1).to(y.dtype)
-    return Arranged(is_centre, gamma, torch.maximum(is_centre, (1 - y) ** beta))
+def gaussian(
+    call: str, gamma: float | Tensor, beta: float, inputs: Tensor | None = None
+) -> Gaussian:
+    """The loss with its numbers checked."""
+    return Gaussian(checks.gamma(call, gamma, inputs), checks.exponent(call, "beta", beta))

@@ -4,7 +4,7 @@ import torch
 from torch import Tensor
 
 from parfocal.losses import checks
-from parfocal.losses.precision import rounded, widened
+from parfocal.losses.reduction import to_input_dtype, widen
 from parfocal.numerics import opposed
 
 
@@ -49,9 +49,13 @@ def focal_matching_cost(
     call = "focal_matching_cost"
     checks.logits(call, inputs)
     checks.labels(call, labels, inputs)
-    alpha = checks.share(call, "alpha", alpha)
-    gamma = checks.non_negative(call, "gamma", gamma)
-    x, labels = widened(inputs), labels.long()
+    alpha, gamma = matching(call, alpha, gamma)
+    x, labels = widen(inputs), labels.long()
     if labels.numel() < x.shape[-1]:  # few of the classes are asked for
-        return rounded(opposed(x.index_select(-1, labels), alpha, gamma), inputs)
-    return rounded(opposed(x, alpha, gamma).index_select(-1, labels), inputs)
+        return to_input_dtype(opposed(x.index_select(-1, labels), alpha, gamma), inputs)
+    return to_input_dtype(opposed(x, alpha, gamma).index_select(-1, labels), inputs)
+
+
+def matching(call: str, alpha: float, gamma: float) -> tuple[float, float]:
+    """alpha and gamma, checked."""
+    return checks.fraction(call, "alpha", alpha), checks.exponent(call, "gamma", gamma)

@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from parfocal.losses import checks
-from parfocal.losses.elementwise import Positions
-from parfocal.numerics import alpha_t, poly, poly_sum
+from parfocal.losses.positions import Positions
+from parfocal.numerics import Poly
 
 
 def poly_focal_loss(
@@ -58,18 +58,19 @@ def poly_focal_loss(
     Functions", ICLR 2022, section 4.
     """
     call = "poly_focal_loss"
-    positions = Positions(weight, mask, reduction, normalizer).checked(call, inputs, targets)
-    alpha = checks.alpha(call, alpha, inputs)
-    gamma = checks.gamma(call, gamma, inputs)
+    positions = Positions(weight, mask, reduction, normalizer).check(call, inputs, targets)
+    loss = poly(call, alpha, gamma, epsilon_1, inputs)
+    return positions.apply(call, loss, inputs, targets.detach())
+
+
+def poly(
+    call: str,
+    alpha: float | Tensor | None,
+    gamma: float | Tensor,
+    epsilon_1: float,
+    inputs: Tensor | None = None,
+) -> Poly:
+    """The loss with its numbers checked."""
     epsilon_1 = checks.number(call, "epsilon_1", epsilon_1)
     checks.non_negative(call, "epsilon_1 + 1", epsilon_1 + 1)
-    targets = targets.detach()
-    share = None if not isinstance(alpha, Tensor) and (alpha is None or alpha < 0) else alpha
-    total = positions.in_one_pass(poly_sum, inputs, targets, gamma, epsilon_1, share)
-    if total is not None:
-        return total
-    x, y = positions.taken(inputs, targets)
-    loss = poly(x, y, positions.parameter(gamma, x), epsilon_1)
-    if share is not None:
-        loss = alpha_t(y, positions.parameter(share, x)) * loss
-    return positions.reduced(loss, inputs)
+    return Poly(checks.gamma(call, gamma, inputs), epsilon_1, checks.alpha(call, alpha, inputs))

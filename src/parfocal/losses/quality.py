@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from parfocal.losses import checks
-from parfocal.losses.elementwise import Positions
-from parfocal.numerics import focal, quality, quality_sum
+from parfocal.losses.positions import Positions
+from parfocal.numerics import Focal, Quality
 
 
 def quality_focal_loss(
@@ -55,17 +55,18 @@ def quality_focal_loss(
     Source: Li et al., "Generalized Focal Loss", NeurIPS 2020, equation 4.
     """
     call = "quality_focal_loss"
-    positions = Positions(weight, mask, reduction, normalizer).checked(call, inputs, targets)
-    beta = checks.non_negative(call, "beta", beta)
+    positions = Positions(weight, mask, reduction, normalizer).check(call, inputs, targets)
+    beta = checks.exponent(call, "beta", beta)
     if beta < 1 and targets.is_floating_point():
         raise ValueError(
             f"{call}: expected `beta` >= 1, got {beta}: at soft labels the slope is infinite where "
             "p is the label; hard labels of an integer or boolean dtype may have any `beta` >= 0"
         )
-    targets = targets.detach()
-    total = positions.in_one_pass(quality_sum, inputs, targets, beta)
-    if total is not None:
-        return total
-    x, y = positions.taken(inputs, targets)
-    loss = quality(x, y, beta) if targets.is_floating_point() else focal(x, y, beta)
-    return positions.reduced(loss, inputs)
+    # Targets of another dtype are hard, at which it is the focal loss.
+    loss = quality(call, beta) if targets.is_floating_point() else Focal(beta)
+    return positions.apply(call, loss, inputs, targets.detach())
+
+
+def quality(call: str, beta: float) -> Quality:
+    """The loss with its number checked."""
+    return Quality(checks.exponent(call, "beta", beta))

@@ -1,7 +1,21 @@
-"""From a loss per position to what the caller asked for."""
+"""From a loss per position to what the caller asked for, and in which precision."""
 
 import torch
 from torch import Tensor
+
+from parfocal.numerics import computation
+
+
+def widen(inputs: Tensor) -> Tensor:
+    """The logits in the dtype of the computation."""
+    return inputs.to(computation(inputs))
+
+
+def to_input_dtype(loss: Tensor, inputs: Tensor) -> Tensor:
+    """The loss in the dtype of the logits, rounded once; under autocast as it was computed."""
+    if loss.dtype == inputs.dtype or torch.is_autocast_enabled(inputs.device.type):
+        return loss
+    return loss.to(inputs.dtype)
 
 
 def reduce(
@@ -19,7 +33,7 @@ def reduce(
     if reduction == "none":
         return loss
     if reduction == "sum":
-        return normalized(loss.sum(), normalizer)
+        return normalize(loss.sum(), normalizer)
     if shares is not None:
         return loss.sum() / shares.sum()
     if mask is None:
@@ -27,10 +41,10 @@ def reduce(
     return loss.sum() / mask.expand_as(loss).sum()
 
 
-def normalized(total: Tensor, normalizer: float | Tensor | None) -> Tensor:
+def normalize(total: Tensor, normalizer: float | Tensor | None) -> Tensor:
     """The sum over the normalizer, where there is one."""
     if isinstance(normalizer, Tensor):
-        normalizer = normalizer.to(total).reshape(())
+        normalizer = normalizer.to(total)
     return total if normalizer is None else total / normalizer
 
 

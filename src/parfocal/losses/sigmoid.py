@@ -1,13 +1,10 @@
 """The binary focal loss of logits, for single-label and multi-label problems."""
 
-from functools import partial
-
-from torch import Tensor, nn
+from torch import Tensor
 
 from parfocal.losses import checks
-from parfocal.losses.elementwise import Positions
-from parfocal.losses.parameters import shown, store
-from parfocal.numerics import Arranged, alpha_t
+from parfocal.losses.positions import Positions
+from parfocal.numerics import Focal
 
 
 def sigmoid_focal_loss(
@@ -89,90 +86,20 @@ def sigmoid_focal_loss(
     van Leeuwen et al., "A Note On The Stability Of The Focal Loss", TMLR 2025.
     """
     call = "sigmoid_focal_loss"
-    positions = Positions(weight, mask, reduction, normalizer).checked(call, inputs, targets)
-    alpha = checks.alpha(call, alpha, inputs)
-    gamma = checks.gamma(call, gamma, inputs)
-    epsilon = checks.non_negative(call, "epsilon", epsilon)
-    if isinstance(alpha, Tensor):
-        return positions.focal(inputs, _balanced, targets, gamma, alpha, epsilon=epsilon)
-    share = None if alpha is None or alpha < 0 else alpha
-    return positions.focal(inputs, partial(_shared, share=share), targets, gamma, epsilon=epsilon)
+    positions = Positions(weight, mask, reduction, normalizer).check(call, inputs, targets)
+    return positions.apply(call, focal(call, alpha, gamma, epsilon, inputs), inputs, targets)
 
 
-def _balanced(y: Tensor, gamma: float | Tensor, alpha: Tensor) -> Arranged:
-    return Arranged(y, gamma, alpha_t(y, alpha))
-
-
-def _shared(y: Tensor, gamma: float | Tensor, *, share: float | None) -> Arranged:
-    return Arranged(y, gamma, share)
-
-
-class SigmoidFocalLoss(nn.Module):
-    """`sigmoid_focal_loss` with its hyper-parameters stored.
-
-    Args:
-        alpha, gamma, reduction, epsilon: as in `sigmoid_focal_loss`, checked here already. A
-            tensor becomes a buffer, so that it moves with the module; an ``nn.Parameter`` is
-            learned.
-
-    Shape:
-        inputs and targets of one shape; the result is that shape for ``reduction="none"``, else
-        a scalar.
-
-    Example:
-        >>> import torch
-        >>> from parfocal import SigmoidFocalLoss
-        >>> loss = SigmoidFocalLoss(gamma=0.5, reduction="mean")
-        >>> loss
-        SigmoidFocalLoss(alpha=0.25, gamma=0.5, reduction='mean', epsilon=0.0)
-        >>> loss(torch.tensor([0.0, 3.0]), torch.tensor([1.0, 0.0]))
-        tensor(1.1770)
-    """
-
-    alpha: float | Tensor | None
-    gamma: float | Tensor
-
-    def __init__(
-        self,
-        alpha: float | Tensor | None = 0.25,
-        gamma: float | Tensor = 2,
-        reduction: str = "none",
-        *,
-        epsilon: float = 0.0,
-    ) -> None:
-        super().__init__()
-        call = type(self).__name__
-        checks.reduction(call, reduction)
-        store(self, "alpha", checks.alpha(call, alpha))
-        store(self, "gamma", checks.gamma(call, gamma))
-        self.reduction = reduction
-        self.epsilon = checks.non_negative(call, "epsilon", epsilon)
-
-    def forward(
-        self,
-        inputs: Tensor,
-        targets: Tensor,
-        *,
-        weight: Tensor | None = None,
-        mask: Tensor | None = None,
-        normalizer: float | Tensor | None = None,
-    ) -> Tensor:
-        """The loss; see `sigmoid_focal_loss`."""
-        return sigmoid_focal_loss(
-            inputs,
-            targets,
-            self.alpha,
-            self.gamma,
-            self.reduction,
-            epsilon=self.epsilon,
-            weight=weight,
-            mask=mask,
-            normalizer=normalizer,
-        )
-
-    def extra_repr(self) -> str:
-        """The hyper-parameters, as they are given to the constructor."""
-        return (
-            f"alpha={shown(self.alpha)}, gamma={shown(self.gamma)}, "
-            f"reduction={self.reduction!r}, epsilon={self.epsilon}"
-        )
+def focal(
+    call: str,
+    alpha: float | Tensor | None,
+    gamma: float | Tensor,
+    epsilon: float,
+    inputs: Tensor | None = None,
+) -> Focal:
+    """The loss with its numbers checked."""
+    return Focal(
+        checks.gamma(call, gamma, inputs),
+        checks.alpha(call, alpha, inputs),
+        checks.non_negative(call, "epsilon", epsilon),
+    )

@@ -1,28 +1,32 @@
 """The multiclass focal loss of logits, with the interface of PyTorch's cross-entropy."""
 
+from collections.abc import Sequence
+from typing import NamedTuple
+
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from parfocal.losses import checks
-from parfocal.losses.classes import rows
-from parfocal.losses.parameters import shown, store
-from parfocal.losses.precision import rounded
-from parfocal.losses.reduction import normalized, reduce, select
-from parfocal.numerics import class_focal_sum, focal, is_readable, margin, margins
+from parfocal.losses.reduction import reduce, select, to_input_dtype
+from parfocal.losses.rows import Rows, rows
+from parfocal.numerics import class_sum, focal, margin, margins, varies
 
 
 def softmax_focal_loss(
-    inputs: Tensor,
-    targets: Tensor,
+    input: Tensor | None = None,
+    target: Tensor | None = None,
     weight: Tensor | None = None,
     gamma: float | Tensor = 2,
     *,
-    ignore_index: int = -100,
+    ignore_index: int | Sequence[int] = -100,
     reduction: str = "mean",
     label_smoothing: float = 0.0,
     epsilon: float = 0.0,
     mask: Tensor | None = None,
+    position_weight: Tensor | None = None,
     normalizer: float | Tensor | None = None,
+    inputs: Tensor | None = None,
+    targets: Tensor | None = None,
 ) -> Tensor:
     r"""Multiclass focal loss of logits, exact at every gamma >= 0 and in every precision.
 
@@ -36,42 +40,46 @@ def softmax_focal_loss(
     ``(1 - s) y + s / C`` for y, as there.
 
     Args:
-        inputs: Logits of shape (C), (N, C) or (N, C, d1, ...); float64, float32, float16 or
+        input: Logits of shape (C), (N, C) or (N, C, d1, ...); float64, float32, float16 or
             bfloat16. NaN gives NaN; an infinity gives the limit of the loss, through which no
             gradient reaches it.
-        targets: Class indices of an integer dtype, shape (), (N) or (N, d1, ...), in [0, C) or
-            `ignore_index`; or class probabilities of a floating dtype, shape of `inputs`.
+        target: Class indices of an integer dtype, shape (), (N) or (N, d1, ...), in [0, C) or
+            `ignore_index`; or class probabilities of a floating dtype, shape of `input`.
         weight: One factor a class, of shape (C).
-        gamma: Focusing exponent, >= 0. May be a tensor that broadcasts against `inputs`, each
+        gamma: Focusing exponent, >= 0. May be a tensor that broadcasts against `input`, each
             class of each sample having its own: shape (C) with inputs (N, C), (C, 1, 1) with
             images, (N, 1) a sample. Its values are not looked at.
-        ignore_index: Index of positions that don't count: their loss and gradients are exactly 0,
-            whatever `inputs` holds there. For class indices only.
+        ignore_index: Index of positions that don't count, or several: their loss and gradients are
+            exactly 0, whatever `input` holds there. For class indices only.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. A mean divides by the sum of the weights
             ``w_t`` of the positions that count if targets are indices, by the number of these
             positions if they are probabilities, as in ``F.cross_entropy``.
         label_smoothing: In [0, 1].
         epsilon: Smoothing constant of van Leeuwen et al., >= 0; 0 is the exact loss.
-        mask: Boolean, broadcasts against the positions, shape (), (N) or (N, d1, ...); True where
-            one counts. Also beside probabilities, where there is no `ignore_index`.
+        mask: Boolean, or integers of which 0 is False; broadcasts against the positions, shape (),
+            (N) or (N, d1, ...); True where one counts. Also beside probabilities, where there is
+            no `ignore_index`.
+        position_weight: One factor a position, broadcasts against these. It doesn't change what a
+            mean divides by.
         normalizer: Positive number, or tensor of one element, that the sum is divided by; with
             ``reduction="sum"`` only.
+        inputs, targets: Other names of `input` and `target`, those of this package's other losses.
 
     Returns:
         The loss: shape (), (N) or (N, d1, ...) for ``reduction="none"``, else a scalar; in the
-        dtype of `inputs`, under autocast in float32 at least.
+        dtype of `input`, under autocast in float32 at least.
 
     Raises:
         TypeError: logits, targets, mask or `ignore_index` of another kind.
         ValueError: shapes or devices that don't fit, numbers out of their range, `ignore_index`
             beside probabilities, a normalizer without ``reduction="sum"``.
-        RuntimeError: an index that is no class, where it costs nothing to see: on a CPU.
+        IndexError: an index that is no class, where it costs nothing to see: on a CPU.
 
     If no position counts, a mean is NaN, as in PyTorch; for 0 instead use ``reduction="sum"`` with
     a normalizer of at least 1.
 
-    `inputs`, probabilities, `gamma` and `weight` may require gradients. Derivatives of every order
-    in `inputs` and `gamma` are finite. Reverse and forward mode, ``torch.func`` and
+    `input`, probabilities, `gamma` and the weights may require gradients. Derivatives of every
+    order in `input` and `gamma` are finite. Reverse and forward mode, ``torch.func`` and
     ``torch.compile(fullgraph=True)`` work.
 
     Accuracy: for class indices, value and gradient are within (1 + gamma)(8 + d + log2(C) / 2) ULP
@@ -95,74 +103,100 @@ def softmax_focal_loss(
     2025.
     """
     call = "softmax_focal_loss"
+    inputs = checks.one_of(call, "input", input, "inputs", inputs)
+    targets = checks.one_of(call, "target", target, "targets", targets)
     checks.class_logits_and_targets(call, inputs, targets)
     checks.class_weight(call, weight, inputs)
     gamma = checks.gamma(call, gamma, inputs)
-    ignore_index = checks.ignore_index(call, ignore_index, targets)
-    label_smoothing = checks.share(call, "label_smoothing", label_smoothing)
+    ignored = checks.ignore_index(call, ignore_index, targets)
+    label_smoothing = checks.fraction(call, "label_smoothing", label_smoothing)
     epsilon = checks.non_negative(call, "epsilon", epsilon)
-    checks.position_mask(call, mask, inputs)
+    checks.position_weight(call, position_weight, inputs)
+    mask = checks.position_mask(call, mask, inputs)
     checks.reduction(call, reduction)
     normalizer = checks.normalizer(call, normalizer, reduction)
 
-    is_plain = not (label_smoothing or epsilon or reduction == "none" or inputs.ndim == 1)
-    if is_plain and not isinstance(gamma, Tensor) and not targets.is_floating_point():
-        total = _sum_of_indices(inputs, targets, weight, gamma, ignore_index, reduction, mask)
+    shape = inputs.shape
+    positions = checks.positions_of(inputs)
+    if position_weight is not None:
+        position_weight = position_weight.expand(positions)
+    if inputs.ndim == 1:
+        inputs, targets = inputs.unsqueeze(0), targets.unsqueeze(0)
+        mask, position_weight = (
+            column if column is None else column.view(1) for column in (mask, position_weight)
+        )
+    r = rows(call, inputs, targets, ignored, mask)
+    weights = Weights(weight, position_weight, reduction, normalizer)
+    is_plain = not (label_smoothing or epsilon or reduction == "none" or len(shape) == 1)
+    if is_plain and not isinstance(gamma, Tensor) and r.labels is not None:
+        total = weights.sum(r, r.labels, gamma)
         if total is not None:
-            return rounded(normalized(total, normalizer), inputs)
+            return to_input_dtype(total, inputs)
 
-    r = rows(inputs, targets, ignore_index, mask)
-    dtype = r.x.dtype
+    r = r.prepare()
     if isinstance(gamma, Tensor):
-        gamma = r.over_classes(gamma.to(dtype).expand_as(inputs).view_as(r.x))
-    if weight is not None:
-        weight = weight.to(dtype)
-    shares = None  # of the positions, in a mean
-    if r.labels is not None and weight is not None:
-        shares = select(r.mask, weight[r.labels])
-
+        gamma = r.over_classes(gamma.to(r.x.dtype).expand(shape).view_as(r.x))
+        checks.bounded(call, "gamma", gamma)
     if r.labels is not None and label_smoothing == 0:
         loss = _of_index(r.x, r.labels, gamma, epsilon)
-        loss = loss if shares is None else shares * loss
+        if weight is not None:
+            loss = weight.to(loss.dtype)[r.labels] * loss
     else:
         y = r.distribution()
+        checks.probabilities(call, y)
         if label_smoothing:
             y = (1 - label_smoothing) * y + label_smoothing / y.shape[1]
         loss = _of_probabilities(r.x, y, weight, gamma, epsilon)
-    loss = select(r.mask, loss)
-    if inputs.ndim == 1 and reduction == "none":
+    loss = weights.reduce(r, loss)
+    if len(shape) == 1 and reduction == "none":
         loss = loss.squeeze(0)
-    return rounded(reduce(loss, reduction, r.mask, normalizer, shares), inputs)
+    return to_input_dtype(loss, inputs)
 
 
-def _sum_of_indices(
-    inputs: Tensor,
-    targets: Tensor,
-    weight: Tensor | None,
-    gamma: float,
-    ignore_index: int,
-    reduction: str,
-    mask: Tensor | None,
-) -> Tensor | None:
-    """The mean or the sum in one pass over the logits; None where there is no such pass."""
-    if not is_readable(inputs) or (weight is not None and weight.requires_grad):
-        return None
-    labels, shares = targets.long(), None
-    counts = labels != ignore_index
-    if mask is not None:
-        counts = counts & mask
-    if not counts.all():
-        labels = torch.where(counts, labels, 0)
-        shares = counts.float()
-    if weight is not None:
-        shares = weight.float()[labels] if shares is None else weight.float()[labels] * shares
-    scale = 1.0
-    if reduction == "mean":
-        whole = float(labels.numel() if shares is None else shares.sum(dtype=torch.float64))
-        if not whole > 0:
+class Weights(NamedTuple):
+    """How rows are weighed and reduced; the options of the same names, one factor a class first."""
+
+    of_classes: Tensor | None
+    of_positions: Tensor | None
+    reduction: str
+    normalizer: float | Tensor | None
+
+    def sum(self, r: Rows, labels: Tensor, gamma: float) -> Tensor | None:
+        """The mean or the sum in one pass over the logits; None where there is no such pass."""
+        if varies(*self[:2], self.normalizer):
             return None
-        scale = 1 / whole
-    return class_focal_sum(inputs, labels, gamma, shares, scale)
+        factor = self._class_weights(r, torch.float32)
+        divisor: float | Tensor | None = self.normalizer
+        if self.reduction == "mean":
+            divisor = _count(r.mask, labels) if factor is None else _exact_sum(factor)
+        if self.of_positions is not None:
+            others = select(r.mask, self.of_positions.float())
+            factor = others if factor is None else factor * others
+        if factor is None and r.mask is not None:
+            factor = r.mask.float()
+        return class_sum(r.x, labels, gamma, factor, 1.0 if divisor is None else divisor)
+
+    def reduce(self, r: Rows, loss: Tensor) -> Tensor:
+        """The losses of rows, weighed by their positions, as they were asked for."""
+        if self.of_positions is not None:
+            loss = select(r.mask, self.of_positions.to(loss.dtype)) * loss
+        shares = self._class_weights(r, loss.dtype)
+        return reduce(select(r.mask, loss), self.reduction, r.mask, self.normalizer, shares)
+
+    def _class_weights(self, r: Rows, dtype: torch.dtype) -> Tensor | None:
+        """That of the class of each row, 0 where a row doesn't count; what a mean divides by."""
+        if self.of_classes is None or r.labels is None:
+            return None
+        return select(r.mask, self.of_classes.to(dtype)[r.labels])
+
+
+def _count(mask: Tensor | None, labels: Tensor) -> float | Tensor:
+    return labels.numel() if mask is None else mask.sum()
+
+
+def _exact_sum(factor: Tensor) -> Tensor:
+    """In float64 where there is one."""
+    return factor.sum(dtype=torch.float64 if factor.is_cpu else None)
 
 
 def _of_index(x: Tensor, index: Tensor, gamma: float | Tensor, epsilon: float) -> Tensor:
@@ -182,80 +216,4 @@ def _of_probabilities(
     if weight is not None:
         y = y * weight.view(-1, *(1,) * (y.ndim - 2))
     # A class that was ruled out, by a logit of -inf and a probability of 0, adds nothing.
-    return torch.where((y == 0) & terms.isinf(), 0.0, y * terms).sum(dim=1)
-
-
-class SoftmaxFocalLoss(nn.Module):
-    """`softmax_focal_loss` with its hyper-parameters stored, as in ``nn.CrossEntropyLoss``.
-
-    Args:
-        weight, gamma, ignore_index, reduction, label_smoothing, epsilon: as in
-            `softmax_focal_loss`, checked here already. A tensor becomes a buffer, so that it
-            moves with the module; an ``nn.Parameter`` is learned.
-
-    Shape:
-        inputs (C), (N, C) or (N, C, d1, ...); targets indices without C or probabilities with it.
-
-    Example:
-        >>> import torch
-        >>> from parfocal import SoftmaxFocalLoss
-        >>> loss = SoftmaxFocalLoss(gamma=0.5, label_smoothing=0.1)
-        >>> loss
-        SoftmaxFocalLoss(weight=None, gamma=0.5, ignore_index=-100, reduction='mean',
-            label_smoothing=0.1, epsilon=0.0)
-        >>> loss(torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([0]))
-        tensor(0.3374)
-    """
-
-    weight: Tensor | None
-    gamma: float | Tensor
-
-    def __init__(
-        self,
-        weight: Tensor | None = None,
-        gamma: float | Tensor = 2,
-        *,
-        ignore_index: int = -100,
-        reduction: str = "mean",
-        label_smoothing: float = 0.0,
-        epsilon: float = 0.0,
-    ) -> None:
-        super().__init__()
-        call = type(self).__name__
-        checks.reduction(call, reduction)
-        store(self, "weight", weight)
-        store(self, "gamma", checks.gamma(call, gamma))
-        self.ignore_index = checks.integer(call, "ignore_index", ignore_index)
-        self.reduction = reduction
-        self.label_smoothing = checks.share(call, "label_smoothing", label_smoothing)
-        self.epsilon = checks.non_negative(call, "epsilon", epsilon)
-
-    def forward(
-        self,
-        inputs: Tensor,
-        targets: Tensor,
-        *,
-        mask: Tensor | None = None,
-        normalizer: float | Tensor | None = None,
-    ) -> Tensor:
-        """The loss; see `softmax_focal_loss`."""
-        return softmax_focal_loss(
-            inputs,
-            targets,
-            self.weight,
-            self.gamma,
-            ignore_index=self.ignore_index,
-            reduction=self.reduction,
-            label_smoothing=self.label_smoothing,
-            epsilon=self.epsilon,
-            mask=mask,
-            normalizer=normalizer,
-        )
-
-    def extra_repr(self) -> str:
-        """The hyper-parameters, as they are given to the constructor."""
-        return (
-            f"weight={shown(self.weight)}, gamma={shown(self.gamma)}, "
-            f"ignore_index={self.ignore_index}, reduction={self.reduction!r}, "
-            f"label_smoothing={self.label_smoothing}, epsilon={self.epsilon}"
-        )
+    return (y * torch.where((y == 0) & terms.isinf(), 0.0, terms)).sum(dim=1)

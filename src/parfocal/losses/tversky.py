@@ -4,19 +4,18 @@ The four functions differ in the margin of a pixel, the logit itself or that of 
 the others, and in an exponent; everything else is here once.
 """
 
+from collections.abc import Sequence
 from typing import NamedTuple
 
 from torch import Tensor
 
 from parfocal.losses import checks
-from parfocal.losses.classes import Rows
-from parfocal.losses.pixels import Pixels, class_pixels, class_rows, sigmoid_pixels
-from parfocal.losses.precision import rounded
-from parfocal.losses.reduction import reduce
-from parfocal.numerics import Power, class_tversky_power, composed_power, tversky_power
+from parfocal.losses.reduction import reduce, to_input_dtype
+from parfocal.losses.rows import Pixels, Rows, class_pixels, class_rows, sigmoid_pixels
+from parfocal.numerics import Power, class_region_power, composed_power, region_power
 
 
-class Index(NamedTuple):
+class TverskyWeights(NamedTuple):
     """How the errors of a region are weighed; the options of the same names."""
 
     alpha: float
@@ -24,9 +23,9 @@ class Index(NamedTuple):
     smooth: float
     per_image: bool
 
-    def checked(self, call: str) -> "Index":
+    def check(self, call: str) -> "TverskyWeights":
         """The same with Python's numbers; refuses what is out of range, in the name of the call."""
-        return Index(
+        return TverskyWeights(
             alpha=checks.non_negative(call, "alpha", self.alpha),
             beta=checks.non_negative(call, "beta", self.beta),
             smooth=checks.non_negative(call, "smooth", self.smooth),
@@ -37,13 +36,13 @@ class Index(NamedTuple):
         """(1 - T) ** exponent of each class (..., C), or of each image as well (N, ..., C)."""
         u, y, mask, _ = pixels
         power = Power(self.alpha, self.beta, self.smooth, exponent)
-        return tversky_power(u, y, mask, pixels.region(self.per_image), power)
+        return region_power(u, y, mask, pixels.region(self.per_image), power)
 
     def class_power(self, r: Rows, exponent: float | Tensor) -> Tensor:
         """The same, of classes (C) or of those of each image (N, C)."""
         power = Power(self.alpha, self.beta, self.smooth, exponent)
         if r.labels is not None:
-            result = class_tversky_power(r.x, r.labels, r.mask, self.per_image, power)
+            result = class_region_power(r.x, r.labels, r.mask, self.per_image, power)
             if result is not None:
                 return result
         pixels = class_pixels(r)
@@ -114,8 +113,8 @@ def sigmoid_tversky_loss(
     """
     call = "sigmoid_tversky_loss"
     pixels = sigmoid_pixels(call, inputs, targets, mask)
-    index = Index(alpha, beta, smooth, per_image)
-    return _of_regions(call, inputs, pixels, index, 1.0, weight, reduction)
+    weights = TverskyWeights(alpha, beta, smooth, per_image)
+    return _of_regions(call, inputs, pixels, weights, 1.0, weight, reduction)
 
 
 def sigmoid_focal_tversky_loss(
@@ -170,8 +169,8 @@ def sigmoid_focal_tversky_loss(
     call = "sigmoid_focal_tversky_loss"
     gamma = checks.positive(call, "gamma", gamma)
     pixels = sigmoid_pixels(call, inputs, targets, mask)
-    index = Index(alpha, beta, smooth, per_image)
-    return _of_regions(call, inputs, pixels, index, 1 / gamma, weight, reduction)
+    weights = TverskyWeights(alpha, beta, smooth, per_image)
+    return _of_regions(call, inputs, pixels, weights, 1 / gamma, weight, reduction)
 
 
 def softmax_tversky_loss(
@@ -184,7 +183,7 @@ def softmax_tversky_loss(
     smooth: float = 1.0,
     per_image: bool = True,
     weight: Tensor | None = None,
-    ignore_index: int = -100,
+    ignore_index: int | Sequence[int] = -100,
     mask: Tensor | None = None,
 ) -> Tensor:
     r"""Tversky loss of class logits; `softmax_focal_tversky_loss` at gamma 1.
@@ -221,8 +220,8 @@ def softmax_tversky_loss(
     """
     call = "softmax_tversky_loss"
     r = class_rows(call, inputs, targets, ignore_index, mask)
-    index = Index(alpha, beta, smooth, per_image)
-    return _of_regions(call, inputs, r, index, 1.0, weight, reduction)
+    weights = TverskyWeights(alpha, beta, smooth, per_image)
+    return _of_regions(call, inputs, r, weights, 1.0, weight, reduction)
 
 
 def softmax_focal_tversky_loss(
@@ -236,7 +235,7 @@ def softmax_focal_tversky_loss(
     smooth: float = 1.0,
     per_image: bool = True,
     weight: Tensor | None = None,
-    ignore_index: int = -100,
+    ignore_index: int | Sequence[int] = -100,
     mask: Tensor | None = None,
 ) -> Tensor:
     r"""Focal Tversky loss of class logits, with finite gradients at a perfect match.
@@ -271,27 +270,27 @@ def softmax_focal_tversky_loss(
     call = "softmax_focal_tversky_loss"
     gamma = checks.positive(call, "gamma", gamma)
     r = class_rows(call, inputs, targets, ignore_index, mask)
-    index = Index(alpha, beta, smooth, per_image)
-    return _of_regions(call, inputs, r, index, 1 / gamma, weight, reduction)
+    weights = TverskyWeights(alpha, beta, smooth, per_image)
+    return _of_regions(call, inputs, r, weights, 1 / gamma, weight, reduction)
 
 
 def _of_regions(
     call: str,
     inputs: Tensor,
-    given: Pixels | Rows,
-    index: Index,
+    pixels: Pixels | Rows,
+    weights: TverskyWeights,
     exponent: float,
     weight: Tensor | None,
     reduction: str,
 ) -> Tensor:
     """(1 - T) ** exponent of the regions, weighed and reduced."""
-    index = index.checked(call)
+    weights = weights.check(call)
     checks.class_weight(call, weight, inputs)
     checks.reduction(call, reduction)
-    if isinstance(given, Rows):
-        loss = index.class_power(given, exponent)
+    if isinstance(pixels, Rows):
+        loss = weights.class_power(pixels, exponent)
     else:
-        loss = index.power(given, exponent)
+        loss = weights.power(pixels, exponent)
     if weight is not None:
         loss = weight.to(loss.dtype) * loss
-    return rounded(reduce(loss, reduction, None, None), inputs)
+    return to_input_dtype(reduce(loss, reduction, None, None), inputs)

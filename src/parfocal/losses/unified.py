@@ -5,46 +5,49 @@ the background alone, and raises the regions of the foreground alone to a power.
 take each class for a problem of two, itself and what it isn't.
 """
 
-from typing import NamedTuple
+from collections.abc import Sequence
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from parfocal.losses import checks
-from parfocal.losses.classes import Rows
-from parfocal.losses.pixels import Pixels, class_pixels, class_rows, sigmoid_pixels
-from parfocal.losses.precision import rounded
-from parfocal.losses.reduction import reduce, select
-from parfocal.losses.tversky import Index
-from parfocal.numerics import class_focal_sum, focal, is_readable
+from parfocal.losses.reduction import reduce, select, to_input_dtype
+from parfocal.losses.rows import Pixels, Rows, class_pixels, class_rows, sigmoid_pixels
+from parfocal.losses.tversky import TverskyWeights
+from parfocal.numerics import class_sum, focal, varies
 
 
-class Balance(NamedTuple):
-    """How the parts are weighed; the options of the same names."""
+class UnifiedOptions(NamedTuple):
+    """How the parts are weighed and reduced; the options of the same names."""
 
     delta: float
     gamma: float
     balance: float
+    reduction: str
     smooth: float
     per_image: bool
     asymmetric: bool
 
-    def regions(self) -> Index:
-        """How the regions are weighed."""
-        return Index(self.delta, 1 - self.delta, self.smooth, self.per_image)
+    def regions(self) -> TverskyWeights:
+        """How the errors of a region are weighed."""
+        return TverskyWeights(self.delta, 1 - self.delta, self.smooth, self.per_image)
 
-    def checked(self, call: str) -> "Balance":
+    def stored(self) -> dict[str, Any]:
+        """What a module has of them, whose name says whether it is asymmetric."""
+        return {name: value for name, value in self._asdict().items() if name != "asymmetric"}
+
+    def check(self, call: str) -> "UnifiedOptions":
         """The same with Python's numbers; refuses what is out of range, in the name of the call."""
-        gamma = checks.share(call, "gamma", self.gamma)
+        gamma = checks.fraction(call, "gamma", self.gamma)
         if gamma == 1:
             raise ValueError(f"{call}: expected `gamma` in [0, 1), got 1: no region would count")
-        return Balance(
-            delta=checks.share(call, "delta", self.delta),
+        checks.reduction(call, self.reduction)
+        return self._replace(
+            delta=checks.fraction(call, "delta", self.delta),
             gamma=gamma,
-            balance=checks.share(call, "balance", self.balance),
+            balance=checks.fraction(call, "balance", self.balance),
             smooth=checks.non_negative(call, "smooth", self.smooth),
-            per_image=self.per_image,
-            asymmetric=self.asymmetric,
         )
 
 
@@ -54,6 +57,7 @@ def sigmoid_unified_focal_loss(
     delta: float = 0.6,
     gamma: float = 0.5,
     balance: float = 0.5,
+    reduction: str = "mean",
     *,
     smooth: float = 1.0,
     per_image: bool = True,
@@ -71,11 +75,12 @@ def sigmoid_unified_focal_loss(
         targets: Shape of `inputs`, values in [0, 1], any real dtype. Data: no gradient flows to
             them.
         mask: Boolean, broadcasts against `inputs`; True where a pixel counts.
-        delta, gamma, balance, smooth, per_image, weight: as in `softmax_unified_focal_loss`.
+        delta, gamma, balance, reduction, smooth, per_image, weight: as in
+            `softmax_unified_focal_loss`.
 
     Returns:
-        A scalar, in the dtype of `inputs`, under autocast in float32 at least. NaN if no pixel
-        counts.
+        A scalar, or (N, C) for ``reduction="none"``, (C) with ``per_image=False``; in the dtype of
+        `inputs`, under autocast in float32 at least. NaN if no pixel counts.
 
     Raises:
         TypeError, ValueError: arguments of another kind, shapes that don't fit, numbers out of
@@ -94,9 +99,9 @@ def sigmoid_unified_focal_loss(
     Source: as `softmax_unified_focal_loss`.
     """
     call = "sigmoid_unified_focal_loss"
-    parts = Balance(delta, gamma, balance, smooth, per_image, asymmetric=False)
+    options = UnifiedOptions(delta, gamma, balance, reduction, smooth, per_image, asymmetric=False)
     pixels = sigmoid_pixels(call, inputs, targets, mask)
-    return _unified(call, inputs, pixels.as_two_classes(), 0, parts, weight)
+    return _unified(call, inputs, pixels.as_two_classes(), 0, options, weight)
 
 
 def sigmoid_asymmetric_unified_focal_loss(
@@ -105,6 +110,7 @@ def sigmoid_asymmetric_unified_focal_loss(
     delta: float = 0.6,
     gamma: float = 0.5,
     balance: float = 0.5,
+    reduction: str = "mean",
     *,
     smooth: float = 1.0,
     per_image: bool = True,
@@ -117,11 +123,11 @@ def sigmoid_asymmetric_unified_focal_loss(
     background of `softmax_asymmetric_unified_focal_loss`.
 
     Args:
-        inputs, targets, delta, gamma, balance, smooth, per_image, weight, mask: as in
+        inputs, targets, delta, gamma, balance, reduction, smooth, per_image, weight, mask: as in
             `sigmoid_unified_focal_loss`.
 
     Returns:
-        A scalar, as `sigmoid_unified_focal_loss`.
+        As `sigmoid_unified_focal_loss`.
 
     Raises:
         TypeError, ValueError: as `sigmoid_unified_focal_loss`.
@@ -139,9 +145,9 @@ def sigmoid_asymmetric_unified_focal_loss(
     Source: as `softmax_unified_focal_loss`.
     """
     call = "sigmoid_asymmetric_unified_focal_loss"
-    parts = Balance(delta, gamma, balance, smooth, per_image, asymmetric=True)
+    options = UnifiedOptions(delta, gamma, balance, reduction, smooth, per_image, asymmetric=True)
     pixels = sigmoid_pixels(call, inputs, targets, mask)
-    return _unified(call, inputs, pixels.as_two_classes(), 0, parts, weight)
+    return _unified(call, inputs, pixels.as_two_classes(), 0, options, weight)
 
 
 def softmax_unified_focal_loss(
@@ -150,12 +156,13 @@ def softmax_unified_focal_loss(
     delta: float = 0.6,
     gamma: float = 0.5,
     balance: float = 0.5,
+    reduction: str = "mean",
     *,
     smooth: float = 1.0,
     per_image: bool = True,
     weight: Tensor | None = None,
     background: int = 0,
-    ignore_index: int = -100,
+    ignore_index: int | Sequence[int] = -100,
     mask: Tensor | None = None,
 ) -> Tensor:
     r"""Symmetric unified focal loss of class logits.
@@ -180,6 +187,8 @@ def softmax_unified_focal_loss(
         gamma: Strength of the focus, in [0, 1). The exponent ``1 - gamma`` is rounded to the dtype
             of the computation.
         balance: Share of the regions, in [0, 1]; the paper's lambda.
+        reduction: ``"mean"`` is L. ``"none"`` gives each region's part, whose mean is L: its power,
+            and the cross-entropy of its class in its image. ``"sum"`` is the sum of the parts.
         smooth, per_image: as in `softmax_tversky_loss`.
         weight: One factor a class, (C), of its cross-entropy and of its regions. It doesn't change
             what a mean divides by.
@@ -188,8 +197,9 @@ def softmax_unified_focal_loss(
         mask: Boolean, broadcasts against (N, d1, ...); True where a pixel counts.
 
     Returns:
-        A scalar, in the dtype of `inputs`, under autocast in float32 at least. NaN if no pixel
-        counts. Classes that are absent have the meaning of `softmax_tversky_loss`.
+        A scalar, or (N, C) for ``reduction="none"``, (C) with ``per_image=False``; in the dtype of
+        `inputs`, under autocast in float32 at least. NaN if no pixel counts. Classes that are
+        absent have the meaning of `softmax_tversky_loss`.
 
     Raises:
         TypeError, ValueError: arguments of another kind, shapes that don't fit, numbers out of
@@ -208,11 +218,11 @@ def softmax_unified_focal_loss(
     handle class imbalanced medical image segmentation", CMIG 2022, section 3.2; the exponents and
     weights are those of the authors' code.
     """
-    parts = Balance(delta, gamma, balance, smooth, per_image, asymmetric=False)
+    options = UnifiedOptions(delta, gamma, balance, reduction, smooth, per_image, asymmetric=False)
     call = "softmax_unified_focal_loss"
     r = class_rows(call, inputs, targets, ignore_index, mask)
     background = checks.class_index(call, "background", background, inputs)
-    return _unified(call, inputs, r, background, parts, weight)
+    return _unified(call, inputs, r, background, options, weight)
 
 
 def softmax_asymmetric_unified_focal_loss(
@@ -221,12 +231,13 @@ def softmax_asymmetric_unified_focal_loss(
     delta: float = 0.6,
     gamma: float = 0.5,
     balance: float = 0.5,
+    reduction: str = "mean",
     *,
     smooth: float = 1.0,
     per_image: bool = True,
     weight: Tensor | None = None,
     background: int = 0,
-    ignore_index: int = -100,
+    ignore_index: int | Sequence[int] = -100,
     mask: Tensor | None = None,
 ) -> Tensor:
     r"""Asymmetric unified focal loss of class logits.
@@ -240,11 +251,11 @@ def softmax_asymmetric_unified_focal_loss(
         gamma_c = 0, k_c = 1 - gamma      for every other class
 
     Args:
-        inputs, targets, delta, gamma, balance, smooth, per_image, weight, background, ignore_index,
-            mask: as in `softmax_unified_focal_loss`.
+        inputs, targets, delta, gamma, balance, reduction, smooth, per_image, weight, background,
+            ignore_index, mask: as in `softmax_unified_focal_loss`.
 
     Returns:
-        A scalar, as `softmax_unified_focal_loss`.
+        As `softmax_unified_focal_loss`.
 
     Raises:
         TypeError, ValueError: as `softmax_unified_focal_loss`.
@@ -260,95 +271,125 @@ def softmax_asymmetric_unified_focal_loss(
 
     Source: as `softmax_unified_focal_loss`.
     """
-    parts = Balance(delta, gamma, balance, smooth, per_image, asymmetric=True)
+    options = UnifiedOptions(delta, gamma, balance, reduction, smooth, per_image, asymmetric=True)
     call = "softmax_asymmetric_unified_focal_loss"
     r = class_rows(call, inputs, targets, ignore_index, mask)
     background = checks.class_index(call, "background", background, inputs)
-    return _unified(call, inputs, r, background, parts, weight)
+    return _unified(call, inputs, r, background, options, weight)
 
 
-class Shares(NamedTuple):
+class PerClass(NamedTuple):
     """What holds for each class (C): its gamma, the weight of its pixels, the power of its region.
 
+    gamma: a number where all classes have the same.
     weight: a factor of all its losses, or None for 1.
     """
 
-    focus: Tensor
-    share: Tensor
+    gamma: float | Tensor
+    delta: Tensor
     exponent: Tensor
     weight: Tensor | None
 
-    def of_index(self, r: Rows) -> Tensor | None:
+    def mean_of_indices(self, r: Rows) -> Tensor | None:
         """The mean cross-entropy of class indices, in one pass; None where there is none."""
         labels, weight = r.labels, self.weight
-        if labels is None or not is_readable(r.x) or (weight is not None and weight.requires_grad):
+        if labels is None or varies(weight):
             return None
-        factor = self.share[labels]
+        factor = self.delta[labels]
         if weight is not None:
             factor = factor * weight[labels]
-        count = labels.numel()
-        if r.mask is not None:
-            factor, count = factor * r.mask, int(r.mask.sum())
-        if count == 0:
-            return None
-        focus = self.focus
-        alike = bool((focus == focus[0]).all())
-        gamma = focus[0].item() if alike else focus[labels]
-        return class_focal_sum(r.x, labels, gamma, factor, 1 / count)
+        factor = select(r.mask, factor)
+        gamma = self.gamma[labels] if isinstance(self.gamma, Tensor) else self.gamma
+        return class_sum(r.x, labels, gamma, factor, _count(r.mask, labels))
 
-    def of_pixels(self, pixels: Pixels) -> Tensor:
-        """The mean cross-entropy of margins."""
-        y = pixels.y
-        losses = focal(pixels.u, torch.ones_like(y), pixels.over_maps(self.focus))
+    def terms(self, pixels: Pixels) -> Tensor:
+        """The cross-entropy of margins: of each pixel, and of each class at it."""
+        y, gamma = pixels.y, self.gamma
+        losses = focal(
+            pixels.u,
+            torch.ones_like(y),
+            pixels.over_maps(gamma) if isinstance(gamma, Tensor) else gamma,
+        )
         # An infinite loss of weight 0 adds nothing.
-        terms = select(y > 0, pixels.over_maps(self.share) * y * losses)
+        terms = select(y > 0, pixels.over_maps(self.delta) * y * losses)
         if self.weight is not None:  # of the classes of the inputs, in dim 1 of the pixels
             terms = self.weight.view(-1, *(1,) * (terms.ndim - 2)) * terms
-        counts = None if pixels.mask is None else pixels.mask.select(pixels.class_dim, 0)
-        return reduce(terms.sum(dim=pixels.class_dim), "mean", counts, None)
+        return terms
+
+
+def _count(mask: Tensor | None, like: Tensor) -> int | Tensor:
+    """How many pixels count."""
+    return like.numel() if mask is None else mask.sum()
 
 
 def _unified(
     call: str,
     inputs: Tensor,
-    given: Pixels | Rows,
+    pixels: Pixels | Rows,
     background: int,
-    parts: Balance,
+    options: UnifiedOptions,
     weight: Tensor | None,
 ) -> Tensor:
     """The loss of pixels of which one class is the background."""
-    parts = parts.checked(call)
+    options = options.check(call)
     checks.class_weight(call, weight, inputs)
-    like = given.x if isinstance(given, Rows) else given.u
-    shares = _shares(parts, given.classes(), background, weight, like)
-    if isinstance(given, Rows):
-        regions = parts.regions().class_power(given, shares.exponent)
-        cross_entropy = shares.of_index(given)
-        if cross_entropy is None:
-            cross_entropy = shares.of_pixels(class_pixels(given))
+    like = pixels.x if isinstance(pixels, Rows) else pixels.u
+    per_class = _per_class(options, pixels.classes(), background, weight, like)
+    if isinstance(pixels, Rows):
+        regions = options.regions().class_power(pixels, per_class.exponent)
     else:
-        regions = parts.regions().power(given, shares.exponent)
-        cross_entropy = shares.of_pixels(given)
-    if shares.weight is not None:  # (..., C), or (..., C, 2) where each class is a problem of two
-        of_classes = isinstance(given, Rows) or given.class_dim == 1
-        regions = (shares.weight if of_classes else shares.weight.unsqueeze(1)) * regions
-    loss = parts.balance * regions.mean() + (1 - parts.balance) * cross_entropy
-    return rounded(loss, inputs)
+        regions = options.regions().power(pixels, per_class.exponent)
+    if weight is not None:  # (..., C), or (..., C, 2) where each class is a problem of two
+        is_single = isinstance(pixels, Rows) or pixels.class_dim == 1
+        factor = weight.to(regions.dtype)
+        regions = (factor if is_single else factor.unsqueeze(1)) * regions
+    if options.reduction == "none":
+        return to_input_dtype(_parts(pixels, options, per_class, regions), inputs)
+    cross_entropy = None
+    if isinstance(pixels, Rows):
+        cross_entropy = per_class.mean_of_indices(pixels)
+        if cross_entropy is None:
+            pixels = class_pixels(pixels)
+    if cross_entropy is None:
+        assert isinstance(pixels, Pixels)
+        terms = per_class.terms(pixels).sum(dim=pixels.class_dim)
+        counts = None if pixels.mask is None else pixels.mask.select(pixels.class_dim, 0)
+        cross_entropy = reduce(terms, "mean", counts, None)
+    loss = options.balance * regions.mean() + (1 - options.balance) * cross_entropy
+    if options.reduction == "sum":
+        loss = loss * (
+            regions.numel() // (1 if isinstance(pixels, Rows) or pixels.class_dim == 1 else 2)
+        )
+    return to_input_dtype(loss, inputs)
 
 
-def _shares(
-    parts: Balance, classes: int, background: int, weight: Tensor | None, like: Tensor
-) -> Shares:
-    """Those of the background and of all other classes."""
+def _parts(
+    pixels: Pixels | Rows, options: UnifiedOptions, per_class: PerClass, regions: Tensor
+) -> Tensor:
+    """The part of each region (..., C), whose mean is the loss."""
+    pixels = class_pixels(pixels) if isinstance(pixels, Rows) else pixels
+    terms = per_class.terms(pixels).sum(dim=pixels.region(options.per_image))
+    if pixels.class_dim > 1:  # each class is a problem of two
+        terms, regions = terms.sum(-1), regions.mean(-1)
+    counts = None if pixels.mask is None else pixels.mask.select(pixels.class_dim, 0)
+    whole = _count(counts, pixels.u.select(pixels.class_dim, 0))
+    return options.balance * regions + (1 - options.balance) * terms * (terms.numel() / whole)
+
+
+def _per_class(
+    options: UnifiedOptions, classes: int, background: int, weight: Tensor | None, like: Tensor
+) -> PerClass:
+    """What holds for the background and for all other classes."""
     is_background = torch.arange(classes, device=like.device) == background
 
     def along_classes(of_background: float, of_foreground: float) -> Tensor:
         both = torch.tensor([of_foreground, of_background], dtype=like.dtype, device=like.device)
         return both[is_background.long()]
 
-    return Shares(
-        along_classes(parts.gamma, 0.0 if parts.asymmetric else parts.gamma),
-        along_classes(1 - parts.delta, parts.delta),
-        along_classes(1.0 if parts.asymmetric else 1 - parts.gamma, 1 - parts.gamma),
+    gamma = options.gamma
+    return PerClass(
+        along_classes(gamma, 0.0) if options.asymmetric else gamma,
+        along_classes(1 - options.delta, options.delta),
+        along_classes(1.0 if options.asymmetric else 1 - gamma, 1 - gamma),
         None if weight is None else weight.to(like.dtype),
     )

@@ -3,8 +3,8 @@
 from torch import Tensor
 
 from parfocal.losses import checks
-from parfocal.losses.elementwise import Positions
-from parfocal.numerics import varifocal, varifocal_sum
+from parfocal.losses.positions import Positions
+from parfocal.numerics import Varifocal
 
 
 def varifocal_loss(
@@ -52,14 +52,13 @@ def varifocal_loss(
     Source: Zhang et al., "VarifocalNet: An IoU-aware Dense Object Detector", CVPR 2021, equation 2.
     """
     call = "varifocal_loss"
-    positions = Positions(weight, mask, reduction, normalizer).checked(call, inputs, targets)
-    alpha = checks.share(call, "alpha", alpha)
-    gamma = checks.gamma(call, gamma, inputs)
-    targets = targets.detach()
+    positions = Positions(weight, mask, reduction, normalizer).check(call, inputs, targets)
+    loss = varifocal(call, alpha, gamma, inputs)
+    return positions.apply(call, loss, inputs, targets.detach())
 
-    total = positions.in_one_pass(varifocal_sum, inputs, targets, alpha, gamma)
-    if total is not None:
-        return total
-    x, y = positions.taken(inputs, targets)
-    loss = varifocal(x, y, alpha, positions.parameter(gamma, x))
-    return positions.reduced(loss, inputs)
+
+def varifocal(
+    call: str, alpha: float, gamma: float | Tensor, inputs: Tensor | None = None
+) -> Varifocal:
+    """The loss with its numbers checked."""
+    return Varifocal(checks.fraction(call, "alpha", alpha), checks.gamma(call, gamma, inputs))

@@ -1,55 +1,45 @@
-"""The mathematics of the focal loss: closed forms, margins, and their binding to autograd.
+"""The mathematics of the focal loss: closed forms, margins, sums, and their binding to autograd.
 
-Knows logits, targets, gamma, epsilon and alpha, and how a weighted sum over all of them is made in
-one pass; knows no masks, options of reductions, or modules.
+Knows logits, targets, the records of losses, and how a weighted sum over all of them is made in one
+pass; knows no options of reductions, and no modules.
 """
 
-from parfocal.numerics.asymmetric import asymmetric, asymmetric_sum
 from parfocal.numerics.autograd import focal
-from parfocal.numerics.binary_regions import tversky_power
-from parfocal.numerics.blocks import computation, is_readable
-from parfocal.numerics.class_regions import class_tversky_power
-from parfocal.numerics.class_sum import class_focal_sum
-from parfocal.numerics.closed_form import (
-    BRANCH_BOUNDS,
-    alpha_t,
-    shares,
-)
-from parfocal.numerics.focal_sum import Arranged, Arrangement, focal_sum
+from parfocal.numerics.closed_form import BRANCH_BOUNDS
+from parfocal.numerics.data import Data, Loss, computation, prepare, tensors_of, with_tensors
+from parfocal.numerics.forms import Asymmetric, Focal, Gaussian, Poly, Quality, Varifocal
 from parfocal.numerics.hard import HardLoss
 from parfocal.numerics.margin import margin, margins
-from parfocal.numerics.opposed import opposed
-from parfocal.numerics.poly import poly, poly_sum
-from parfocal.numerics.quality import quality, quality_sum
-from parfocal.numerics.region import composed_power
-from parfocal.numerics.region_power import Power
-from parfocal.numerics.varifocal import varifocal, varifocal_sum
+from parfocal.numerics.matching import opposed
+from parfocal.numerics.region import Power, composed_power
+from parfocal.numerics.sums import class_region_power, class_sum, elementwise_sum, region_power
+from parfocal.numerics.tracing import is_readable, varies
 
 __all__ = [
     "BRANCH_BOUNDS",
-    "Arranged",
-    "Arrangement",
+    "Asymmetric",
+    "Data",
+    "Focal",
+    "Gaussian",
     "HardLoss",
+    "Loss",
+    "Poly",
     "Power",
-    "alpha_t",
-    "asymmetric",
-    "asymmetric_sum",
-    "class_focal_sum",
-    "class_tversky_power",
+    "Quality",
+    "Varifocal",
+    "class_region_power",
+    "class_sum",
     "composed_power",
     "computation",
+    "elementwise_sum",
     "focal",
-    "focal_sum",
     "is_readable",
     "margin",
     "margins",
     "opposed",
-    "poly",
-    "poly_sum",
-    "quality",
-    "quality_sum",
-    "shares",
-    "tversky_power",
-    "varifocal",
-    "varifocal_sum",
+    "prepare",
+    "region_power",
+    "tensors_of",
+    "varies",
+    "with_tensors",
 ]

@@ -1,15 +1,15 @@
 """The binding of the closed forms to autograd, forward mode, torch.func and torch.compile."""
 
 from collections.abc import Callable
-from typing import Any, cast
+from typing import Any
 
 import torch
 from torch import Tensor
-from torch.autograd import forward_ad
 
-from parfocal.numerics import closed_form, odds
-from parfocal.numerics.blocks import blockwise, is_ordinary, is_readable
-from parfocal.numerics.closed_form import Gamma
+from parfocal.numerics import closed_form
+from parfocal.numerics.backends import backend_of
+from parfocal.numerics.closed_form import Gamma, round_exponent
+from parfocal.numerics.tracing import is_batched, is_scripted, is_watched, varies
 
 
 def focal(
@@ -26,53 +26,16 @@ def focal(
             autograd, which differentiates in x.
     """
     watched, compiling = is_watched(x, y, gamma), torch.compiler.is_compiling()
-    if watched or compiling:
-        exponent_varies = isinstance(gamma, Tensor) and gamma.requires_grad
+    if watched or compiling or is_scripted():
         if not isinstance(gamma, Tensor) and (watched or gamma not in _CHEAP_POWERS):
             # As a tensor it may change without a new compilation.
             gamma = torch.full((), gamma, dtype=x.dtype, device=x.device)
-        if watched or y.requires_grad or exponent_varies:
+        if watched or not compiling or varies(y, gamma):
             return closed_form.differentiable_value(
                 x, y, gamma, epsilon, t, target_varies=watched or y.requires_grad
             )
         return _Compiled.apply(x, y, gamma, epsilon, t)  # type: ignore[no-any-return]
-    return _Focal.apply(x, y, rounded(gamma, x.dtype), epsilon, t)  # type: ignore[no-any-return]
-
-
-def is_watched(*arguments: object) -> bool:
-    """Whether something other than plain reverse mode looks at this call, inside a compiler or not.
-
-    There a custom Function is the wrong binding, and silently so: torch.compile differentiates
-    its forward formula when torch.func.grad is inside, and nested forward mode takes its second
-    derivative for zero (pytorch#197867).
-    """
-    if torch._C._are_functorch_transforms_active():
-        return True
-    if not torch.compiler.is_compiling() and forward_ad._current_level < 0:  # no forward mode
-        return False
-    return any(
-        isinstance(given, Tensor) and forward_ad.unpack_dual(given).tangent is not None
-        for given in arguments
-    )
-
-
-def is_batched(grad: Tensor) -> bool:
-    """Whether an incoming gradient stands for many, which then multiply a slope as a whole."""
-    functorch = torch._C._functorch
-    return functorch.is_batchedtensor(grad) or functorch.is_legacy_batchedtensor(grad)
-
-
-def rounded(gamma: Gamma, dtype: torch.dtype) -> Gamma:
-    """gamma rounded to dtype, so that every lane of a vectorised power sees one exponent.
-
-    Veltkamp's splitting: c = (2 ** 29 + 1) gamma; c - (c - gamma) has 53 - 29 = 24 bits.
-    """
-    if isinstance(gamma, Tensor):
-        return gamma
-    if dtype == torch.float64:
-        return float(gamma)
-    c = gamma * (2.0**29 + 1)
-    return c - (c - gamma)
+    return _Focal.apply(x, y, round_exponent(gamma, x.dtype), epsilon, t)  # type: ignore[no-any-return]
 
 
 class _Focal(torch.autograd.Function):
@@ -83,7 +46,7 @@ class _Focal(torch.autograd.Function):
         ctx: Any, x: Tensor, y: Tensor, gamma: Gamma, epsilon: float, t: Tensor | None
     ) -> Tensor:
         _save(ctx, x, y, gamma, epsilon, t)
-        return _evaluated(odds.value, closed_form.value, x, y, gamma, epsilon, t)
+        return _evaluate(closed_form.value, x, y, gamma, epsilon, t)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
@@ -99,8 +62,8 @@ class _Focal(torch.autograd.Function):
             return *(grad * next(slopes) if need else None for need in needed), None, None
         incoming = None if is_batched(grad) else grad
         gradients = [
-            _evaluated(quick, careful, x, y, gamma, epsilon, t, incoming) if need else None
-            for need, (quick, careful) in zip(needed, _DERIVATIVES, strict=True)
+            _evaluate(form, x, y, gamma, epsilon, t, incoming) if need else None
+            for need, form in zip(needed, _DERIVATIVES, strict=True)
         ]
         if incoming is None:
             gradients = [None if slope is None else grad * slope for slope in gradients]
@@ -109,6 +72,9 @@ class _Focal(torch.autograd.Function):
 
 # Exponents that a compiler turns into a root or products; all are numbers of every dtype.
 _CHEAP_POWERS = (0.5, 1, 2, 3)
+
+# In x, y and gamma.
+_DERIVATIVES = (closed_form.slope, closed_form.target_slope, closed_form.gamma_slope)
 
 
 class _Compiled(torch.autograd.Function):
@@ -139,19 +105,8 @@ def _saved(ctx: Any) -> tuple[Tensor, Tensor, Gamma, float, Tensor | None]:
     return x, y, ctx.gamma if gamma is None else gamma, ctx.epsilon, t
 
 
-Form = Callable[..., Tensor | None]
-
-# In x, y and gamma: the form for hard targets in float32, if there is one, and the general form.
-_DERIVATIVES: tuple[tuple[Form | None, Form], ...] = (
-    (odds.slope, closed_form.slope),
-    (None, closed_form.target_slope),
-    (None, closed_form.gamma_slope),
-)
-
-
-def _evaluated(
-    quick: Form | None,
-    general: Form,
+def _evaluate(
+    form: Callable[..., Tensor],
     x: Tensor,
     y: Tensor,
     gamma: Gamma,
@@ -159,31 +114,11 @@ def _evaluated(
     t: Tensor | None,
     incoming: Tensor | None = None,
 ) -> Tensor:
-    """One form over all of x, times the incoming gradient: the quick one where it is right."""
-    is_quick = quick is not None and epsilon == 0 and t is None
-    if is_quick and x.dtype == torch.float32 and is_readable(x):
-        result = blockwise(_chained(cast(Form, quick)), x, incoming, y, gamma)
+    """A closed form at all of x, times the incoming gradient."""
+    backend = backend_of(x, y, gamma, t, incoming)
+    if backend is not None:
+        result: Tensor | None = backend.pointwise(form, x, y, gamma, epsilon, t, incoming)
         if result is not None:
             return result
-    result = blockwise(_chained(_unguarded(general)), x, incoming, y, gamma, epsilon, t)
-    assert result is not None  # a general form is right everywhere
-    return result
-
-
-def _chained(form: Form) -> Form:
-    """The form times the incoming gradient, where there is one."""
-
-    def chained(x: Tensor, incoming: Tensor | None, *arguments: Any) -> Tensor | None:
-        result = form(x, *arguments)
-        return result if result is None or incoming is None else result.mul_(incoming)
-
-    return chained
-
-
-def _unguarded(form: Form) -> Form:
-    """The form without the guards that logits of ordinary size don't need."""
-
-    def unguarded(x: Tensor, *arguments: Any) -> Tensor | None:
-        return form(x, *arguments, ordinary=is_ordinary(x))
-
-    return unguarded
+    result = form(x, y, gamma, epsilon, t)
+    return result if incoming is None else result.mul_(incoming)

@@ -34,9 +34,6 @@ from torch import Tensor
 
 Gamma = float | Tensor
 
-# A factor of each element; as a number alpha it stands for alpha_t.
-Share = float | Tensor | None
-
 # From here on l = log1p(t) equals t = exp(-a) to 2 ** -57 relative: t ** 2 / 2 < 2 ** -57 t.
 _LOG1P_IS_IDENTITY = 40.0
 
@@ -47,7 +44,7 @@ _SMALL = 0.4
 # Up to there |x| is ordinary: exp(-|x|) is a normal number, and none of the forms needs a guard.
 ORDINARY = {torch.float32: 80.0, torch.float64: 700.0}
 
-# The share of the floating-point range kept free for products of |x| with gamma.
+# The part of the floating-point range kept free for products of |x| with gamma.
 _HEADROOM = 2.0**-20
 
 # From here on exp(-a) is near the subnormal numbers, or one of them.
@@ -104,7 +101,7 @@ def sides(x: Tensor, y: Tensor, t: Tensor | None = None, *, ordinary: bool = Fal
     t: exp(-|x|) where it is known better than from x, whose rounding it would feel.
     ordinary: that the caller has seen all |x| to be.
     """
-    sign = torch.copysign(x.new_ones(()), x.detach())
+    sign = _sign(x.detach())
     h = sign.clamp(min=0.0)
     a = sign.mul_(x)
     if t is None:
@@ -118,7 +115,14 @@ def sides(x: Tensor, y: Tensor, t: Tensor | None = None, *, ordinary: bool = Fal
     return Sides(h, a, t, n, l, w, v, t / n, (_SMALL - t.detach()).ceil_())
 
 
-class Loss(NamedTuple):
+def _sign(x: Tensor) -> Tensor:
+    """1 where x >= 0, else -1; -0 has either, which makes no difference."""
+    if torch.compiler.is_compiling():  # ONNX has no copysign
+        return torch.where(x < 0, x.new_full((), -1.0), x.new_ones(()))
+    return torch.copysign(x.new_ones(()), x)
+
+
+class Parts(NamedTuple):
     """L = factor * ce, with what its slope needs."""
 
     s: Sides
@@ -137,10 +141,10 @@ def value(
     ordinary: bool = False,
 ) -> Tensor:
     """L = b ** gamma * ce."""
-    loss = _loss(x, y, gamma, epsilon, t, None, ordinary)
+    parts = _parts(x, y, gamma, epsilon, t, ordinary)
     # Not in place: where a Function's forward returns what it has changed in place, torch.compile
     # of torch 2.11 makes its gradient zero (pytorch#180642).
-    return loss.factor * loss.cross_entropy
+    return parts.factor * parts.cross_entropy
 
 
 def slope(
@@ -150,86 +154,79 @@ def slope(
     epsilon: float,
     t: Tensor | None = None,
     *,
-    share: Share = None,
     ordinary: bool = False,
 ) -> Tensor:
-    """dL/dx = share b ** gamma (gamma ce (log b)' + ce')."""
+    """dL/dx = b ** gamma (gamma ce (log b)' + ce')."""
     x = x if ordinary else finite(x)
-    loss = _loss(x, y, gamma, epsilon, t, share, ordinary)
-    return _inner(loss, gamma, ordinary).mul_(loss.factor).mul_(loss.s.h.mul_(2).sub_(1))
+    return _slope(_parts(x, y, gamma, epsilon, t, ordinary), gamma, ordinary)
 
 
-def total(
+def value_and_slope(
     x: Tensor,
     y: Tensor,
     gamma: Gamma,
     epsilon: float,
-    share: Share,
-    scale: float,
-    out: Tensor | None,
+    weight: Tensor | None,
     *,
+    needs_slope: bool,
     ordinary: bool,
-) -> float:
-    """The sum of share L, and scale times its slope into `out`; they share most terms."""
-    loss = _loss(x, y, gamma, epsilon, None, share, ordinary)
-    if out is not None:
-        if ordinary:
-            inner = _inner(loss, gamma, ordinary).mul_(loss.factor)
-            torch.mul(inner, loss.s.h.mul_(2 * scale).sub_(scale), out=out)
-        else:  # an infinite logit has a value of its own, and the slope of a finite one
-            torch.mul(slope(x, y, gamma, epsilon, share=share), scale, out=out)
-    return loss.cross_entropy.mul_(loss.factor).sum().item()
+) -> tuple[Tensor, Tensor | None]:
+    """weight L and weight dL/dx, which share most terms where all logits are ordinary."""
+    parts = _parts(x, y, gamma, epsilon, None, ordinary, weight)
+    result = None
+    if needs_slope:
+        # An infinite logit has a value of its own, and the slope of a finite one.
+        of_slope = parts
+        if not ordinary:
+            of_slope = _parts(finite(x), y, gamma, epsilon, None, ordinary, weight)
+        result = _slope(of_slope, gamma, ordinary)
+    return parts.cross_entropy.mul_(parts.factor), result
 
 
 # The three forms above are not themselves differentiated, and what follows makes use of that: the
 # memory of a term that has been used takes the next one.
 
 
-def _loss(
+def _parts(
     x: Tensor,
     y: Tensor,
     gamma: Gamma,
     epsilon: float,
     t: Tensor | None,
-    share: Share,
     ordinary: bool,
-) -> Loss:
-    """The parts of L; an infinite a of weight v = 0 adds nothing to ce."""
+    weight: Tensor | None = None,
+) -> Parts:
+    """The parts of weight L; an infinite a of share v = 0 adds nothing to ce."""
     s = sides(x, y, t if t is None else t.clone(), ordinary=ordinary)
     z = _mixture(s, epsilon)
     factor = over_n(s, z).pow_(gamma)
-    if share is not None:
-        factor.mul_(shares(y, share))
+    if weight is not None:
+        factor.mul_(weight)
     if ordinary:
         cross_entropy = s.l.addcmul_(s.v, s.a)
     else:
         cross_entropy = torch.where(s.v > 0, s.cross_entropy(), s.l)
-    return Loss(s, z, factor, cross_entropy)
+    return Parts(s, z, factor, cross_entropy)
 
 
-def _inner(loss: Loss, gamma: Gamma, ordinary: bool) -> Tensor:
-    """gamma ce (log b)' + ce', the derivatives with respect to a.
+def _slope(parts: Parts, gamma: Gamma, ordinary: bool) -> Tensor:
+    """b ** gamma (gamma ce (log b)' + ce') times the sign of x.
 
-    ce' = (v - w t) / n and (log b)' = (v - w) t / (n z). At a hard target both terms have one
-    sign. Where z underflows so does ce, and any finite quotient will do.
+    With respect to a, ce' = (v - w t) / n and (log b)' = (v - w) t / (n z). At a hard target both
+    terms have one sign. Where z underflows so does ce, and any finite quotient will do.
     """
-    s, z, _, cross_entropy = loss
+    s, z, factor, cross_entropy = parts
     z = z if ordinary else torch.where(z == 0, 1.0, z)
     inner = torch.addcmul(s.v, s.w, s.t, value=-1)
     log_slope = s.t.div_(z).mul_(s.v.sub_(s.w))
     inner.add_(log_slope.mul_(cross_entropy).mul_(gamma))
-    return over_n(s, inner)
+    return over_n(s, inner).mul_(factor).mul_(s.h.mul_(2).sub_(1))
 
 
 def alpha_t(y: Tensor, alpha: float | Tensor) -> Tensor:
-    """The share of a target's class; exact at hard targets."""
+    """alpha at positives, 1 - alpha at negatives; exact at hard targets."""
     other = (1 - y).mul_(1 - alpha)
     return other + alpha * y if isinstance(alpha, Tensor) else other.add_(y, alpha=alpha)
-
-
-def shares(y: Tensor, share: float | Tensor) -> Tensor:
-    """The factor of each element that a share stands for."""
-    return share if isinstance(share, Tensor) else alpha_t(y, share)
 
 
 def gamma_slope(
@@ -425,7 +422,7 @@ def _log_base(s: Sides, z: Tensor, epsilon: float) -> Tensor:
     z = 1 + epsilon (1 + t) - w (1 - t) goes through log1p where it is near 1. On the right side
     of a hard target z is t, and its logarithm -a, however far t has underflowed.
     """
-    is_t = (s.v == 0) & (epsilon == 0)
+    is_t = s.v == 0 if epsilon == 0 else torch.zeros_like(s.v, dtype=torch.bool)
     near_one = z > 0.5
     excess = epsilon * (1 + s.t) + s.w * torch.expm1(-s.a)
     log_z = torch.where(
@@ -439,6 +436,28 @@ def _log_base(s: Sides, z: Tensor, epsilon: float) -> Tensor:
 def _stretch(x: Tensor, bounded: Tensor) -> Tensor:
     """By what a result that is linear in x beyond the bound is to be multiplied there."""
     return torch.where(x.abs() > bounded.abs(), finite(x) / bounded, 1.0)
+
+
+def round_exponent(gamma: Gamma, dtype: torch.dtype) -> Gamma:
+    """gamma rounded to dtype, so that every lane of a vectorised power sees one exponent.
+
+    Veltkamp's splitting: c = (2 ** 29 + 1) gamma; c - (c - gamma) has 53 - 29 = 24 bits.
+    """
+    if isinstance(gamma, Tensor):
+        return gamma
+    if dtype == torch.float64:
+        return float(gamma)
+    c = gamma * (2.0**29 + 1)
+    return c - (c - gamma)
+
+
+def is_ordinary(x: Tensor) -> bool:
+    """Whether all of these readable logits are of ordinary size; NaN is not."""
+    if x.numel() == 0:
+        return False
+    low, high = x.aminmax()
+    bound = ORDINARY[x.dtype]
+    return -bound <= low.item() and high.item() <= bound
 
 
 def finite(x: Tensor, headroom: float = 1.0) -> Tensor:

@@ -1,4 +1,4 @@
-"""The Tversky index of a region, by its complement, from the margins of its pixels; a composition.
+"""The Tversky index of a region, by its complement, from the margins of its pixels.
 
 With s the logistic function, u the margin of a pixel and y its target,
 
@@ -13,19 +13,73 @@ empty; but far into a perfect prediction E underflows. There every term has a fa
 that E = exp(-c) E', with E' summed from exp(c - |u|), and
 
     (1 - T) ** k = exp(-c) ** k / (exp(-c) + G / E') ** k.
+
+Where E and G are sums in float64, the power P = (1 - T) ** k and its derivatives are closed forms,
+
+    P = (E / (E + G)) ** k
+    dP/dE = k P G / (E (E + G))      dP/dG = -k P / (E + G)
+
+where E and G are positive; elsewhere P is constant, 1 if anything is wrong and else 0.
 """
+
+from collections.abc import Sequence
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
 
-from parfocal.numerics.closed_form import sides
-from parfocal.numerics.region_power import Power
+from parfocal.numerics.closed_form import round_exponent, sides
 
 # E' >= exp(-_NEAR) for one pixel, and its power -2 is finite for a million of them in float32.
 _NEAR = 20.0
 
 # Of 1 in the leading digits of an exponent.
 _STEPS = 1024
+
+
+class Regions(NamedTuple):
+    """E, G and k of regions of one shape; E and G in float64."""
+
+    wrong: Tensor
+    right: Tensor
+    exponent: float | Tensor
+
+    @property
+    def is_regular(self) -> Tensor:
+        """Where both are positive, or not a number."""
+        return ~((self.wrong <= 0) | (self.right <= 0))
+
+    def power(self) -> Tensor:
+        """P."""
+        regular = (self.wrong / (self.wrong + self.right)) ** self.exponent
+        return torch.where(self.is_regular, regular, (self.wrong > 0).to(regular.dtype))
+
+    def slopes(self) -> tuple[Tensor, Tensor]:
+        """dP/dE and dP/dG."""
+        whole = self.wrong + self.right
+        of_right = torch.where(self.is_regular, -self.exponent * self.power() / whole, 0.0)
+        of_wrong = torch.where(self.is_regular, -of_right * self.right / self.wrong, 0.0)
+        return of_wrong, of_right
+
+
+class Power(NamedTuple):
+    """Which power: the weights of FN and FP in E, both >= 0, what is added to G, and k > 0."""
+
+    alpha: float
+    beta: float
+    smooth: float
+    exponent: float | Tensor
+
+    def round(self, dtype: torch.dtype) -> "Power":
+        """As its numbers take part in a computation."""
+        alpha, beta, smooth, exponent = (round_exponent(number, dtype) for number in self)
+        return Power(float(alpha), float(beta), float(smooth), exponent)
+
+    def regions(self, sums: Tensor | Sequence[Tensor]) -> Regions:
+        """From FN, FP and TP."""
+        missed, wrongly, right = sums
+        wrong = self.alpha * missed + self.beta * wrongly
+        return Regions(wrong, right + self.smooth, self.exponent)
 
 
 def composed_power(

@@ -1,0 +1,59 @@
+"""What all losses of one logit and one target share: masks, weights, reduction, precision."""
+
+from typing import NamedTuple
+
+from torch import Tensor
+
+from parfocal.losses import checks
+from parfocal.losses.reduction import normalize, reduce, select, to_input_dtype
+from parfocal.numerics import Data, Loss, elementwise_sum, prepare, tensors_of, varies, with_tensors
+
+
+class Positions(NamedTuple):
+    """How the positions of an elementwise loss are counted; the options of the same names."""
+
+    weight: Tensor | None
+    mask: Tensor | None
+    reduction: str
+    normalizer: float | Tensor | None
+
+    def check(self, call: str, inputs: Tensor, targets: Tensor) -> "Positions":
+        """The same with numbers and tensors as they are computed with; refuses what doesn't fit."""
+        checks.logits_and_targets(call, inputs, targets)
+        checks.weight(call, self.weight, inputs)
+        checks.reduction(call, self.reduction)
+        mask = checks.mask(call, self.mask, inputs)
+        normalizer = checks.normalizer(call, self.normalizer, self.reduction)
+        return Positions(self.weight, mask, self.reduction, normalizer)
+
+    def apply(self, call: str, loss: Loss, inputs: Tensor, targets: Tensor) -> Tensor:
+        """The loss of the positions, reduced; the tensors of the record broadcast to `inputs`."""
+        weight, mask, *tensors = (  # one number may be on the CPU
+            None if tensor is None else tensor.to(inputs.device).expand_as(inputs)
+            for tensor in (self.weight, self.mask, *tensors_of(loss))
+        )
+        loss, data = with_tensors(loss, tensors), Data(targets, weight, mask)
+        checks.parameters(call, loss, mask)
+        if self.reduction != "none":
+            divisor = self._divisor(inputs)
+            total = elementwise_sum(loss, inputs, data, 1.0 if divisor is None else divisor)
+            if total is not None:
+                total = normalize(total, self.normalizer) if divisor is None else total
+                return to_input_dtype(total, inputs)
+        loss, x, (y, weight, mask) = prepare(loss, inputs, data)
+        checks.probabilities(call, y)
+        values = loss.composition(x, y)
+        if weight is not None:
+            values = weight * values
+        values = reduce(select(mask, values), self.reduction, mask, self.normalizer)
+        return to_input_dtype(values, inputs)
+
+    def _divisor(self, inputs: Tensor) -> float | Tensor | None:
+        """What the sum is divided by; None for a normalizer that is differentiated."""
+        if self.reduction == "mean":
+            if self.mask is None:
+                return inputs.numel()
+            return self.mask.expand_as(inputs).sum()
+        return (
+            1.0 if self.normalizer is None else None if varies(self.normalizer) else self.normalizer
+        )

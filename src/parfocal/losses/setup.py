@@ -1,0 +1,121 @@
+"""What is set up beside a loss: how many positives there are, and where a head begins."""
+
+from collections.abc import Iterable
+from typing import TypeVar
+
+import torch
+import torch.distributed as dist
+from torch import Tensor, nn
+
+from parfocal.losses import checks
+
+Layer = TypeVar("Layer", bound=nn.Module)
+
+
+def positive_count(
+    targets: Tensor,
+    group: dist.ProcessGroup | None = None,
+    *,
+    ignore_index: int | Iterable[int] | None = 255,
+) -> Tensor:
+    r"""Number of positives, as the `normalizer` of a summed loss; never 0.
+
+    ::
+
+        count = max(1, sum over all processes of [targets > 0]) / number of processes
+
+    DistributedDataParallel averages the gradients of the processes. With this count on each of
+    them, the average is the gradient of one process that has all samples; also where a process
+    has no positives, or no samples at all.
+
+    Args:
+        targets: Any shape and real dtype; what is greater than 0 is a positive, so that qualities
+            and class indices with background 0 count too. Give ``targets == 1`` for centres of
+            heat maps alone.
+        group: Process group; the default group if torch.distributed is initialised, else this
+            process alone. All its processes have to call this.
+        ignore_index: Class indices, of an integer dtype, that mark what doesn't count, one or
+            several; 255, the usual void of index maps, by default. None counts it as a class, which
+            it is where there are more than 255. Other dtypes have no index to ignore.
+
+    Returns:
+        A scalar in float32, on the device of `targets`, without gradient.
+
+    Example:
+        >>> import torch
+        >>> from parfocal import positive_count, sigmoid_focal_loss
+        >>> targets = torch.tensor([[1.0, 0.0, 0.0], [0.0, 1.0, 1.0]])
+        >>> positive_count(targets)
+        tensor(3.)
+        >>> logits = torch.zeros(2, 3)
+        >>> sigmoid_focal_loss(logits, targets, reduction="sum", normalizer=positive_count(targets))
+        tensor(0.1733)
+
+    Raises:
+        TypeError: targets or `ignore_index` of another kind.
+
+    Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, section 4.1.
+    """
+    call = "positive_count"
+    checks.real_targets(call, targets)
+    positive = targets.detach() > 0
+    if ignore_index is not None and not targets.is_floating_point() and targets.dtype != torch.bool:
+        labels = targets.detach().long()
+        for index in checks.ignore_index(call, ignore_index):
+            positive &= labels != index
+        checks.binary_mask(call, labels, positive)
+    count = positive.sum()
+    ranks = 1
+    if dist.is_available() and dist.is_initialized():
+        dist.all_reduce(count, group=group)
+        ranks = dist.get_world_size(group)
+    return count.clamp(min=1).to(torch.float32) / ranks
+
+
+def init_prior_bias_(layer: Layer, prior: float | Tensor = 0.01) -> Layer:
+    r"""Set the bias of a sigmoid classification head so that it predicts `prior`; in place.
+
+    ::
+
+        bias = log(prior / (1 - prior))
+
+    Without it the first steps see half of all negatives as positives, and their loss drowns
+    everything else.
+
+    Args:
+        layer: The last layer, with a `bias`: nn.Linear, nn.Conv2d, and the like.
+        prior: Share of positives, in (0, 1): a number, or a tensor of one a class that broadcasts
+            to the bias.
+
+    Returns:
+        The layer.
+
+    Raises:
+        TypeError: a layer without a bias.
+        ValueError: a prior out of (0, 1), or of a shape that doesn't fit.
+
+    Example:
+        >>> import torch
+        >>> from parfocal import init_prior_bias_
+        >>> layer = init_prior_bias_(torch.nn.Linear(8, 2), prior=0.01)
+        >>> layer.bias.sigmoid()
+        tensor([0.0100, 0.0100], grad_fn=<SigmoidBackward0>)
+
+    Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, section 4.1.
+    """
+    bias = getattr(layer, "bias", None)
+    if not isinstance(bias, Tensor):
+        raise TypeError(f"init_prior_bias_: expected `layer` to have a bias, got {layer}")
+    given = torch.as_tensor(prior, dtype=torch.float64)
+    if not bool(((given > 0) & (given < 1)).all()):
+        raise ValueError(f"init_prior_bias_: expected `prior` in (0, 1), got {prior}")
+    if given.ndim > bias.ndim or any(
+        n not in (1, m) for n, m in zip(reversed(given.shape), reversed(bias.shape), strict=False)
+    ):
+        raise ValueError(
+            f"init_prior_bias_: expected `prior` to broadcast to the bias, {tuple(bias.shape)}, "
+            f"got the shape {tuple(given.shape)}"
+        )
+    with torch.no_grad():
+        bias.copy_(torch.log(given) - torch.log1p(-given))
+    return layer

@@ -1,0 +1,18 @@
+"""The backend for tensors on the CPU, whose values may be looked at."""
+
+from parfocal.numerics.cpu.binary_regions import region_power, region_slope
+from parfocal.numerics.cpu.class_regions import class_region_power, class_region_slope
+from parfocal.numerics.cpu.classes import class_sum
+from parfocal.numerics.cpu.elementwise import elementwise_sum, opposed, pointwise, rescale
+
+__all__ = [
+    "class_region_power",
+    "class_region_slope",
+    "class_sum",
+    "elementwise_sum",
+    "opposed",
+    "pointwise",
+    "region_power",
+    "region_slope",
+    "rescale",
+]

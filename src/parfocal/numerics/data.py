@@ -1,0 +1,92 @@
+"""What an elementwise loss is summed over, and the numbers and tensors that make it that loss."""
+
+from collections.abc import Sequence
+from typing import Any, NamedTuple, Protocol, TypeVar
+
+import torch
+from torch import Tensor
+
+Number = float | Tensor
+"""A hyper-parameter: one number, or a tensor of the shape of the logits."""
+
+
+class Data(NamedTuple):
+    """Tensors of the shape of the logits, whole or a block of them; none is differentiated.
+
+    y: targets in [0, 1].
+    weight: a factor of each position.
+    mask: True where a position counts.
+    """
+
+    y: Tensor
+    weight: Tensor | None = None
+    mask: Tensor | None = None
+
+
+class Evaluation(NamedTuple):
+    """Values of a loss and, where they were asked for, its slopes; of the positions of a block."""
+
+    value: Tensor
+    slope: Tensor | None
+
+
+class Form(Protocol):
+    """A closed form of a loss for plain tensors on the CPU, in the dtype of the computation.
+
+    None for logits or targets of which it isn't right.
+    """
+
+    def __call__(
+        self, x: Tensor, y: Tensor, *, weight: Tensor | None, needs_slope: bool
+    ) -> Evaluation | None:
+        """Of a block: weight L, and its slope if it is needed."""
+
+
+class Loss(Protocol):
+    """An elementwise loss: a record of numbers and tensors."""
+
+    def composition(self, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of each position, differentiable any number of times."""
+
+    def forms(self, dtype: torch.dtype) -> tuple[Form, ...]:
+        """What is tried in turn for a sum in this dtype; one is taken for the whole of it."""
+
+    def __iter__(self) -> Any: ...
+
+
+AnyLoss = TypeVar("AnyLoss", bound=Loss)
+
+
+def computation(x: Tensor) -> torch.dtype:
+    """The dtype in which logits are computed with: float32 for 16 bits."""
+    return torch.float64 if x.dtype == torch.float64 else torch.float32
+
+
+def tensors_of(loss: Loss) -> tuple[Tensor | None, ...]:
+    """The fields of a record that are tensors, each in its place."""
+    return tuple(field if isinstance(field, Tensor) else None for field in loss)
+
+
+def with_tensors(loss: AnyLoss, tensors: Sequence[Tensor | None]) -> AnyLoss:
+    """The record with other tensors in these places."""
+    if not any(tensor is not None for tensor in tensors):
+        return loss
+    fields = (f if t is None else t for f, t in zip(loss, tensors, strict=True))
+    return type(loss)(*fields)
+
+
+def prepare(loss: AnyLoss, x: Tensor, data: Data) -> tuple[AnyLoss, Tensor, Data]:
+    """All in the dtype of the computation, and 0 where the mask is False, the weight as well.
+
+    What stood there, be it NaN, has no part in anything then.
+    """
+    y, weight, mask = data
+    dtype = computation(x)
+    columns = [
+        column if column is None or column.dtype == dtype else column.to(dtype)
+        for column in (x, y, weight, *tensors_of(loss))
+    ]
+    if mask is not None:
+        columns = [None if column is None else torch.where(mask, column, 0.0) for column in columns]
+    x, y, weight, *tensors = columns  # type: ignore[assignment]
+    return with_tensors(loss, tensors), x, Data(y, weight, mask)

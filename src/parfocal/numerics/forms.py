@@ -1,0 +1,343 @@
+"""The elementwise losses as records: what each is as a composition, and its closed forms for a sum.
+
+A record holds numbers, or tensors of the shape of the logits. Its composition is right everywhere
+and at every order of derivative. Its forms give value and slope of a block at once, from terms that
+both share; they are tried in turn. Those from odds are for hard targets in float32, those from the
+sides of `closed_form` for the rest.
+"""
+
+from functools import partial
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+
+from parfocal.numerics import hard
+from parfocal.numerics.autograd import focal
+from parfocal.numerics.closed_form import (
+    Gamma,
+    alpha_t,
+    difference,
+    is_ordinary,
+    modulator,
+    over_n,
+    round_exponent,
+    sides,
+    value_and_slope,
+)
+from parfocal.numerics.data import Evaluation, Form, Number
+
+
+class Focal(NamedTuple):
+    """alpha_t (1 - p_t + epsilon) ** gamma ce; without alpha_t where alpha is None."""
+
+    gamma: Number
+    alpha: Number | None = None
+    epsilon: float = 0.0
+
+    def composition(self, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of each position."""
+        loss = focal(x, y, self.gamma, self.epsilon)
+        return loss if self.alpha is None else alpha_t(y, self.alpha) * loss
+
+    def forms(self, dtype: torch.dtype) -> tuple[Form, ...]:
+        """From odds, and in general."""
+        if dtype == torch.float64 or self.epsilon:
+            return (self.evaluate,)
+        gamma = round_exponent(self.gamma, dtype)
+        return partial(hard.evaluate, gamma=gamma, alpha=self.alpha), self.evaluate
+
+    def evaluate(
+        self, x: Tensor, y: Tensor, *, weight: Tensor | None, needs_slope: bool
+    ) -> Evaluation | None:
+        """From the side to which the logit points."""
+        if not is_probability(y):
+            return None
+        gamma = round_exponent(self.gamma, x.dtype)
+        factor = weight
+        if self.alpha is not None:
+            factor = alpha_t(y, self.alpha)
+            factor = factor if weight is None else factor.mul_(weight)
+        ordinary = is_ordinary(x)
+        return Evaluation(
+            *value_and_slope(
+                x, y, gamma, self.epsilon, factor, needs_slope=needs_slope, ordinary=ordinary
+            )
+        )
+
+
+class Gaussian(NamedTuple):
+    """The focal loss at y = 1, that of a negative times (1 - y) ** beta elsewhere."""
+
+    gamma: Number
+    beta: float
+
+    def composition(self, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of each position."""
+        centre, penalty = self.penalize(y)
+        return penalty * focal(x, centre, self.gamma)
+
+    def forms(self, dtype: torch.dtype) -> tuple[Form, ...]:
+        """Those of the focal loss at a hard target, with a factor of each position."""
+        return tuple(partial(self._penalized, form) for form in Focal(self.gamma).forms(dtype))
+
+    def _penalized(
+        self, form: Form, x: Tensor, y: Tensor, *, weight: Tensor | None, needs_slope: bool
+    ) -> Evaluation | None:
+        if not is_probability(y):
+            return None
+        centre, penalty = self.penalize(y)
+        factor = penalty if weight is None else penalty.mul_(weight)
+        return form(x, centre, weight=factor, needs_slope=needs_slope)
+
+    def penalize(self, y: Tensor) -> tuple[Tensor, Tensor]:
+        """1 at the centre of an object and 0 elsewhere; how much each position counts."""
+        centre = (y == 1).to(y.dtype)
+        return centre, torch.maximum(centre, (1 - y) ** self.beta)
+
+
+class Poly(NamedTuple):
+    """alpha_t q ** gamma (ce + epsilon_1 q), with q = 1 - p_t; Poly-1.
+
+    dL/du = -q ** gamma (q + p (gamma ce + epsilon_1 (gamma + 1) q)) alpha_t
+    """
+
+    gamma: Number
+    epsilon_1: float
+    alpha: Number | None = None
+
+    def composition(self, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of each position."""
+        # The rounding of gamma + 1 would be felt in the power as often as log q is large.
+        added = modulator(x, y, self.gamma) * modulator(x, y, 1.0)
+        loss = focal(x, y, self.gamma) + self.epsilon_1 * added
+        return loss if self.alpha is None else alpha_t(y, self.alpha) * loss
+
+    def forms(self, dtype: torch.dtype) -> tuple[Form, ...]:
+        """From odds."""
+        return (self.evaluate,) if dtype == torch.float32 and of_numbers(self) else ()
+
+    def evaluate(
+        self, x: Tensor, y: Tensor, *, weight: Tensor | None, needs_slope: bool
+    ) -> Evaluation | None:
+        """From odds."""
+        target = hard.hard_target(y)
+        if target is None:
+            return None
+        gamma: Any = round_exponent(self.gamma, x.dtype)
+        terms = hard.terms_from_odds(target.odds(x))
+        q, cross_entropy = terms.q, terms.cross_entropy
+        factor = torch.pow(q, gamma)
+        if self.alpha is not None:
+            factor.mul_(target.alpha_t(self.alpha))
+        value = torch.add(cross_entropy, q, alpha=self.epsilon_1).mul_(factor)
+        slope = None
+        if needs_slope:
+            added = self.epsilon_1 * (self.gamma + 1)
+            inner = cross_entropy.mul_(gamma).add_(q, alpha=added)  # type: ignore[arg-type]
+            slope = q.addcmul_(terms.p, inner).mul_(factor).mul_(target.direction)
+        return weighted(value, slope, weight)
+
+
+class Varifocal(NamedTuple):
+    """(y + alpha m q ** gamma) ce with m = 1 at a negative, y = 0, and 0 elsewhere.
+
+    In the notation of `closed_form`, and q = p, which is the 1 - p_t of a negative,
+
+        dL/da = (y + alpha m q ** gamma) ce' + alpha m q ** gamma gamma (log q)' ce
+    """
+
+    alpha: float
+    gamma: Number
+
+    def composition(self, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of each position."""
+        negative = (y <= 0).to(y.dtype)
+        return torch.add(y, negative, alpha=self.alpha) * focal(x, y, negative * self.gamma)
+
+    def forms(self, dtype: torch.dtype) -> tuple[Form, ...]:
+        """From sides."""
+        return (self.evaluate,) if of_numbers(self) else ()
+
+    def evaluate(
+        self, x: Tensor, y: Tensor, *, weight: Tensor | None, needs_slope: bool
+    ) -> Evaluation | None:
+        """From the side to which the logit points."""
+        if not (is_ordinary(x) and is_probability(y)):
+            return None
+        gamma: Any = round_exponent(self.gamma, x.dtype)
+        s = sides(x, y, ordinary=True)
+        z = torch.addcmul(s.v, s.w, s.t)
+        power = over_n(s, z).pow_(gamma).mul_(y.ceil().sub_(1).mul_(-self.alpha))
+        factor = power + y
+        cross_entropy = s.l.addcmul_(s.v, s.a)
+        slope = None
+        if needs_slope:
+            # ce' n = v - w t and (log q)' n = (v - w) t / z, of which z is 0 for no ordinary logit.
+            inner = torch.addcmul(s.v, s.w, s.t, value=-1).mul_(factor)
+            focusing = s.t.div_(z).mul_(s.v.sub_(s.w)).mul_(cross_entropy).mul_(power)
+            slope = over_n(s, inner.add_(focusing, alpha=gamma)).mul_(s.sign())
+        return weighted(factor.mul_(cross_entropy), slope, weight)
+
+
+class Quality(NamedTuple):
+    """|p - y| ** beta ce, which at a hard label is the focal loss.
+
+    From the side to which the logit points, in the notation of `closed_form`,
+
+        |p - y| = |v - w t| / n      d|p - y|/da = t / n ** 2 (v - w t) / |v - w t|
+        dL/da   = |p - y| ** beta (beta t ce / (n (v - w t)) + (v - w t) / n)
+
+    At p = y all of it is 0, for beta > 1 in truth.
+    """
+
+    beta: float
+
+    def composition(self, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of each position."""
+        hard_loss = focal(x, torch.where((y == 0) | (y == 1), y, 0.0), self.beta)
+        distance = difference(x, y)
+        # |.| ** beta is differentiated where it isn't 0 alone, and where the label is soft.
+        is_soft = (y > 0) & (y < 1)
+        counts = is_soft & (distance != 0)
+        base = torch.where(counts, distance.abs(), 1.0)
+        soft_loss = torch.where(counts, base**self.beta * focal(x, y, 0.0), 0.0)
+        return torch.where(is_soft, soft_loss, hard_loss)
+
+    def forms(self, dtype: torch.dtype) -> tuple[Form, ...]:
+        """From sides."""
+        return (self.evaluate,)
+
+    def evaluate(
+        self, x: Tensor, y: Tensor, *, weight: Tensor | None, needs_slope: bool
+    ) -> Evaluation | None:
+        """From the side to which the logit points."""
+        if not (is_ordinary(x) and is_probability(y)):
+            return None
+        beta: Any = round_exponent(self.beta, x.dtype)
+        s = sides(x, y, ordinary=True)
+        signed = torch.addcmul(s.v, s.w, s.t, value=-1)
+        distance = over_n(s, signed)
+        factor = distance.abs().pow_(beta)
+        cross_entropy = s.l.addcmul_(s.v, s.a)
+        slope = None
+        if needs_slope:
+            # At p = y the quotient is one of zeros; any number will do, but at beta = 1 only 0.
+            inner = s.r.div_(signed).nan_to_num_(0.0, 0.0, 0.0)
+            slope = inner.mul_(cross_entropy).mul_(beta).add_(distance).mul_(factor).mul_(s.sign())
+        return weighted(factor.mul_(cross_entropy), slope, weight)
+
+
+class Asymmetric(NamedTuple):
+    """A focal loss of each class, with the margin m at the negatives.
+
+    With e the odds against a hard target, and m = 0 at a positive,
+
+        q_m = max(e / (1 + e) - m, 0)      e_m = q_m / (1 - q_m)      ce = log1p(e_m)
+        L = q_m ** gamma ce
+        dL/du = -q_m ** gamma (q / (1 + e)) (gamma ce / q_m + 1 / (1 - q_m))      where q_m > 0
+
+    In float64 all of this is textbook, as in `hard`; 1 - q_m = 1 / (1 + e) + m is no difference.
+    """
+
+    gamma_neg: Number
+    gamma_pos: Number
+    margin: float
+
+    def composition(self, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of each position."""
+        one = torch.ones_like(x)
+        positive = focal(x, one, self.gamma_pos)
+        if self.margin == 0:
+            negative = focal(x, 1 - one, self.gamma_neg)
+        else:
+            negative = _shifted_negative(x, self.gamma_neg, self.margin)
+        # An infinite loss of weight 0 adds nothing.
+        return torch.where(y > 0, y * positive, 0.0) + torch.where(y < 1, (1 - y) * negative, 0.0)
+
+    def forms(self, dtype: torch.dtype) -> tuple[Form, ...]:
+        """From odds, unless a power has a cusp at the margin."""
+        if dtype == torch.float64 or not of_numbers(self):
+            return ()
+        return (self.evaluate,) if self.margin == 0 or self.gamma_neg >= 1 else ()
+
+    def evaluate(
+        self, x: Tensor, y: Tensor, *, weight: Tensor | None, needs_slope: bool
+    ) -> Evaluation | None:
+        """From odds."""
+        target = hard.hard_target(y)
+        if target is None or not is_ordinary(x):
+            return None
+        gamma_neg: Any = self.gamma_neg
+        gamma_pos: Any = self.gamma_pos
+        e = target.odds(x)
+        p = (e + 1).reciprocal_()
+        q = e.mul_(p)
+        pq = torch.mul(p, q).float()
+        if self.margin:
+            shift = target.other.double().mul_(self.margin)
+            q.sub_(shift).clamp_(min=0.0)
+            p.add_(shift)
+        cross_entropy = torch.div(q, p).float().log1p_()
+        gamma = gamma_neg
+        factor = _power(q, gamma_neg)
+        if gamma_pos != gamma_neg:
+            gamma = torch.lerp(x.new_tensor(gamma_neg), x.new_tensor(gamma_pos), y)
+            factor = torch.lerp(factor, _power(q, gamma_pos), y)
+        slope = None
+        if needs_slope:
+            # Where q_m = 0 so is ce, and any finite quotient will do.
+            inner = cross_entropy / q.float().clamp_(min=torch.finfo(torch.float32).tiny)
+            inner.mul_(gamma).add_(p.reciprocal_())
+            slope = inner.mul_(pq).mul_(factor).mul_(target.direction)
+        return weighted(factor.mul_(cross_entropy), slope, weight)
+
+
+def of_numbers(loss: tuple[Any, ...]) -> bool:
+    """Whether no field of the record is a tensor."""
+    return not any(isinstance(field, Tensor) for field in loss)
+
+
+def is_probability(y: Tensor) -> bool:
+    """Whether all of these readable targets are in [0, 1]; NaN is not."""
+    low, high = y.aminmax()
+    return low.item() >= 0 and high.item() <= 1
+
+
+def weighted(value: Tensor, slope: Tensor | None, weight: Tensor | None) -> Evaluation:
+    """The end of a form: the weight of each position, multiplied in place."""
+    if weight is not None:
+        value.mul_(weight)
+        if slope is not None:
+            slope.mul_(weight)
+    return Evaluation(value, slope)
+
+
+def _power(base: Tensor, gamma: float) -> Tensor:
+    """base ** gamma in float32; a whole power by products, for which float64 has digits enough."""
+    if gamma != int(gamma) or gamma > 8:
+        exponent: Any = round_exponent(gamma, torch.float32)
+        return base.float().pow_(exponent)
+    power = torch.ones_like(base)
+    for bit in f"{int(gamma):b}":
+        power.mul_(power)
+        if bit == "1":
+            power.mul_(base)
+    return power.float()
+
+
+def _shifted_negative(x: Tensor, gamma: Gamma, margin: float) -> Tensor:
+    """p_m ** gamma (-log(1 - p_m)), with p_m = p - margin > 0 and 1 - p_m = (1 - p) + margin."""
+    p_m = difference(x, torch.full_like(x, margin))
+    counts = ~(p_m <= 0)  # NaN stays
+    p_m = torch.where(counts, p_m, 0.5)
+    s = sides(x, torch.ones_like(x))
+    q = torch.lerp(torch.ones_like(s.t), s.t, s.h) / s.n
+    # The logarithm of what is near 1 goes through log1p.
+    near_one = p_m < 0.5
+    cross_entropy = torch.where(
+        near_one,
+        -torch.log1p(-torch.where(near_one, p_m, 0.0)),
+        -torch.log(torch.where(near_one, 1.0, q + margin)),
+    )
+    return torch.where(counts, p_m**gamma * cross_entropy, 0.0)

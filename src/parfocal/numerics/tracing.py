@@ -1,0 +1,71 @@
+"""Who else looks at a call: tracers, transforms, and stand-ins for tensors.
+
+A form that looks at values, or makes its gradient by itself, is right for plain numbers alone: a
+tracer would record what the numbers of its example were, and a transform would differentiate the
+form where it means the loss.
+"""
+
+import torch
+from torch import Tensor, nn
+from torch.autograd import forward_ad
+
+_PLAIN = (Tensor, nn.Parameter)
+
+
+def is_readable(*arguments: object) -> bool:
+    """Whether the values of all tensors among the arguments may be looked at, at no cost.
+
+    They are dense and plain, on the CPU, and nothing traces or transforms the call.
+    """
+    return not is_traced() and all(
+        type(argument) in _PLAIN and argument.is_cpu and argument.layout is torch.strided
+        for argument in arguments
+        if isinstance(argument, Tensor)
+    )
+
+
+def is_traced() -> bool:
+    """Whether the operations of this call are recorded, transformed, or run on stand-ins.
+
+    By torch.compile and torch.export, with ONNX behind it; by torch.func; by torch.jit.trace; by a
+    dispatch mode, such as that of fake tensors or of make_fx.
+    """
+    return (
+        torch.compiler.is_compiling()
+        or torch._C._are_functorch_transforms_active()
+        or torch._C._len_torch_dispatch_stack() > 0
+        or is_scripted()
+    )
+
+
+def is_scripted() -> bool:
+    """Whether torch.jit.trace records this call, into a graph that holds no Python."""
+    return torch._C._get_tracing_state() is not None
+
+
+def is_watched(*arguments: object) -> bool:
+    """Whether something other than plain reverse mode looks at this call, inside a compiler or not.
+
+    There a custom Function is the wrong binding, and silently so: torch.compile differentiates
+    its forward formula when torch.func.grad is inside, and nested forward mode takes its second
+    derivative for zero (pytorch#197867).
+    """
+    if torch._C._are_functorch_transforms_active():
+        return True
+    if not torch.compiler.is_compiling() and forward_ad._current_level < 0:  # no forward mode
+        return False
+    return any(
+        isinstance(argument, Tensor) and forward_ad.unpack_dual(argument).tangent is not None
+        for argument in arguments
+    )
+
+
+def is_batched(grad: Tensor) -> bool:
+    """Whether an incoming gradient stands for many, which then multiply a slope as a whole."""
+    functorch = torch._C._functorch
+    return functorch.is_batchedtensor(grad) or functorch.is_legacy_batchedtensor(grad)
+
+
+def varies(*arguments: object) -> bool:
+    """Whether autograd differentiates in one of the arguments."""
+    return any(isinstance(argument, Tensor) and argument.requires_grad for argument in arguments)
