@@ -129,6 +129,7 @@ def _elementwise(
     exponents: Tensor,
     counts: Tensor,
     *,
+    balance: Tensor | float = 1.0,
     reduction: str = "none",
     weight: Tensor | None = None,
     normalizer: Any = None,
@@ -139,17 +140,19 @@ def _elementwise(
     floor = a.least * (1 + x.abs().clamp(max=1e5))
     value_off = a.ulp * ulps * terms.value_scale + floor
     slope_off = a.ulp * ulps * terms.slope_scale + floor
-    factor = torch.ones_like(x)
+    factor = torch.where(counts, torch.as_tensor(balance, dtype=torch.float64), 0.0)
     if weight is not None:
-        factor = torch.where(counts, a.operand(weight), 0.0)
+        factor = torch.where(counts, factor * a.operand(weight), 0.0)
     value = torch.where(counts, factor * terms.value, 0.0)
-    value_off = torch.where(counts, factor.abs() * value_off, 0.0)
+    # 0 times an infinity is no number in floating point, and nothing better is promised.
+    is_open = counts & (factor == 0) & (x.isnan() | (x.abs() >= HUGE))
+    value_off = torch.where(is_open, torch.inf, torch.where(counts, factor.abs() * value_off, 0.0))
     divisor = float(counts.sum()) if reduction == "mean" else normalizer
     result, tolerance, share = _reduced(value, value_off, a, incoming, reduction, divisor)
     share = torch.where(counts, share * factor, 0.0)
     gradient = torch.where(counts, share * terms.slope, 0.0)
     off = a.finish(gradient, share.abs() * slope_off, a.inputs)
-    off = torch.where(x.isnan(), torch.inf, torch.where(counts, off, 0.0))
+    off = torch.where(x.isnan() | is_open, torch.inf, torch.where(counts, off, 0.0))
     return Expected(result, tolerance, gradient, off)
 
 
@@ -186,8 +189,9 @@ def _sigmoid_focal_loss(
 ) -> Expected:
     x, y, counts = _positions(inputs, a, targets, mask)
     exponent = a.exponent(gamma).expand_as(x)
-    terms = stable.focal(x, y, exponent, float(epsilon)).times(_balance(alpha, y, a, counts))
-    return _elementwise(x, a, incoming, terms, exponent, counts, **options)
+    terms = stable.focal(x, y, exponent, float(epsilon))
+    balance = _balance(alpha, y, a, counts)
+    return _elementwise(x, a, incoming, terms, exponent, counts, balance=balance, **options)
 
 
 def _varifocal_loss(
@@ -203,8 +207,9 @@ def _varifocal_loss(
 ) -> Expected:
     x, y, counts = _positions(inputs, a, targets, mask)
     exponent = a.exponent(gamma).expand_as(x)
-    terms = stable.varifocal(x, y, float(alpha), exponent)
-    return _elementwise(x, a, incoming, terms, exponent, counts, **options)
+    terms = stable.varifocal(x, y, exponent)
+    balance = torch.where(y > 0, y, float(alpha))
+    return _elementwise(x, a, incoming, terms, exponent, counts, balance=balance, **options)
 
 
 def _gaussian_focal_loss(
@@ -273,8 +278,9 @@ def _poly_focal_loss(
 ) -> Expected:
     x, y, counts = _positions(inputs, a, targets, mask)
     exponent = a.exponent(gamma).expand_as(x)
-    terms = stable.poly(x, y, exponent, float(epsilon_1)).times(_balance(alpha, y, a, counts))
-    return _elementwise(x, a, incoming, terms, exponent + 1, counts, **options)
+    terms = stable.poly(x, y, exponent, float(epsilon_1))
+    balance = _balance(alpha, y, a, counts)
+    return _elementwise(x, a, incoming, terms, exponent + 1, counts, balance=balance, **options)
 
 
 def _focal_matching_cost(
@@ -412,6 +418,8 @@ def _softmax_focal_loss(
         of_rows = torch.ones_like(value) if r.labels is None else class_weight[r.labels]
         divisor = (of_rows * r.counts).sum()
     value_off = share.abs() * (value_off + a.least * (1 + u.abs().amax(1).clamp(max=1e5)))
+    is_zero = (factor == 0).any(1) | (share == 0)
+    value_off = torch.where(r.is_open & r.counts & is_zero, torch.inf, value_off)
     value = (value * share).reshape(r.shape)
     result, tolerance, per_row = _reduced(
         value, value_off.reshape(r.shape), a, incoming, reduction, divisor

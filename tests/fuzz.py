@@ -653,14 +653,14 @@ def _alpha_beyond(d: Draw, name: str, arguments: dict[str, Any]) -> None:
 
 
 def _targets_beyond(d: Draw, name: str, arguments: dict[str, Any]) -> None:
-    y = arguments["targets"].to(d.pick(torch.int64, torch.float32)).clone()
+    y = arguments["targets"].to(d.pick(torch.int64, torch.float32)).clone(memory_format=torch.contiguous_format)
     y.view(-1)[d.random.randrange(y.numel())] = d.pick(-1, 255, 2)
     arguments["targets"] = y
 
 
 def _labels_beyond(d: Draw, name: str, arguments: dict[str, Any]) -> None:
     key = parameters(name)[1]
-    y = arguments[key].long().clone()
+    y = arguments[key].long().clone(memory_format=torch.contiguous_format)
     classes = arguments["inputs"].shape[-1 if key == "labels" else 1]
     y.view(-1)[d.random.randrange(y.numel())] = d.pick(classes, classes + 100, -3)
     arguments[key] = y

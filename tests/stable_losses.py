@@ -88,12 +88,10 @@ def focal(u: Tensor, y: Tensor, gamma: Tensor, epsilon: float = 0.0) -> Terms:
     return Terms(value, factor * slope, value, factor * scale)
 
 
-def varifocal(u: Tensor, y: Tensor, alpha: float, gamma: Tensor) -> Terms:
-    """A cross-entropy times q where q > 0, else a focal loss."""
-    zero = torch.zeros_like(gamma)
-    return (
-        focal(u, y, zero).times(y).where(y > 0, focal(u, torch.zeros_like(y), gamma).times(alpha))
-    )
+def varifocal(u: Tensor, y: Tensor, gamma: Tensor) -> Terms:
+    """A cross-entropy where q > 0, else a focal loss; without their factors, q and alpha."""
+    zeros = torch.zeros_like(y)
+    return focal(u, y, zeros).where(y > 0, focal(u, zeros, gamma))
 
 
 def gaussian(u: Tensor, y: Tensor, gamma: Tensor, beta: float) -> Terms:
@@ -158,9 +156,9 @@ def shifted(u: Tensor, gamma: Tensor, margin: float) -> Terms:
     rest = q + margin
     ce = torch.where(base < 0.5, -torch.log1p(-base), -rest.log())
     power = torch.where(gamma == 0, 1.0, base**gamma)
-    lower = torch.where(gamma == 0, 0.0, gamma * base.clamp(min=1e-300) ** (gamma - 1))
+    lower = torch.where(gamma == 0, 0.0, gamma * base.clamp(min=1e-100) ** (gamma - 1))
     inner = is_above * (lower * ce + power / rest)
-    wide = base + 1e-300
+    wide = base.clamp(min=1e-100)
     curved = (
         (gamma * (gamma - 1)).abs() * wide ** (gamma - 2) * ce + 2 * lower / rest + power / rest**2
     )
