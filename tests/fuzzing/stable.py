@@ -103,7 +103,7 @@ def gaussian(u: Tensor, y: Tensor, gamma: Tensor, beta: float) -> Terms:
 
 def poly(u: Tensor, y: Tensor, gamma: Tensor, epsilon_1: float) -> Terms:
     """The focal loss and epsilon_1 (1 - p_t) ** (gamma + 1)."""
-    p, q, log_p, log_q = logistic(u)
+    _, _, log_p, log_q = logistic(u)
     n = 1 - y
     log_base = log_sum(y.log() + log_q, n.log() + log_p)
     added = ((gamma + 1) * log_base).exp()
@@ -201,7 +201,7 @@ def margins(x: Tensor) -> Margins:
     top = others.amax(2, keepdim=True)
     e = (others - top).exp()
     total = e.sum(2, keepdim=True)
-    return Margins(x - (top + total.log()).squeeze(2), e / total)
+    return Margins(x - top.squeeze(2) - total.log().squeeze(2), e / total)
 
 
 def tversky(
