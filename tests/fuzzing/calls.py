@@ -67,7 +67,7 @@ def draw(seed: int, index: int) -> Call:
     way = d.pick(*WAYS)
     positional = d.pick(2, 2, len(arguments))
     wrong = ""
-    if d.chance(0.1):
+    if d.chance(0.13):
         wrong = spoil(d, name, arguments)
     arguments = {n: arguments[n] for n in parameters(name) if n in arguments}
     is_module = not wrong and module_of(name) is not None and d.chance(0.25)

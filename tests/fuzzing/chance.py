@@ -18,7 +18,7 @@ LOSSES = (*sorted(n for n in parfocal.__all__ if n.endswith("_loss")), "focal_ma
 LOGITS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 LAYOUTS = ("contiguous", "transposed", "stepped", "expanded", "offset", "channels_last")
-LOGIT_KINDS = ("mild", "wide", "saturated", "right", "infinite", "NaN")
+LOGIT_KINDS = ("mild", "wide", "saturated", "right", "shifted", "infinite", "NaN")
 
 BINARY = frozenset(
     {
@@ -35,8 +35,10 @@ HAS_ALPHA_TENSOR = ("sigmoid_focal_loss", "poly_focal_loss")
 
 @cache
 def parameters(name: str) -> tuple[str, ...]:
-    """The names of a loss's parameters."""
-    return tuple(inspect.signature(getattr(parfocal, name)).parameters)
+    """The names of a loss's parameters; those of F.cross_entropy are other names of two."""
+    names = inspect.signature(getattr(parfocal, name)).parameters
+    others = {"input": "inputs", "target": "targets"}
+    return tuple(dict.fromkeys(others.get(n, n) for n in names))
 
 
 @cache
@@ -109,7 +111,7 @@ class Draw:
 
     def exponent(self) -> float:
         """A focusing exponent."""
-        fixed = self.pick(0.0, 0.1, 0.3, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0)
+        fixed = self.pick(0.0, 0.1, 0.3, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 20.0)
         return fixed if self.chance(0.7) else 6.0 * self.random.random() + 58.0 * self.chance(0.03)
 
     def share(self) -> float:
@@ -212,7 +214,7 @@ class Draw:
 
     def logits(self, right: Tensor, *, infinite: bool) -> Tensor:
         """Logits in float64; `right` is 1 where a logit should be high, -1 where low, or 0."""
-        kind = self.pick("mild", "mild", "mild", "wide", "wide", "saturated", "right")
+        kind = self.pick(*3 * ("mild",), *2 * ("wide",), "saturated", "right", "shifted")
         if infinite and self.chance(0.06):
             kind = "infinite"
         elif infinite and self.chance(0.03):
@@ -224,6 +226,8 @@ class Draw:
             x = x * 2
         elif kind == "wide":
             x = x * 30
+        elif kind == "shifted":
+            x = x * self.pick(0.01, 2, 12) + self.pick(-1, 1) * self.pick(10, 30, 60, 88, 700, 5000)
         else:
             size = torch.exp(self.uniform(shape) * math.log(1e4))
             if kind == "right" and self.chance(0.5):

@@ -13,7 +13,8 @@ from fuzzing.chance import BINARY, HAS_ALPHA_TENSOR, INTEGERS, Draw, parameters
 def spoil(d: Draw, name: str, arguments: dict[str, Any]) -> str:
     """Change the arguments to nonsense, and say which."""
     ways = [wrong for wrong, (fits, _) in NONSENSE.items() if fits(name, arguments)]
-    wrong = d.random.choice(ways)
+    # What fits few calls is drawn the more often where it fits.
+    wrong = d.random.choices(ways, [_RARE.get(way, 1) for way in ways])[0]
     NONSENSE[wrong][1](d, name, arguments)
     return wrong
 
@@ -41,10 +42,18 @@ def _has(option: str) -> Callable[[str, dict[str, Any]], bool]:
     return lambda name, arguments: option in parameters(name)
 
 
+_DATA = ("inputs", "targets", "weight", "alpha")
+
+
 def _is_plain_sum(name: str, arguments: dict[str, Any]) -> bool:
     """A sum whose values are read anyway, of positions that all count."""
     is_sum = arguments.get("reduction") in ("mean", "sum")
-    return name in BINARY and is_sum and not {"mask", "epsilon"} & set(arguments)
+    options = [v for n, v in arguments.items() if n not in _DATA]
+    is_plain = not any(isinstance(v, torch.Tensor) for v in options) and "epsilon" not in arguments
+    weight = arguments.get("weight")
+    return (
+        name in BINARY and is_sum and is_plain and not (weight is not None and weight.requires_grad)
+    )
 
 
 def _alpha_beyond(d: Draw, name: str, arguments: dict[str, Any]) -> None:
@@ -158,4 +167,15 @@ NONSENSE: dict[str, tuple[_Fits, _Change]] = {
         lambda name, arguments: name != "focal_matching_cost",
         _other_shape,
     ),
+}
+
+_RARE = {
+    "alpha tensor out of [0, 1]": 40,
+    "background that is no class": 4,
+    "epsilon_1 below -1": 4,
+    "index that is no class": 4,
+    "margin out of [0, 1)": 4,
+    "negative epsilon": 4,
+    "normalizer not positive": 4,
+    "targets out of [0, 1]": 4,
 }
