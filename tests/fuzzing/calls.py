@@ -23,7 +23,7 @@ from fuzzing.chance import (
     parameters,
     takes,
 )
-from fuzzing.nonsense import spoil
+from fuzzing.nonsense import NONSENSE
 
 WAYS = ("grad", "backward", "twice", "create_graph", "no_grad", "frozen", "autocast", "two threads")
 # What is drawn in turn: the losses with most ways of their own more often.
@@ -53,22 +53,20 @@ class Call(NamedTuple):
 
 
 def draw(seed: int, index: int) -> Call:
-    """The call of a seed and an index."""
+    """The call of a seed and an index; each eighth is nonsense, of every kind in turn."""
     d = Draw(seed, index)
-    name = _ROUND[index % len(_ROUND)]
-    if name == "focal_matching_cost":
-        arguments = _matching(d)
-    elif name in BINARY:
-        arguments = _binary(d, name)
-    elif name == "softmax_focal_loss":
-        arguments = _classes(d)
-    else:
-        arguments = _regions(d, name)
+    name, wrong = _ROUND[index % len(_ROUND)], ""
+    arguments = _arguments(d, name)
+    if index % 8 == 7:
+        wrong = tuple(NONSENSE)[index // 8 % len(NONSENSE)]
+        fits, change = NONSENSE[wrong]
+        while not fits(name, arguments):
+            name = d.random.choice(_ROUND)
+            d.features.clear()
+            arguments = _arguments(d, name)
+        change(d, name, arguments)
     way = d.pick(*WAYS)
     positional = d.pick(2, 2, len(arguments))
-    wrong = ""
-    if d.chance(0.13):
-        wrong = spoil(d, name, arguments)
     arguments = {n: arguments[n] for n in parameters(name) if n in arguments}
     is_module = not wrong and module_of(name) is not None and d.chance(0.25)
     if is_module:
@@ -92,6 +90,15 @@ def draw(seed: int, index: int) -> Call:
         wrong,
         frozenset(d.features),
     )
+
+
+def _arguments(d: Draw, name: str) -> dict[str, Any]:
+    """Arguments of a loss that are right."""
+    if name == "focal_matching_cost":
+        return _matching(d)
+    if name in BINARY:
+        return _binary(d, name)
+    return _classes(d) if name == "softmax_focal_loss" else _regions(d, name)
 
 
 @cache

@@ -1,4 +1,4 @@
-"""Nonsense that a loss must refuse, in the name of the call."""
+"""Nonsense that a loss must refuse, in the name of the call: which calls it fits, and how."""
 
 import math
 from collections.abc import Callable
@@ -8,15 +8,6 @@ import numpy as np
 import torch
 
 from fuzzing.chance import BINARY, HAS_ALPHA_TENSOR, INTEGERS, Draw, parameters
-
-
-def spoil(d: Draw, name: str, arguments: dict[str, Any]) -> str:
-    """Change the arguments to nonsense, and say which."""
-    ways = [wrong for wrong, (fits, _) in NONSENSE.items() if fits(name, arguments)]
-    # What fits few calls is drawn the more often where it fits.
-    wrong = d.random.choices(ways, [_RARE.get(way, 1) for way in ways])[0]
-    NONSENSE[wrong][1](d, name, arguments)
-    return wrong
 
 
 def _exponent_of(name: str) -> str:
@@ -94,10 +85,10 @@ def _other_shape(d: Draw, name: str, arguments: dict[str, Any]) -> None:
     arguments[key] = arguments[key].unsqueeze(-1).expand(*arguments[key].shape, 2)
 
 
-_Fits = Callable[[str, dict[str, Any]], bool]
-_Change = Callable[[Draw, str, dict[str, Any]], None]
+Fits = Callable[[str, dict[str, Any]], bool]
+Change = Callable[[Draw, str, dict[str, Any]], None]
 
-NONSENSE: dict[str, tuple[_Fits, _Change]] = {
+NONSENSE: dict[str, tuple[Fits, Change]] = {
     "exponent beyond float64's use": (
         lambda name, arguments: bool(_exponent_of(name)) and "unified" not in name,
         _set_exponent(1e300, 1e308, np.float64(1e300)),
@@ -167,15 +158,4 @@ NONSENSE: dict[str, tuple[_Fits, _Change]] = {
         lambda name, arguments: name != "focal_matching_cost",
         _other_shape,
     ),
-}
-
-_RARE = {
-    "alpha tensor out of [0, 1]": 40,
-    "background that is no class": 4,
-    "epsilon_1 below -1": 4,
-    "index that is no class": 4,
-    "margin out of [0, 1)": 4,
-    "negative epsilon": 4,
-    "normalizer not positive": 4,
-    "targets out of [0, 1]": 4,
 }
