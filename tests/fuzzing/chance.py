@@ -13,6 +13,7 @@ import torch
 from torch import Tensor
 
 import parfocal
+from fuzzing import elementwise
 
 LOSSES = (*sorted(n for n in parfocal.__all__ if n.endswith("_loss")), "focal_matching_cost")
 LOGITS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -20,16 +21,8 @@ INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 LAYOUTS = ("contiguous", "transposed", "stepped", "expanded", "offset", "channels_last")
 LOGIT_KINDS = ("mild", "wide", "saturated", "right", "shifted", "infinite", "NaN")
 
-BINARY = frozenset(
-    {
-        "asymmetric_loss",
-        "gaussian_focal_loss",
-        "poly_focal_loss",
-        "quality_focal_loss",
-        "sigmoid_focal_loss",
-        "varifocal_loss",
-    }
-)
+# What takes one logit and one target.
+BINARY = frozenset(n for n in LOSSES if n.endswith("_loss") and hasattr(elementwise, n))
 HAS_ALPHA_TENSOR = ("sigmoid_focal_loss", "poly_focal_loss")
 
 

@@ -11,24 +11,25 @@ from typing import Any
 from fuzzing import classes, elementwise, regions
 from fuzzing.arithmetic import Expected, Incoming, arithmetic
 
-_LOSSES: dict[str, Callable[..., Expected]] = {
-    "asymmetric_loss": elementwise.asymmetric_loss,
-    "focal_matching_cost": elementwise.focal_matching_cost,
-    "gaussian_focal_loss": elementwise.gaussian_focal_loss,
-    "poly_focal_loss": elementwise.poly_focal_loss,
-    "quality_focal_loss": elementwise.quality_focal_loss,
-    "sigmoid_asymmetric_unified_focal_loss": regions.unified("sigmoid", asymmetric=True),
-    "sigmoid_focal_loss": elementwise.sigmoid_focal_loss,
+_OF_REGIONS: dict[str, Callable[..., Expected]] = {
+    "sigmoid_asymmetric_unified_focal_loss": regions.unified("sigmoid", is_asymmetric=True),
     "sigmoid_focal_tversky_loss": regions.sigmoid_tversky(lambda gamma: 1 / float(gamma)),
     "sigmoid_tversky_loss": regions.sigmoid_tversky(lambda gamma: 1.0),
-    "sigmoid_unified_focal_loss": regions.unified("sigmoid", asymmetric=False),
-    "softmax_asymmetric_unified_focal_loss": regions.unified("softmax", asymmetric=True),
-    "softmax_focal_loss": classes.softmax_focal_loss,
+    "sigmoid_unified_focal_loss": regions.unified("sigmoid", is_asymmetric=False),
+    "softmax_asymmetric_unified_focal_loss": regions.unified("softmax", is_asymmetric=True),
     "softmax_focal_tversky_loss": regions.softmax_tversky(lambda gamma: 1 / float(gamma)),
     "softmax_tversky_loss": regions.softmax_tversky(lambda gamma: 1.0),
-    "softmax_unified_focal_loss": regions.unified("softmax", asymmetric=False),
-    "varifocal_loss": elementwise.varifocal_loss,
+    "softmax_unified_focal_loss": regions.unified("softmax", is_asymmetric=False),
 }
+
+
+def reference(name: str) -> Callable[..., Expected]:
+    """The function of its name here, or the one of its kind."""
+    if name in _OF_REGIONS:
+        return _OF_REGIONS[name]
+    room = classes if hasattr(classes, name) else elementwise
+    function: Callable[..., Expected] = getattr(room, name)
+    return function
 
 
 def expected(
@@ -37,4 +38,4 @@ def expected(
     """Of the call name(**arguments), whose result is given the gradient `incoming` of its shape."""
     arguments = dict(arguments)
     inputs = arguments.pop("inputs")
-    return _LOSSES[name](inputs, arithmetic(inputs, autocast), incoming, **arguments)
+    return reference(name)(inputs, arithmetic(inputs, autocast), incoming, **arguments)

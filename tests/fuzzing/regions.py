@@ -123,6 +123,8 @@ def _of_pixels(
 
 
 def sigmoid_tversky(exponent_of: Callable[[Any], float]) -> Callable[..., Expected]:
+    """Each class on its own; `exponent_of` is that of the power, from gamma."""
+
     def loss(
         inputs: Tensor,
         a: Arithmetic,
@@ -140,6 +142,8 @@ def sigmoid_tversky(exponent_of: Callable[[Any], float]) -> Callable[..., Expect
 
 
 def softmax_tversky(exponent_of: Callable[[Any], float]) -> Callable[..., Expected]:
+    """Each class against all others."""
+
     def loss(
         inputs: Tensor,
         a: Arithmetic,
@@ -158,35 +162,52 @@ def softmax_tversky(exponent_of: Callable[[Any], float]) -> Callable[..., Expect
 
 
 class _Part(NamedTuple):
-    """One of the classes of a unified loss: terms of its pixels and regions, slopes by margin."""
+    """One of the problems of a unified loss, in margins that are `sign` times those of the pixels.
 
-    pixels: Terms
+    cross_entropy: of each pixel and class, without its weight. regions: (1 - T) ** k of each.
+    """
+
+    sign: float
+    cross_entropy: Terms
     regions: Terms
 
 
-def _unified_part(
-    u: Tensor,
-    y: Tensor,
-    pixels: _Pixels,
-    dims: tuple[int, ...],
-    a: Arithmetic,
-    per_class: Callable[[Any, Any], Tensor],
-    options: dict[str, Any],
-) -> _Part:
-    """Cross-entropy and regions of margins u with targets y."""
-    delta, gamma, asymmetric = options["delta"], options["gamma"], options["asymmetric"]
-    focus = a.operand(per_class(gamma, 0.0 if asymmetric else gamma))
-    exponent = a.operand(per_class(1.0 if asymmetric else 1 - gamma, 1 - gamma))
-    of_class = per_class(1 - delta, delta)
-    terms = stable.focal(u, torch.ones_like(u), focus).times(of_class * y)
-    terms = Terms(*(torch.where((y == 0) | ~pixels.counts, 0.0, part) for part in terms))
-    regions = stable.tversky(
-        u, y, pixels.counts, dims, delta, 1 - delta, options["smooth"], exponent
-    )
-    return _Part(terms, regions)
+class _Unified(NamedTuple):
+    """The numbers of a unified loss, and which of its forms it is."""
+
+    delta: float
+    gamma: float
+    smooth: float
+    is_asymmetric: bool
+
+    def part(
+        self,
+        sign: float,
+        pixels: _Pixels,
+        dims: tuple[int, ...],
+        a: Arithmetic,
+        is_background: Tensor,
+    ) -> _Part:
+        """Cross-entropy and regions where it is; with sign -1, where it isn't."""
+
+        def per_class(of_background: float, of_others: float) -> Tensor:
+            both = (torch.tensor(v, dtype=torch.float64) for v in (of_background, of_others))
+            return torch.where(is_background, *both)
+
+        delta, gamma, rest = self.delta, self.gamma, 1 - self.gamma
+        focus = a.operand(per_class(gamma, 0.0 if self.is_asymmetric else gamma))
+        exponent = a.operand(per_class(1.0 if self.is_asymmetric else rest, rest))
+        u, counts = sign * pixels.u, pixels.counts
+        y = pixels.y if sign > 0 else torch.where(counts, 1 - pixels.y, 0.0)
+        terms = stable.focal(u, torch.ones_like(u), focus).times(per_class(1 - delta, delta) * y)
+        terms = Terms(*(torch.where((y == 0) | ~counts, 0.0, part) for part in terms))
+        regions = stable.tversky(u, y, counts, dims, delta, 1 - delta, self.smooth, exponent)
+        return _Part(sign, terms, regions)
 
 
-def unified(kind: str, asymmetric: bool) -> Callable[..., Expected]:
+def unified(kind: str, *, is_asymmetric: bool) -> Callable[..., Expected]:
+    """Both parts of the loss; of sigmoids, each class is a problem of two, background first."""
+
     def loss(
         inputs: Tensor,
         a: Arithmetic,
@@ -196,74 +217,66 @@ def unified(kind: str, asymmetric: bool) -> Callable[..., Expected]:
         gamma: Any = 0.5,
         balance: Any = 0.5,
         *,
-        reduction: str = "mean",
         smooth: Any = 1.0,
         per_image: bool = True,
         weight: Tensor | None = None,
         background: int = 0,
         ignore_index: int | Sequence[int] = -100,
         mask: Tensor | None = None,
+        reduction: str = "mean",
     ) -> Expected:
-        options = {
-            "delta": float(delta),
-            "gamma": float(gamma),
-            "smooth": float(smooth),
-            "asymmetric": asymmetric,
-        }
-        dims = _dims(inputs, per_image)
-        classes = torch.arange(inputs.shape[1])
+        if reduction != "mean":
+            raise NotImplementedError("of a unified loss only the mean has a formula")
+        numbers = _Unified(float(delta), float(gamma), float(smooth), is_asymmetric)
+        dims, classes = _dims(inputs, per_image), torch.arange(inputs.shape[1])
         if kind == "sigmoid":
             pixels = _sigmoid_pixels(inputs, a, targets, mask)
-            there = _unified_part(pixels.u, pixels.y, pixels, dims, a, _second, options)
-            other_y = torch.where(pixels.counts, 1 - pixels.y, 0.0)
-            absent = _unified_part(-pixels.u, other_y, pixels, dims, a, _first, options)
-            parts = [(1.0, there), (-1.0, absent)]
+            signs = ((1.0, torch.tensor(False)), (-1.0, torch.tensor(True)))
+            parts = [numbers.part(sign, pixels, dims, a, which) for sign, which in signs]
             count = pixels.counts.sum()
         else:
             pixels = _class_pixels(inputs, a, targets, mask, ignore_index)
             is_background = _along_classes(classes == background, inputs)
-
-            def per_class(of_background: Any, of_others: Any) -> Tensor:
-                both = (
-                    torch.tensor(float(v), dtype=torch.float64) for v in (of_background, of_others)
-                )
-                return torch.where(is_background, *both)
-
-            parts = [(1.0, _unified_part(pixels.u, pixels.y, pixels, dims, a, per_class, options))]
-            count = pixels.counts[:, 0].sum() if len(classes) else torch.tensor(0)
-        factor = torch.ones(inputs.shape[1], dtype=torch.float64)
+            parts = [numbers.part(1.0, pixels, dims, a, is_background)]
+            count = pixels.counts[:, 0].sum()
+        factor = torch.ones(len(classes), dtype=torch.float64)
         if weight is not None:
             factor = a.operand(weight)
-        over_maps = _along_classes(factor, inputs)
-        regions = torch.cat([(p.regions.value * factor).reshape(-1) for _, p in parts])
-        ce = sum((p.pixels.value * over_maps).sum() for _, p in parts)
-        of_regions, of_pixels = (
-            float(balance) / regions.numel() if regions.numel() else math.nan,
+        regions = sum(p.regions.value.numel() for p in parts)
+        shares = (
             (1 - float(balance)) / count.double(),
+            float(balance) / torch.tensor(float(regions), dtype=torch.float64),
         )
-        value = of_regions * regions.sum() + of_pixels * ce
-        if reduction == "sum":
-            raise NotImplementedError("the sum of a unified loss")
-        k = a.exponent(1.0)
-        off = a.ulp * (_region_ulps(k, a, pixels, dims) + 4 + math.log2(max(2, inputs.numel())))
-        size = of_regions * regions.abs().sum() + of_pixels * abs(ce)
-        tolerance = a.finish(value, off * size + 4 * a.least, a.result)
-        slope, scale = torch.zeros_like(pixels.u), torch.zeros_like(pixels.u)
-        for sign, (ce_terms, region_terms) in parts:
-            for share, terms in ((of_pixels, ce_terms), (of_regions, region_terms)):
-                slope = slope + sign * share * over_maps * terms.slope
-                scale = scale + share * (over_maps * terms.slope_scale).abs()
-        came = incoming(()).double()
-        return _of_pixels(pixels, a, value, tolerance, came * slope, came.abs() * scale, off)
+        return _mixture(inputs, a, incoming, pixels, parts, factor, shares, dims)
 
     return loss
 
 
-def _first(of_background: Any, of_others: Any) -> Tensor:
-    """What holds where a class isn't."""
-    return torch.tensor(float(of_background), dtype=torch.float64)
-
-
-def _second(of_background: Any, of_others: Any) -> Tensor:
-    """What holds where a class is."""
-    return torch.tensor(float(of_others), dtype=torch.float64)
+def _mixture(
+    inputs: Tensor,
+    a: Arithmetic,
+    incoming: Incoming,
+    pixels: _Pixels,
+    parts: Sequence[_Part],
+    factor: Tensor,
+    shares: tuple[Tensor, Tensor],
+    dims: Sequence[int],
+) -> Expected:
+    """The sums of cross-entropies and regions, each times its share; factor is that of a class."""
+    over_maps = _along_classes(factor, inputs)
+    value, size = torch.zeros((), dtype=torch.float64), torch.zeros((), dtype=torch.float64)
+    slope, scale = torch.zeros_like(pixels.u), torch.zeros_like(pixels.u)
+    for part in parts:
+        for share, terms, weight in (
+            (shares[0], part.cross_entropy, over_maps),
+            (shares[1], part.regions, factor),
+        ):
+            value = value + share * (terms.value * weight).sum()
+            size = size + share * (terms.value * weight).abs().sum()
+            slope = slope + part.sign * share * over_maps * terms.slope
+            scale = scale + share * (over_maps * terms.slope_scale).abs()
+    off = _region_ulps(a.exponent(1.0), a, pixels, dims) + 4 + math.log2(max(2, inputs.numel()))
+    off = a.ulp * off
+    tolerance = a.finish(value, off * size + 4 * a.least, a.result)
+    came = incoming(()).double()
+    return _of_pixels(pixels, a, value, tolerance, came * slope, came.abs() * scale, off)
