@@ -41,8 +41,10 @@ def _elementwise(
     if weight is not None:
         factor = torch.where(counts, factor * a.operand(weight), 0.0)
     value = torch.where(counts, factor * terms.value, 0.0)
-    # 0 times an infinity is no number in floating point, and nothing better is promised.
-    is_open = counts & (factor == 0) & (x.isnan() | (x.abs() >= HUGE))
+    # 0 times an infinity is no number in floating point, and nothing better is promised; no more
+    # where the factor of an infinity is positive, but too small for the dtype.
+    is_lost = (terms.value > 0) & (terms.value < HUGE * a.least)
+    is_open = counts & ((factor == 0) & x.isnan() | ((factor == 0) | is_lost) & (x.abs() >= HUGE))
     value_off = torch.where(is_open, torch.inf, torch.where(counts, factor.abs() * value_off, 0.0))
     divisor = float(counts.sum()) if reduction == "mean" else normalizer
     result, tolerance, share = reduced(value, value_off, a, incoming, reduction, divisor)

@@ -36,7 +36,7 @@ class DropIn(NamedTuple):
     by_name: tuple[str, ...]
 
     def parameters(self, of: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-        """Those of a signature, without self and with the names that it takes as well."""
+        """Those of a signature, without self."""
         return {n: p for n, p in inspect.signature(of).parameters.items() if n != "self"}
 
 
@@ -45,18 +45,16 @@ def _torchvision() -> Callable[..., Any]:
     return ops.sigmoid_focal_loss
 
 
-def _drop_ins() -> dict[str, DropIn]:
-    names = ("inputs", "targets", "alpha", "gamma", "reduction")
+def _drop_in(name: str) -> DropIn:
+    if name == "torchvision":
+        names = ("inputs", "targets", "alpha", "gamma", "reduction")
+        return DropIn(sigmoid_focal_loss, _torchvision(), names, names)
     options = ("weight", "ignore_index", "reduction", "label_smoothing")
-    return {
-        "torchvision": DropIn(sigmoid_focal_loss, _torchvision(), names, names),
-        "F.cross_entropy": DropIn(
-            softmax_focal_loss, F.cross_entropy, ("input", "target", "weight"), options
-        ),
-        "nn.CrossEntropyLoss": DropIn(
-            SoftmaxFocalLoss.__init__, nn.CrossEntropyLoss.__init__, ("weight",), options
-        ),
-    }
+    if name == "F.cross_entropy":
+        first = ("input", "target", "weight")
+        return DropIn(softmax_focal_loss, F.cross_entropy, first, options)
+    modules = SoftmaxFocalLoss.__init__, nn.CrossEntropyLoss.__init__
+    return DropIn(*modules, ("weight",), options)
 
 
 NAMES = ("torchvision", "F.cross_entropy", "nn.CrossEntropyLoss")
@@ -65,7 +63,7 @@ NAMES = ("torchvision", "F.cross_entropy", "nn.CrossEntropyLoss")
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_keep_name_and_default(name):
     """Whatever is called by keyword, and what is left out."""
-    drop_in = _drop_ins()[name]
+    drop_in = _drop_in(name)
     ours, theirs = (drop_in.parameters(f) for f in (drop_in.ours, drop_in.theirs))
     for parameter in drop_in.by_name:
         assert parameter in ours
@@ -76,7 +74,7 @@ def test_parameters_keep_name_and_default(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_parameters_keep_their_place(name):
     """Those that come first, in their order; F's `input` may have another name besides."""
-    drop_in = _drop_ins()[name]
+    drop_in = _drop_in(name)
     ours, theirs = (drop_in.parameters(f) for f in (drop_in.ours, drop_in.theirs))
     count = len(drop_in.positional)
     assert tuple(theirs)[:count] == drop_in.positional
@@ -92,7 +90,7 @@ def test_parameters_keep_their_place(name):
 @pytest.mark.parametrize("name", NAMES)
 def test_nothing_else_is_missing(name):
     """What the original takes and this doesn't: what is deprecated there, and nothing more."""
-    drop_in = _drop_ins()[name]
+    drop_in = _drop_in(name)
     theirs = set(drop_in.parameters(drop_in.theirs))
     expected = set() if name == "torchvision" else DEPRECATED
     assert theirs - set(drop_in.positional) - set(drop_in.by_name) == expected

@@ -1,7 +1,9 @@
 """Two thousand calls of the fuzzer, and that it can tell what is wrong."""
 
 import functools
+import warnings
 from collections import Counter
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 import torch
@@ -24,6 +26,17 @@ def test_whatever_can_be_drawn_is_drawn():
     """Every loss with every option, dtype, layout, kind of logit and kind of nonsense."""
     features = Counter(feature for index in range(CALLS) for feature in draw(SEED, index).features)
     assert fuzz.missing(features) == []
+
+
+def test_threads_do_not_disturb_each_other():
+    """Calls of four Python threads at once, which give what they give one after the other."""
+    calls = range(CALLS, CALLS + 240)
+    with warnings.catch_warnings(), ThreadPoolExecutor(4) as threads:
+        warnings.simplefilter("ignore")
+        together = [
+            line for lines, _ in threads.map(fuzz.one, [SEED] * 240, calls) for line in lines
+        ]
+    assert together == fuzz.many(SEED, calls).failures
 
 
 def test_a_call_is_its_seed_and_its_index():
