@@ -20,7 +20,7 @@ INDEX = torch.tensor([0, 2])
 Y = torch.tensor([[1.0, 0.0, 0.25], [0.0, 1.0, 0.5]])
 W = torch.tensor([0.5, 2.0, 1.0])
 
-# Not taken: deprecated by PyTorch since 0.4 in favour of `reduction`.
+# Not taken: long deprecated by PyTorch in favour of `reduction`.
 DEPRECATED = {"size_average", "reduce"}
 
 

@@ -368,7 +368,7 @@ _NOTHING = (
     "what has probability 0 adds nothing, also at an infinite loss; theirs is 0 times infinity"
 )
 _RANGE = "a number out of its range is refused; theirs looks at one end of it, or at none"
-_OLD = "deprecated by PyTorch since 0.4; `reduction` says the same"
+_OLD = "long deprecated by PyTorch; `reduction` says the same"
 
 DIFFERENCES: dict[tuple[str, str], tuple[str, str]] = {
     ("cross_entropy", "int32 indices"): ("accepted", _ANY_INTEGER),
