@@ -243,7 +243,7 @@ LOSSES = [
         indices,
         lambda x, y: textbook.unified(x.softmax(1), textbook.one_hot(y), 0, asymmetric=False),
         None,
-        frozenset({"row mask", "ignore_index", "weight of classes"}),
+        frozenset({"row mask", "ignore_index", "weight of classes", "reduction"}),
     ),
     Case(
         "softmax_asymmetric_unified_focal_loss",
@@ -252,7 +252,7 @@ LOSSES = [
         probabilities,
         lambda x, y: textbook.unified(x.softmax(1), y, 2, asymmetric=True),
         None,
-        frozenset({"row mask", "weight of classes"}),
+        frozenset({"row mask", "weight of classes", "reduction"}),
     ),
     Case(
         "sigmoid_unified_focal_loss",
@@ -261,7 +261,7 @@ LOSSES = [
         hard,
         lambda x, y: textbook.sigmoid_unified(x, y, asymmetric=False),
         None,
-        frozenset({"mask", "weight of classes"}),
+        frozenset({"mask", "weight of classes", "reduction"}),
     ),
     Case(
         "sigmoid_asymmetric_unified_focal_loss",
@@ -270,6 +270,6 @@ LOSSES = [
         soft,
         lambda x, y: textbook.sigmoid_unified(x, y, asymmetric=True),
         None,
-        frozenset({"mask", "weight of classes"}),
+        frozenset({"mask", "weight of classes", "reduction"}),
     ),
 ]

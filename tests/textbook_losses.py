@@ -77,7 +77,11 @@ def tversky(
 
 
 def unified(p: Tensor, y: Tensor, background: int, asymmetric: bool) -> Tensor:
-    """Yeung et al., delta 0.6, gamma 0.5, balance 0.5; classes along dim 1, maps after it."""
+    """Yeung et al., delta 0.6, gamma 0.5, balance 0.5; the part of each region (N, C) of the mean.
+
+    Classes along dim 1, maps after it. The cross-entropy of a class in an image is its mean over
+    the pixels there, times the number of classes, over which the loss is summed.
+    """
 
     def along_classes(of_background: float, of_others: float) -> Tensor:
         values = torch.full((p.shape[1],), of_others, dtype=torch.float64)
@@ -89,13 +93,13 @@ def unified(p: Tensor, y: Tensor, background: int, asymmetric: bool) -> Tensor:
 
     delta = over_maps(along_classes(0.4, 0.6))
     focus = over_maps(along_classes(0.5, 0.0 if asymmetric else 0.5))
-    ce = -(delta * y * (1 - p) ** focus * p.log()).sum(1).mean()
-    exponent = along_classes(1.0 if asymmetric else 0.5, 0.5)
     dims = tuple(range(2, p.ndim))
-    return 0.5 * tversky(p, y, exponent, dims, a=0.6, b=0.4).mean() + 0.5 * ce
+    ce = -(delta * y * (1 - p) ** focus * p.log()).mean(dims) * p.shape[1]
+    exponent = along_classes(1.0 if asymmetric else 0.5, 0.5)
+    return 0.5 * tversky(p, y, exponent, dims, a=0.6, b=0.4) + 0.5 * ce
 
 
 def sigmoid_unified(x: Tensor, y: Tensor, asymmetric: bool) -> Tensor:
-    """Each class a problem of two, background first."""
+    """Each class a problem of two, background first; (N, C)."""
     two_p, two_y = (torch.stack([1 - z, z], 2).flatten(0, 1) for z in (x.sigmoid(), y))
-    return unified(two_p, two_y, 0, asymmetric)
+    return unified(two_p, two_y, 0, asymmetric).mean(1).view(x.shape[:2])

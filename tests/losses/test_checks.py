@@ -5,7 +5,7 @@ import re
 import pytest
 import torch
 
-from parfocal import SigmoidFocalLoss, sigmoid_focal_loss
+from parfocal import sigmoid_focal_loss
 
 X = torch.zeros(2, 3)
 Y = torch.ones(2, 3)
@@ -98,14 +98,6 @@ def test_error_says_what_came(case):
     with pytest.raises(error, match=re.escape(words)) as caught:
         sigmoid_focal_loss(*arguments, **options)
     assert str(caught.value).startswith("sigmoid_focal_loss: expected `")
-
-
-@pytest.mark.parametrize("name", ["gamma", "alpha", "epsilon", "reduction"])
-def test_module_complains_when_it_is_made(name):
-    """Not at the first batch, and under its own name."""
-    wrong = {"gamma": -1.0, "alpha": 2.0, "epsilon": -1.0, "reduction": "avg"}
-    with pytest.raises(ValueError, match=f"^SigmoidFocalLoss: expected `{name}`"):
-        SigmoidFocalLoss(**{name: wrong[name]})
 
 
 def test_no_value_is_read():

@@ -48,6 +48,7 @@ def test_a_call_is_its_seed_and_its_index():
     assert fuzz.program(draw(SEED, 3)) != fuzz.program(draw(SEED + 1, 3))
 
 
+@pytest.mark.filterwarnings("ignore:.*a single class", "ignore:gaussian_focal_loss. no value")
 def test_the_program_is_the_call():
     """What is printed of a call gives what the call gives, to the bit."""
     count = 0

@@ -241,15 +241,7 @@ class TestForms:
 
 
 class TestModule:
-    """SigmoidFocalLoss stores, prints, copies and learns its parameters."""
-
-    def test_calls_the_function(self):
-        """With every option handed on."""
-        logits, targets = _mild()
-        module = SigmoidFocalLoss(0.3, 0.7, "sum", epsilon=0.01)
-        options = {"weight": torch.rand(5), "mask": targets > 0, "normalizer": 3.0}
-        expected = sigmoid_focal_loss(logits, targets, 0.3, 0.7, "sum", epsilon=0.01, **options)
-        assert torch.equal(module(logits, targets, **options), expected)
+    """Numbers, buffers and parameters of a module are kept apart."""
 
     @pytest.mark.parametrize("gamma", [0.5, torch.tensor([0.5, 2.0]), nn.Parameter(torch.ones(2))])
     def test_copies_and_pickles(self, gamma):

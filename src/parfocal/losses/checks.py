@@ -49,9 +49,9 @@ def class_logits_and_targets(call: str, inputs: Tensor, targets: Tensor) -> None
     """Logits (C), (N, C) or (N, C, ...), and indices without C or probabilities with it."""
     logits(call, inputs)
     real_targets(call, targets)
-    if inputs.ndim == 0:
+    if inputs.ndim == 0 or inputs.shape[0 if inputs.ndim == 1 else 1] == 0:
         raise ValueError(
-            f"{call}: expected `inputs` of shape (C), (N, C) or (N, C, ...), "
+            f"{call}: expected `inputs` of shape (C), (N, C) or (N, C, ...) with C >= 1, "
             f"got {_describe(inputs)}"
         )
     is_right = (
@@ -91,14 +91,18 @@ def _remedy(inputs: Tensor, targets: Tensor) -> str:
     return ""
 
 
-def class_indices(call: str, labels: Tensor, classes: int, ignored: Sequence[int]) -> None:
+def class_indices(
+    call: str, labels: Tensor, classes: int, ignored: Sequence[int] = (), *, name: str = "targets"
+) -> None:
     """Indices of classes, where looking at them is free."""
     if is_readable(labels) and not known_classes(labels, classes):
         wrong = labels[(labels < 0) | (labels >= classes)][0].item()
+        expected, remedy = f"in [0, {classes})", ""
+        if ignored:
+            expected += f", or {' or '.join(map(str, ignored))} to be ignored"
+            remedy = f"; if it marks what doesn't count, give `ignore_index={wrong}`"
         raise IndexError(
-            f"{call}: expected `targets` in [0, {classes}), or {_listed(ignored)} to be ignored, "
-            f"got {wrong}, which is out of bounds; if it marks what doesn't count, "
-            f"give `ignore_index={wrong}`"
+            f"{call}: expected `{name}` {expected}, got {wrong}, which is out of bounds{remedy}"
         )
 
 
@@ -145,8 +149,8 @@ def heat_map(call: str, targets: Tensor) -> None:
     highest = targets.detach().amax().item()
     if 0 < highest < 1:
         warnings.warn(
-            f"{call}: no value of `targets` is exactly 1, the highest is {highest:g}: no position "
-            "is the centre of an object, and no positive is learned",
+            f"{call}: no value of `targets` is exactly 1, the centre of an object: no positive "
+            "is learned",
             stacklevel=3,
         )
 
@@ -244,6 +248,7 @@ def labels(call: str, given: Tensor, inputs: Tensor) -> None:
             f"got {_describe(given)} and {_describe(inputs)}"
         )
     _same_device(call, "labels", given, inputs)
+    class_indices(call, given, inputs.shape[-1], name="labels")
 
 
 def maps(call: str, inputs: Tensor) -> None:
@@ -506,10 +511,6 @@ def _describe(given: Tensor) -> str:
         words.insert(0, str(given.layout).removeprefix("torch."))
     shape = "of nested shape" if given.is_nested else f"of shape {tuple(given.shape)}"
     return f"a {' '.join(words)} tensor {shape} on {given.device}"
-
-
-def _listed(numbers: Sequence[int]) -> str:
-    return " or ".join(map(str, numbers))
 
 
 def _kind(given: object) -> str:

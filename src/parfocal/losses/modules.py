@@ -134,7 +134,7 @@ class SigmoidFocalLoss(_ElementwiseLoss):
 
 
 class SoftmaxFocalLoss(_Stored):
-    """`softmax_focal_loss` as a module, as in ``nn.CrossEntropyLoss``.
+    """`softmax_focal_loss` as a module, called as ``nn.CrossEntropyLoss`` is.
 
     Args:
         weight, gamma, ignore_index, reduction, label_smoothing, epsilon: as in

@@ -85,6 +85,10 @@ class Pixels(NamedTuple):
         """How many classes there are."""
         return self.u.shape[self.class_dim]
 
+    def counts(self) -> Tensor | None:
+        """The mask of the pixels themselves, whatever their class."""
+        return None if self.mask is None else self.mask.select(self.class_dim, 0)
+
     def region(self, per_image: bool) -> tuple[int, ...]:
         """The dimensions that a region extends over."""
         spatial = tuple(range(self.class_dim + 1, self.u.ndim))

@@ -214,6 +214,6 @@ def _of_probabilities(
     u, t = margins(x)
     terms = focal(u, torch.ones_like(u), gamma, epsilon, t)
     if weight is not None:
-        y = y * weight.view(-1, *(1,) * (y.ndim - 2))
+        y = y * weight.to(y.dtype).view(-1, *(1,) * (y.ndim - 2))
     # A class that was ruled out, by a logit of -inf and a probability of 0, adds nothing.
     return (y * torch.where((y == 0) & terms.isinf(), 0.0, terms)).sum(dim=1)

@@ -15,7 +15,7 @@ from parfocal.losses import checks
 from parfocal.losses.reduction import reduce, select, to_input_dtype
 from parfocal.losses.rows import Pixels, Rows, class_pixels, class_rows, sigmoid_pixels
 from parfocal.losses.tversky import TverskyWeights
-from parfocal.numerics import class_sum, focal, varies
+from parfocal.numerics import class_sum, focal, replicate_beside, varies
 
 
 class UnifiedOptions(NamedTuple):
@@ -300,7 +300,8 @@ class PerClass(NamedTuple):
             factor = factor * weight[labels]
         factor = select(r.mask, factor)
         gamma = self.gamma[labels] if isinstance(self.gamma, Tensor) else self.gamma
-        return class_sum(r.x, labels, gamma, factor, _count(r.mask, labels))
+        count = labels.numel() if r.mask is None else r.mask.sum()
+        return class_sum(r.x, labels, gamma, factor, count)
 
     def terms(self, pixels: Pixels) -> Tensor:
         """The cross-entropy of margins: of each pixel, and of each class at it."""
@@ -315,11 +316,6 @@ class PerClass(NamedTuple):
         if self.weight is not None:  # of the classes of the inputs, in dim 1 of the pixels
             terms = self.weight.view(-1, *(1,) * (terms.ndim - 2)) * terms
         return terms
-
-
-def _count(mask: Tensor | None, like: Tensor) -> int | Tensor:
-    """How many pixels count."""
-    return like.numel() if mask is None else mask.sum()
 
 
 def _unified(
@@ -343,37 +339,40 @@ def _unified(
         is_single = isinstance(pixels, Rows) or pixels.class_dim == 1
         factor = weight.to(regions.dtype)
         regions = (factor if is_single else factor.unsqueeze(1)) * regions
-    if options.reduction == "none":
-        return to_input_dtype(_parts(pixels, options, per_class, regions), inputs)
-    cross_entropy = None
-    if isinstance(pixels, Rows):
-        cross_entropy = per_class.mean_of_indices(pixels)
-        if cross_entropy is None:
-            pixels = class_pixels(pixels)
-    if cross_entropy is None:
-        assert isinstance(pixels, Pixels)
-        terms = per_class.terms(pixels).sum(dim=pixels.class_dim)
-        counts = None if pixels.mask is None else pixels.mask.select(pixels.class_dim, 0)
-        cross_entropy = reduce(terms, "mean", counts, None)
-    loss = options.balance * regions.mean() + (1 - options.balance) * cross_entropy
-    if options.reduction == "sum":
-        loss = loss * (
-            regions.numel() // (1 if isinstance(pixels, Rows) or pixels.class_dim == 1 else 2)
-        )
+    if options.reduction == "mean":
+        cross_entropy = _mean_cross_entropy(pixels, per_class)
+        loss = options.balance * regions.mean() + (1 - options.balance) * cross_entropy
+    else:
+        loss = reduce(_parts(pixels, options, per_class, regions), options.reduction, None, None)
     return to_input_dtype(loss, inputs)
+
+
+def _mean_cross_entropy(pixels: Pixels | Rows, per_class: PerClass) -> Tensor:
+    """The mean over the pixels that count."""
+    if isinstance(pixels, Rows):
+        mean = per_class.mean_of_indices(pixels)
+        if mean is not None:
+            return mean
+        pixels = class_pixels(pixels)
+    terms = per_class.terms(pixels).sum(dim=pixels.class_dim)
+    return reduce(terms, "mean", pixels.counts(), None)
 
 
 def _parts(
     pixels: Pixels | Rows, options: UnifiedOptions, per_class: PerClass, regions: Tensor
 ) -> Tensor:
-    """The part of each region (..., C), whose mean is the loss."""
+    """The part of each region (..., C), whose mean is the loss; 0 where no pixel counts."""
     pixels = class_pixels(pixels) if isinstance(pixels, Rows) else pixels
-    terms = per_class.terms(pixels).sum(dim=pixels.region(options.per_image))
+    terms = per_class.terms(pixels)
+    counts = pixels.counts()
+    whole: int | Tensor = max(1, terms.numel() // pixels.classes())
+    if counts is not None:
+        whole = counts.sum().clamp(min=1)
+    terms = terms.sum(dim=pixels.region(options.per_image))
     if pixels.class_dim > 1:  # each class is a problem of two
         terms, regions = terms.sum(-1), regions.mean(-1)
-    counts = None if pixels.mask is None else pixels.mask.select(pixels.class_dim, 0)
-    whole = _count(counts, pixels.u.select(pixels.class_dim, 0))
-    return options.balance * regions + (1 - options.balance) * terms * (terms.numel() / whole)
+    cross_entropy = terms * (terms.numel() / whole)
+    return options.balance * regions + (1 - options.balance) * cross_entropy
 
 
 def _per_class(
@@ -384,7 +383,7 @@ def _per_class(
 
     def along_classes(of_background: float, of_foreground: float) -> Tensor:
         both = torch.tensor([of_foreground, of_background], dtype=like.dtype, device=like.device)
-        return both[is_background.long()]
+        return replicate_beside(like, both[is_background.long()])
 
     gamma = options.gamma
     return PerClass(

@@ -13,7 +13,7 @@ from parfocal.numerics.margin import margin, margins
 from parfocal.numerics.matching import opposed
 from parfocal.numerics.region import Power, composed_power
 from parfocal.numerics.sums import class_region_power, class_sum, elementwise_sum, region_power
-from parfocal.numerics.tracing import is_readable, varies
+from parfocal.numerics.tracing import is_readable, replicate_beside, varies
 
 __all__ = [
     "BRANCH_BOUNDS",
@@ -39,6 +39,7 @@ __all__ = [
     "opposed",
     "prepare",
     "region_power",
+    "replicate_beside",
     "tensors_of",
     "varies",
     "with_tensors",

@@ -196,7 +196,10 @@ class Quality(NamedTuple):
     def composition(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss of each position."""
         hard_loss = focal(x, torch.where((y == 0) | (y == 1), y, 0.0), self.beta)
-        distance = difference(x, y)
+        # At an infinite logit the distance is constant: its slope, 0, would meet an infinite ce.
+        is_far = x.isinf()
+        distance = difference(torch.where(is_far, 0.0, x), y)
+        distance = torch.where(is_far, (x > 0).to(y.dtype) - y, distance)
         # |.| ** beta is differentiated where it isn't 0 alone, and where the label is soft.
         is_soft = (y > 0) & (y < 1)
         counts = is_soft & (distance != 0)

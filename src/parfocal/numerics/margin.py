@@ -114,7 +114,7 @@ def _margin(
 
 def _certain(x: Tensor) -> Margin:
     """The margin of a class that is the only one: its probability is 1."""
-    return Margin(x + torch.inf, torch.zeros_like(x))
+    return Margin(x + torch.inf, torch.where(x.isnan(), x.detach(), 0.0))
 
 
 def _is_ruled_out(logit: Tensor, top: Tensor) -> Tensor:

@@ -14,6 +14,8 @@ that E = exp(-c) E', with E' summed from exp(c - |u|), and
 
     (1 - T) ** k = exp(-c) ** k / (exp(-c) + G / E') ** k.
 
+So may G where nothing is added to it, and has a scale of its own then.
+
 Where E and G are sums in float64, the power P = (1 - T) ** k and its derivatives are closed forms,
 
     P = (E / (E + G)) ** k
@@ -102,6 +104,8 @@ def composed_power(
         u without `dims`. A region of which nothing counts has 0; one without TP, where smooth is
         0, has 1.
     """
+    if u.numel() == 0:  # of which nothing counts
+        return u.sum(dim=dims)
     alpha, beta, smooth, k = power
     # Not by as_tensor, which would have a compiler ask for the value of a symbol.
     exponent = (
@@ -115,16 +119,16 @@ def composed_power(
     right = torch.lerp(beta * w, alpha * w, s.h)
     wrong = torch.lerp(alpha * v, beta * v, s.h)
 
-    distance = torch.where(wrong > 0, 0.0, torch.where(right > 0, s.a.detach(), torch.inf))
-    # A whole number, so that c - |u| is exact.
-    c = (distance.amin(dim=dims, keepdim=True) - _NEAR).clamp(min=0.0).floor()
-    c = torch.where(c.isinf(), 0.0, c)
-    # Where a pixel has no part in `right`, c is no bound of its distance, and exp might overflow.
-    t = torch.where(right > 0, c - s.a, 0.0).exp()
+    c, t = _scale_down(s.a, near=wrong, far=right, dims=dims)
     e = ((right * t + wrong) / s.n).sum(dim=dims)
-    g = (torch.lerp(v * s.t, w, s.h) / s.n).sum(dim=dims) + smooth
+    if smooth == 0:  # what is right may be far too, where a target is soft or a pixel wrong
+        near, far = w * s.h, v * (1 - s.h)
+        c_right, t_right = _scale_down(s.a, near=near, far=far, dims=dims)
+        g = ((far * t_right + near) / s.n).sum(dim=dims)
+        c, missing = (c - c_right).clamp(min=0.0), (c_right - c).clamp(min=0.0)
+    else:
+        g, missing = (torch.lerp(v * s.t, w, s.h) / s.n).sum(dim=dims) + smooth, None
 
-    c = c.squeeze(dims)
     is_regular = ~((e <= 0) | (g <= 0))  # NaN stays
     limit = (e > 0).to(u.dtype)  # where nothing is right all is wrong, if anything counts at all
     g, e = torch.where(is_regular, g, 1.0), torch.where(is_regular, e, 1.0)
@@ -132,6 +136,8 @@ def composed_power(
     # b (1 + T d). Autograd's own power would feel the rounding of its exponent -k - 1, and its
     # result may underflow where the derivative doesn't.
     ratio = (g / e).detach()
+    if missing is not None:
+        ratio = ratio * torch.exp(-missing)
     base = torch.exp(-c) + ratio
     h = g.log() - e.log()
     d = torch.expm1(h - h.detach())
@@ -140,3 +146,17 @@ def composed_power(
     digits = (exponent * _STEPS).round() / _STEPS
     scale = torch.exp(-digits * c) * torch.exp((digits - exponent) * c)
     return torch.where(is_regular, result * scale, limit)
+
+
+def _scale_down(
+    a: Tensor, near: Tensor, far: Tensor, dims: tuple[int, ...]
+) -> tuple[Tensor, Tensor]:
+    """c of each region, and exp(c - a), for a sum of near + far exp(-a).
+
+    c is a whole number, so that c - a is exact, and 0 where anything is near.
+    """
+    distance = torch.where(near > 0, 0.0, torch.where(far > 0, a.detach(), torch.inf))
+    c = (distance.amin(dim=dims, keepdim=True) - _NEAR).clamp(min=0.0).floor()
+    c = torch.where(c.isinf(), 0.0, c)
+    # Where a pixel has no part in `far`, c is no bound of its distance, and exp might overflow.
+    return c.squeeze(dims), torch.where(far > 0, c - a, 0.0).exp()

@@ -60,6 +60,16 @@ def is_watched(*arguments: object) -> bool:
     )
 
 
+def replicate_beside(x: Tensor, constant: Tensor) -> Tensor:
+    """A constant that can be computed with beside x: a DTensor is, with its like alone."""
+    if type(x) in _PLAIN or not hasattr(x, "device_mesh"):
+        return constant
+    from torch.distributed.tensor import DTensor, Replicate
+
+    mesh = x.device_mesh
+    return DTensor.from_local(constant, mesh, [Replicate()] * mesh.ndim, run_check=False)
+
+
 def is_batched(grad: Tensor) -> bool:
     """Whether an incoming gradient stands for many, which then multiply a slope as a whole."""
     functorch = torch._C._functorch
