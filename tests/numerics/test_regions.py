@@ -5,7 +5,7 @@ import torch
 
 import parfocal
 from parfocal.numerics import sums
-from parfocal.numerics.cpu import blocks
+from parfocal.numerics.cpu import threads
 
 OPTIONS = [
     {},
@@ -130,11 +130,12 @@ def test_many_gradients_and_composed_further_derivatives(loss):
     torch.testing.assert_close(curvatures[0].double(), curvatures[1], rtol=1e-4, atol=1e-8)
 
 
-@pytest.mark.parametrize("per_thread", [4, 16, 64])
+@pytest.mark.parametrize("size", [4, 16, 64])
 @pytest.mark.parametrize("options", OPTIONS[:4], ids=str)
-def test_blocks_change_nothing_but_the_order_of_sums(per_thread, options, monkeypatch):
+def test_blocks_change_nothing_but_the_order_of_sums(size, options, monkeypatch):
     """Whole regions in a block, or parts of one."""
-    monkeypatch.setattr(blocks, "_PER_THREAD", per_thread)
+    monkeypatch.setattr(threads, "_LEAST", size)
+    monkeypatch.setattr(threads, "_MOST", size)
     test_value_and_gradient(sigmoid, options)
 
 

@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import parfocal
 from parfocal.audit.oracle import focal_truth
 from parfocal.audit.ulp import ulp_error
-from parfocal.numerics.cpu import blocks, memory
+from parfocal.numerics.cpu import memory, threads
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -195,11 +195,11 @@ def test_one_soft_target_is_not_taken_for_a_hard_one(soft):
     torch.testing.assert_close(gradients[0].double(), gradients[1], rtol=1e-5, atol=0)
 
 
-@pytest.mark.parametrize("threads", [1, 2])
-@pytest.mark.parametrize("per_thread", [2**6, 2**10, 2**16])
+@pytest.mark.parametrize("count", [1, 2])
+@pytest.mark.parametrize("size", [2**6, 2**10, 2**16])
 @pytest.mark.parametrize("target", ["hard", "soft", "far"])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.float64], ids=str)
-def test_no_element_depends_on_the_blocks(dtype, target, per_thread, threads, monkeypatch):
+def test_no_element_depends_on_the_blocks(dtype, target, size, count, monkeypatch):
     """Gradients are the same to the bit, sums to their rounding; where forms change as well."""
     generator = torch.Generator().manual_seed(0)
     x = (torch.randn(3000, generator=generator) * 5).to(dtype)
@@ -218,9 +218,10 @@ def test_no_element_depends_on_the_blocks(dtype, target, per_thread, threads, mo
 
     whole = results()
     before = torch.get_num_threads()
-    monkeypatch.setattr(blocks, "_PER_THREAD", per_thread)
+    monkeypatch.setattr(threads, "_LEAST", size)
+    monkeypatch.setattr(threads, "_MOST", size)
     try:
-        torch.set_num_threads(threads)
+        torch.set_num_threads(count)
         found = results()
     finally:
         torch.set_num_threads(before)
@@ -229,7 +230,7 @@ def test_no_element_depends_on_the_blocks(dtype, target, per_thread, threads, mo
     for one, other in zip(found[1:], whole[1:], strict=True):
         # A block that is no multiple of a vector leaves some to scalar functions: an ULP or two.
         torch.testing.assert_close(one, other, rtol=3 * eps, atol=0)
-        assert per_thread < 2**10 or (one == other).double().mean() > 0.98
+        assert size < 2**10 or (one == other).double().mean() > 0.98
 
 
 @pytest.mark.parametrize(
@@ -239,7 +240,8 @@ def test_no_element_depends_on_the_blocks(dtype, target, per_thread, threads, mo
 @pytest.mark.parametrize("options", [{}, {"weight": True}, {"ignore_index": 1}])
 def test_rows_and_maps_are_those_of_cross_entropy(shape, block, options, monkeypatch):
     """At gamma 0, whatever a block holds: rows, runs of pixels or whole images."""
-    monkeypatch.setattr(blocks, "_PER_THREAD", block)
+    monkeypatch.setattr(threads, "_LEAST", block)
+    monkeypatch.setattr(threads, "_MOST", block)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=generator, dtype=torch.float64) * 3
     targets = torch.randint(0, shape[1], shape[:1] + shape[2:], generator=generator)

@@ -55,13 +55,13 @@ def region_slope(
     )
     targets, slope = _as_maps(y, dims), _as_maps(variances, dims)
 
-    def work(block: Block) -> float:
+    def finish(block: Block) -> bool:
         rows = block[0]
         # The ends of a lerp are exact.
         slope[block].mul_(torch.lerp(negative[rows], positive[rows], targets[block]))
-        return 0.0
+        return True
 
-    in_parallel(work, blocks(*targets.shape))
+    in_parallel(finish, blocks(*targets.shape))
     return variances
 
 
@@ -74,9 +74,8 @@ def _sums(
 ) -> Tensor:
     """FN, FP and TP over each region; and s(u) s(-u) into `variances`, 0 where masked."""
     logits, targets, counts, places = (_as_maps(tensor, dims) for tensor in (u, y, mask, variances))
-    sums = torch.zeros(3, len(logits), dtype=torch.float64, device="cpu")
-    pieces = blocks(*logits.shape)
-    for block in pieces:
+
+    def sums_of(block: Block) -> list[Tensor]:
         part = targets[block]
         p, q = logits[block].sigmoid(), torch.neg(logits[block]).sigmoid_()
         other = 1 - part
@@ -89,8 +88,13 @@ def _sums(
         wrongly = other.mul_(p)
         right = part * p
         missed = q.mul_(part)
-        for total, term in zip(sums, (missed, wrongly, right), strict=True):
-            total[block[0]] += term.sum(1)
+        return [term.sum(1) for term in (missed, wrongly, right)]
+
+    sums = torch.zeros(3, len(logits), dtype=torch.float64, device="cpu")
+    pieces = blocks(*logits.shape)
+    for (rows, _), terms in zip(pieces, in_parallel(sums_of, pieces) or (), strict=True):
+        for total, term in zip(sums, terms, strict=True):
+            total[rows] += term
     of_maps = sums.view(3, *u.shape[: -_spatial(dims)])
     return of_maps.sum(1) if 0 in dims else of_maps
 

@@ -9,34 +9,28 @@ element is computed by the same operations, whatever block it is in.
 import math
 from typing import Any
 
-import torch
 from torch import Tensor
 
 from parfocal.numerics.cpu.memory import keep_temporaries
+from parfocal.numerics.cpu.threads import runs
 
 Block = tuple[slice, slice]
 """Rows, and columns of them."""
 
-# Elements for each thread: a dozen temporaries of float32 fit a cache of 4 MB, and an operation
-# takes ten times as long as its call. A multiple of every vector length, so that no element falls
-# to the scalar rest of a vectorised loop, which may round otherwise.
-_PER_THREAD = 2**17
-
 
 def blocks(rows: int, columns: int, width: int = 1) -> list[Block]:
     """Blocks of a map, some whole rows or a part of one; it has `width` elements at each place."""
-    size = max(1, _PER_THREAD * torch.get_num_threads() // width)
-    if rows * columns > size:
+    result = []
+    for some in runs(rows, columns * width):
+        is_single = some.stop - some.start == 1
+        parts = runs(columns, width) if is_single else [slice(0, columns)]
+        result += [(some, part) for part in parts]
+    if len(result) > 1:
         keep_temporaries()
-    some = max(1, size // max(columns, 1))
-    return [
-        (slice(row, row + some), slice(column, column + size))
-        for row in range(0, rows, some)
-        for column in range(0, columns, size)
-    ]
+    return result
 
 
-def runs(count: int) -> list[slice]:
+def row_blocks(count: int) -> list[slice]:
     """Blocks of a single row."""
     return [columns for _, columns in blocks(1, count)]
 
@@ -52,7 +46,9 @@ def flat(tensor: Any) -> Any:
 
 def part(tensor: Any, block: slice) -> Any:
     """The block of a flat tensor; anything else as it is."""
-    return tensor[block] if isinstance(tensor, Tensor) else tensor
+    if not isinstance(tensor, Tensor) or block.stop - block.start == len(tensor):
+        return tensor
+    return tensor[block]
 
 
 def scale_of(divisor: float | Tensor, incoming: Tensor | None) -> float | None:

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from parfocal.numerics.cpu.memory import fresh, keep_temporaries
+from parfocal.numerics.cpu.threads import in_parallel, runs
 from parfocal.numerics.region import Power, Regions
 
 # Logits so near to each other have probabilities, and products of two of them, that are normal
@@ -45,22 +46,29 @@ def class_region_power(
     low, high = x.aminmax()
     if not high.item() - low.item() <= _NEAR:
         return None
-    keep_temporaries()
-    maps = x.flatten(2)
-    other_classes = torch.softmax(maps, 1, out=fresh(maps.shape, x.dtype))
-    labels = index.flatten(1).unsqueeze(1)
-    true_class = other_classes.gather(1, labels)
-    other_classes.scatter_(1, labels, 0.0)
-    if counts is not None:
-        mask = counts.flatten(1).unsqueeze(1).to(x.dtype)
-        true_class.mul_(mask)
-        other_classes.mul_(mask)
-    missed = other_classes.sum(1, keepdim=True)
-    sums = [
-        _by_class(missed, labels, x.shape[1]),
-        other_classes.sum(2).double(),
-        _by_class(true_class, labels, x.shape[1]),
-    ]
+    maps, labels = x.flatten(2), index.flatten(1).unsqueeze(1)
+    mask = None if counts is None else counts.flatten(1).unsqueeze(1)
+    other_classes = fresh(maps.shape, x.dtype)
+    true_class, missed = torch.empty(2, *labels.shape, dtype=x.dtype, device="cpu")
+
+    def sums_of(images: slice) -> list[Tensor]:
+        p, own_labels = torch.softmax(maps[images], 1, out=other_classes[images]), labels[images]
+        own = torch.gather(p, 1, own_labels, out=true_class[images])
+        p.scatter_(1, own_labels, 0.0)
+        if mask is not None:
+            counted = mask[images].to(x.dtype)
+            own.mul_(counted)
+            p.mul_(counted)
+        others = torch.sum(p, 1, keepdim=True, out=missed[images])
+        count = x.shape[1]
+        return [
+            _by_class(others, own_labels, count),
+            p.sum(2).double(),
+            _by_class(own, own_labels, count),
+        ]
+
+    terms = in_parallel(sums_of, _images(maps)) or []
+    sums = [torch.cat(column) for column in zip(*terms, strict=True)]
     if not per_image:
         sums = [total.sum(0) for total in sums]
     regions = power.regions(sums)
@@ -81,13 +89,29 @@ def class_region_slope(
     labels = index.flatten(1)
     a_true = a.gather(1, labels).unsqueeze(1)
     out = fresh(x.shape, x.dtype)
+    flat = out.view(other_classes.shape)
+
+    def write(images: slice) -> bool:
+        others, own, own_a = other_classes[images], true_class[images], a_true[images]
+        slope = torch.bmm(differences[images], others, out=flat[images])
+        slope.addcmul_(b[images].unsqueeze(2), own).sub_(own * own_a).mul_(others)
+        slope_true = own_a.mul_(missed[images]).sub_(torch.bmm(b[images].unsqueeze(1), others))
+        slope.scatter_(1, labels[images].unsqueeze(1), slope_true.mul_(own))
+        return True
+
     # Under autocast a product of matrices would be one of 16 bits.
     with torch.autocast("cpu", enabled=False):
-        flat = torch.bmm(differences, other_classes, out=out.view(other_classes.shape))
-        flat.addcmul_(b.unsqueeze(2), true_class).sub_(true_class * a_true).mul_(other_classes)
-        slope_true = a_true.mul_(missed).sub_(torch.bmm(b.unsqueeze(1), other_classes))
-    flat.scatter_(1, labels.unsqueeze(1), slope_true.mul_(true_class))
+        in_parallel(write, _images(other_classes))
     return out
+
+
+def _images(maps: Tensor) -> list[slice]:
+    """Blocks of whole images."""
+    images, classes, pixels = maps.shape
+    result = runs(images, classes * pixels)
+    if len(result) > 1:
+        keep_temporaries()
+    return result
 
 
 def _by_class(term: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -97,9 +97,9 @@ def class_sum(
     pieces = blocks(len(x), rows.x.shape[2] if x.ndim > 2 else 1, width=x.shape[1])
     is_short = x.ndim > 2 or x.shape[1] <= _SHORT
     for terms in (_exponentials, _probabilities) if is_short else (_probabilities,):
-        total = in_parallel(partial(_sum_of_block, terms, rows, scale), pieces)
-        if total is not None:
-            return torch.full((), scale * total, dtype=torch.float32, device="cpu"), gradient
+        sums = in_parallel(partial(_sum_of_block, terms, rows, scale), pieces)
+        if sums is not None:
+            return torch.full((), scale * sum(sums), dtype=torch.float32, device="cpu"), gradient
     return None
 
 

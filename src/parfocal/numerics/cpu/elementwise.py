@@ -13,7 +13,7 @@ from torch import Tensor
 
 from parfocal.numerics import closed_form, hard
 from parfocal.numerics.closed_form import Gamma, is_ordinary, round_exponent
-from parfocal.numerics.cpu.blocks import flat, is_finite, part, runs, scale_of
+from parfocal.numerics.cpu.blocks import flat, is_finite, part, row_blocks, scale_of
 from parfocal.numerics.cpu.memory import fresh
 from parfocal.numerics.cpu.threads import in_parallel
 from parfocal.numerics.data import Data, Loss, computation, prepare, tensors_of, with_tensors
@@ -34,12 +34,12 @@ def elementwise_sum(
         return None
     columns = [flat(column) for column in (x, *data, *tensors_of(loss))]
     gradient = fresh(x.shape, x.dtype) if needs_gradient else None
-    out, blocks = flat(gradient), runs(x.numel())
+    out, blocks = flat(gradient), row_blocks(x.numel())
     for attempt in range(len(loss.forms(computation(x)))):
         work = partial(_sum_of_block, loss, attempt, columns, scale, out)
-        total = work(slice(None)) if len(blocks) == 1 else in_parallel(work, blocks)
-        if total is not None:
-            return torch.full((), scale * total, dtype=computation(x), device="cpu"), gradient
+        sums = in_parallel(work, blocks)
+        if sums is not None:
+            return torch.full((), scale * sum(sums), dtype=computation(x), device="cpu"), gradient
     return None
 
 
@@ -62,7 +62,7 @@ def _sum_of_block(
         return None
     value, slope = evaluation
     if gradient is not None and slope is not None:
-        place = gradient[block]
+        place = part(gradient, block)
         factor = constant(scale, slope.dtype)
         if place.dtype == slope.dtype:
             torch.mul(slope, factor, out=place)
@@ -116,9 +116,9 @@ def blockwise(
 ) -> Tensor | None:
     """form(x, *arguments) times the incoming gradient; None if the form gives that for a block."""
     out = fresh(x.shape, x.dtype)
-    columns, blocks = [flat(column) for column in (out, incoming, x, *arguments)], runs(x.numel())
+    columns = [flat(column) for column in (out, incoming, x, *arguments)]
 
-    def work(block: slice) -> float | None:
+    def write(block: slice) -> bool | None:
         place, factor, *parts = (part(column, block) for column in columns)
         result = form(*parts)
         if result is None:
@@ -127,9 +127,9 @@ def blockwise(
             place.copy_(result)
         else:
             torch.mul(result, factor, out=place)
-        return 0.0
+        return True
 
-    return None if in_parallel(work, blocks) is None else out
+    return None if in_parallel(write, row_blocks(x.numel())) is None else out
 
 
 def opposed(x: Tensor, alpha: float, gamma: float) -> Tensor | None:
