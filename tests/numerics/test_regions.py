@@ -5,7 +5,7 @@ import torch
 
 import parfocal
 from parfocal.numerics import sums
-from parfocal.numerics.cpu import threads
+from parfocal.numerics.cpu import binary_regions
 
 OPTIONS = [
     {},
@@ -134,8 +134,7 @@ def test_many_gradients_and_composed_further_derivatives(loss):
 @pytest.mark.parametrize("options", OPTIONS[:4], ids=str)
 def test_blocks_change_nothing_but_the_order_of_sums(size, options, monkeypatch):
     """Whole regions in a block, or parts of one."""
-    monkeypatch.setattr(threads, "_LEAST", size)
-    monkeypatch.setattr(threads, "_MOST", size)
+    monkeypatch.setattr(binary_regions, "_BLOCK", size)
     test_value_and_gradient(sigmoid, options)
 
 

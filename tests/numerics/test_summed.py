@@ -9,7 +9,7 @@ import torch.nn.functional as F
 import parfocal
 from parfocal.audit.oracle import focal_truth
 from parfocal.audit.ulp import ulp_error
-from parfocal.numerics.cpu import memory, threads
+from parfocal.numerics.cpu import blocks, classes, memory
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -218,8 +218,7 @@ def test_no_element_depends_on_the_blocks(dtype, target, size, count, monkeypatc
 
     whole = results()
     before = torch.get_num_threads()
-    monkeypatch.setattr(threads, "_LEAST", size)
-    monkeypatch.setattr(threads, "_MOST", size)
+    monkeypatch.setattr(blocks, "_BLOCK", size)
     try:
         torch.set_num_threads(count)
         found = results()
@@ -240,8 +239,7 @@ def test_no_element_depends_on_the_blocks(dtype, target, size, count, monkeypatc
 @pytest.mark.parametrize("options", [{}, {"weight": True}, {"ignore_index": 1}])
 def test_rows_and_maps_are_those_of_cross_entropy(shape, block, options, monkeypatch):
     """At gamma 0, whatever a block holds: rows, runs of pixels or whole images."""
-    monkeypatch.setattr(threads, "_LEAST", block)
-    monkeypatch.setattr(threads, "_MOST", block)
+    monkeypatch.setattr(classes, "_BLOCK", block)
     generator = torch.Generator().manual_seed(0)
     x = torch.randn(shape, generator=generator, dtype=torch.float64) * 3
     targets = torch.randint(0, shape[1], shape[:1] + shape[2:], generator=generator)

@@ -43,7 +43,7 @@ def in_thread(function):
 @pytest.mark.parametrize("width", [1, 21, 32000])
 def test_runs_cover_all_once(count, width):
     count = max(1, count // width)
-    blocks = runs(count, width)
+    blocks = runs(count, width, 2**17)
     assert [place for block in blocks for place in (block.start, block.stop)] == [
         0,
         *(stop for block in blocks[:-1] for stop in (block.stop, block.stop)),
@@ -52,14 +52,26 @@ def test_runs_cover_all_once(count, width):
     assert all(block.stop > block.start for block in blocks)
     if width == 1:
         assert all(block.start % 64 == 0 for block in blocks)
-        assert len(blocks) == 1 or all(b.stop - b.start <= 2**17 for b in blocks)
+        most = 2**17 if len(blocks) >= 16 else 2 * 2**17  # of two threads
+        assert all(block.stop - block.start <= most for block in blocks)
 
 
-def test_blocks_are_those_of_any_number_of_threads():
-    at_two = runs(2**21)
+def test_shared_blocks_are_those_of_any_number_of_threads():
+    at_two = runs(2**21, 1, 2**17)
+    assert len(at_two) >= 16
     for count in (1, 4, 16):
         torch.set_num_threads(count)
-        assert runs(2**21) == at_two
+        assert runs(2**21, 1, 2**17) == at_two
+
+
+def test_few_blocks_are_left_to_the_threads_of_torch():
+    """That of OpenMP is still spinning: a thread beside it would wait for its processor."""
+    blocks = runs(2**20, 1, 2**17)
+    assert 1 < len(blocks) < 16
+    before = torch.get_num_threads()
+    assert in_parallel(lambda _: (threading.get_ident(), torch.get_num_threads()), blocks) == [
+        (threading.get_ident(), before)
+    ] * len(blocks)
 
 
 def test_results_are_in_the_order_of_the_pieces():
@@ -233,7 +245,7 @@ def test_where_no_thread_can_be_started_the_caller_does_it(monkeypatch):
 def test_unknown_libraries(monkeypatch):
     """Where OpenMP can't be set, blocks are too small to be divided."""
     monkeypatch.setattr(threads, "_library", lambda: threads._Library(False, int, int))
-    blocks = runs(2**20)
+    blocks = runs(2**21, 1, 2**17)
     assert all(block.stop - block.start < 2**15 for block in blocks)
     before = settings()
     assert in_parallel(lambda block: block, blocks) == blocks
@@ -249,7 +261,7 @@ def loss_and_gradient(x):
         out[block] = part.float()
         return part.sum().item()
 
-    return sum(in_parallel(work, runs(len(x)))), out
+    return sum(in_parallel(work, runs(len(x), 1, 2**15))), out
 
 
 def test_threads_of_the_user_find_the_same_to_the_bit():
@@ -280,7 +292,8 @@ def test_a_child_of_a_process_that_has_used_it():
         signal.alarm(300)  # ends a hang
         found, out = loss_and_gradient(x)
         met = threading.Barrier(2)
-        in_parallel(lambda piece: met.wait(60), [0, 1])  # there are threads again
+        # There are threads again.
+        in_parallel(lambda piece: met.wait(60) if piece < 2 else 0, list(range(16)))
         os._exit(0 if found == total and out.numpy().tobytes() == expected else 1)
     assert os.waitstatus_to_exitcode(os.waitpid(child, 0)[1]) == 0
 
@@ -292,10 +305,10 @@ from parfocal.numerics.cpu.threads import in_parallel
 
 def forever():
     while True:
-        in_parallel(lambda piece: piece, list(range(10)))
+        in_parallel(lambda piece: piece, list(range(20)))
 
 torch.set_num_threads(2)
-atexit.register(lambda: print(in_parallel(lambda piece: piece, [1, 2]), flush=True))
+atexit.register(lambda: print(sum(in_parallel(lambda piece: piece, list(range(20)))), flush=True))
 threading.Thread(target=forever, daemon=True).start() if "daemon" in sys.argv else None
 """
 
@@ -309,7 +322,7 @@ def test_at_the_exit_of_the_interpreter(how):
         timeout=600,
         check=False,
     )
-    assert child.stdout == "[1, 2]\n"
+    assert child.stdout == "190\n"
     assert "Traceback" not in child.stderr
     # Before Python 3.14 a daemon's thread that is cut off within torch ends in an abort, as
     # torch's own functions do; it must end.

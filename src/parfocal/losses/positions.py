@@ -28,19 +28,18 @@ class Positions(NamedTuple):
 
     def apply(self, call: str, loss: Loss, inputs: Tensor, targets: Tensor) -> Tensor:
         """The loss of the positions, reduced; the tensors of the record broadcast to `inputs`."""
-        weight, mask, *tensors = (  # one number may be on the CPU
-            None if tensor is None else tensor.to(inputs.device).expand_as(inputs)
-            for tensor in (self.weight, self.mask, *tensors_of(loss))
-        )
-        loss, data = with_tensors(loss, tensors), Data(targets, weight, mask)
-        checks.parameters(call, loss, mask)
+        weight, mask = _expand(self.weight, inputs), _expand(self.mask, inputs)
+        data, fields = Data(targets, weight, mask), tensors_of(loss)
+        if fields:
+            loss = with_tensors(loss, [_expand(field, inputs) for field in fields])
+            checks.parameters(call, loss, mask)
         if self.reduction != "none":
             divisor = self._divisor(inputs)
             total = elementwise_sum(loss, inputs, data, 1.0 if divisor is None else divisor)
             if total is not None:
                 total = normalize(total, self.normalizer) if divisor is None else total
                 return to_input_dtype(total, inputs)
-        loss, x, (y, weight, mask) = prepare(loss, inputs, data)
+        loss, x, (y, weight, mask) = prepare(loss, tensors_of(loss), inputs, data)
         checks.probabilities(call, y)
         values = loss.composition(x, y)
         if weight is not None:
@@ -57,3 +56,8 @@ class Positions(NamedTuple):
         return (
             1.0 if self.normalizer is None else None if varies(self.normalizer) else self.normalizer
         )
+
+
+def _expand(tensor: Tensor | None, inputs: Tensor) -> Tensor | None:
+    """A tensor that broadcasts, in the shape of the inputs; one number may be on the CPU."""
+    return None if tensor is None else tensor.to(inputs.device).expand_as(inputs)

@@ -63,30 +63,37 @@ def computation(x: Tensor) -> torch.dtype:
 
 
 def tensors_of(loss: Loss) -> tuple[Tensor | None, ...]:
-    """The fields of a record that are tensors, each in its place."""
-    return tuple(field if isinstance(field, Tensor) else None for field in loss)
+    """The fields of a record that are tensors, each in its place; () where none is."""
+    fields = [field if isinstance(field, Tensor) else None for field in loss]
+    return () if fields.count(None) == len(fields) else tuple(fields)
 
 
 def with_tensors(loss: AnyLoss, tensors: Sequence[Tensor | None]) -> AnyLoss:
     """The record with other tensors in these places."""
-    if not any(tensor is not None for tensor in tensors):
+    if not tensors:
         return loss
     fields = (f if t is None else t for f, t in zip(loss, tensors, strict=True))
     return type(loss)(*fields)
 
 
-def prepare(loss: AnyLoss, x: Tensor, data: Data) -> tuple[AnyLoss, Tensor, Data]:
+def prepare(
+    loss: AnyLoss, fields: Sequence[Tensor | None], x: Tensor, data: Data
+) -> tuple[AnyLoss, Tensor, Data]:
     """All in the dtype of the computation, and 0 where the mask is False, the weight as well.
+
+    fields: the tensors of the loss, in their places.
 
     What stood there, be it NaN, has no part in anything then.
     """
     y, weight, mask = data
     dtype = computation(x)
+    if mask is None and weight is None and not fields:
+        return loss, x.to(dtype), Data(y.to(dtype))
     columns = [
         column if column is None or column.dtype == dtype else column.to(dtype)
-        for column in (x, y, weight, *tensors_of(loss))
+        for column in (x, y, weight, *fields)
     ]
     if mask is not None:
         columns = [None if column is None else torch.where(mask, column, 0.0) for column in columns]
-    x, y, weight, *tensors = columns  # type: ignore[assignment]
-    return with_tensors(loss, tensors), x, Data(y, weight, mask)
+    x, y, weight, *wide = columns  # type: ignore[assignment]
+    return with_tensors(loss, wide), x, Data(y, weight, mask)

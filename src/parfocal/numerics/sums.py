@@ -36,7 +36,7 @@ def elementwise_sum(loss: Loss, x: Tensor, data: Data, divisor: float | Tensor) 
         A scalar in the dtype of the computation; None where no backend does it: something traces
         the call, something other than x is differentiated, or no form is right.
     """
-    tensors = (*data, *tensors_of(loss), divisor if isinstance(divisor, Tensor) else None)
+    tensors = (*data, divisor if isinstance(divisor, Tensor) else None, *tensors_of(loss))
     backend = _backend(x, tensors)
     return None if backend is None else _reduce(_ElementwiseSum(backend, loss, divisor), x, tensors)
 
@@ -134,8 +134,7 @@ class Reduction(Protocol):
 def _reduce(reduction: Reduction, x: Tensor, tensors: Tensors) -> Tensor | None:
     """The result of a reduction, differentiable in x; None where it can't be had in this way."""
     needs_gradient = x.requires_grad and torch.is_grad_enabled()
-    with torch.no_grad():
-        evaluation = reduction.evaluate(x, tensors, needs_gradient)
+    evaluation = reduction.evaluate(x.detach(), tensors, needs_gradient)
     if evaluation is None:
         return None
     if not needs_gradient:
@@ -194,7 +193,7 @@ class _ElementwiseSum(NamedTuple):
     def compose(self, x: Tensor, tensors: Tensors) -> Tensor:
         """The sum of the compositions."""
         loss, data, divisor = self._arguments(tensors)
-        loss, x, (y, weight, mask) = prepare(loss, x, data)
+        loss, x, (y, weight, mask) = prepare(loss, tensors_of(loss), x, data)
         value = loss.composition(x, y)
         if weight is not None:
             value = weight * value
@@ -203,7 +202,7 @@ class _ElementwiseSum(NamedTuple):
         return value.sum() / divisor
 
     def _arguments(self, tensors: Tensors) -> tuple[Loss, Data, float | Tensor]:
-        y, weight, mask, *fields, divisor = tensors
+        y, weight, mask, divisor, *fields = tensors
         assert y is not None
         loss = with_tensors(self.loss, fields)
         return loss, Data(y, weight, mask), self.divisor if divisor is None else divisor

@@ -10,6 +10,8 @@ from torch import Tensor, nn
 from torch.autograd import forward_ad
 
 _PLAIN = (Tensor, nn.Parameter)
+_is_batched = torch._C._functorch.is_batchedtensor
+_is_legacy_batched = torch._C._functorch.is_legacy_batchedtensor
 
 
 def is_readable(*arguments: object) -> bool:
@@ -17,11 +19,14 @@ def is_readable(*arguments: object) -> bool:
 
     They are dense and plain, on the CPU, and nothing traces or transforms the call.
     """
-    return not is_traced() and all(
-        type(argument) in _PLAIN and argument.is_cpu and argument.layout is torch.strided
-        for argument in arguments
-        if isinstance(argument, Tensor)
-    )
+    if is_traced():
+        return False
+    for argument in arguments:
+        if isinstance(argument, Tensor) and not (
+            type(argument) in _PLAIN and argument.is_cpu and argument.layout is torch.strided
+        ):
+            return False
+    return True
 
 
 def is_traced() -> bool:
@@ -72,10 +77,12 @@ def replicate_beside(x: Tensor, constant: Tensor) -> Tensor:
 
 def is_batched(grad: Tensor) -> bool:
     """Whether an incoming gradient stands for many, which then multiply a slope as a whole."""
-    functorch = torch._C._functorch
-    return functorch.is_batchedtensor(grad) or functorch.is_legacy_batchedtensor(grad)
+    return _is_batched(grad) or _is_legacy_batched(grad)
 
 
 def varies(*arguments: object) -> bool:
     """Whether autograd differentiates in one of the arguments."""
-    return any(isinstance(argument, Tensor) and argument.requires_grad for argument in arguments)
+    for argument in arguments:  # noqa: SIM110 - in a loop of small calls a generator is felt
+        if isinstance(argument, Tensor) and argument.requires_grad:
+            return True
+    return False

@@ -16,6 +16,9 @@ from parfocal.numerics.cpu.memory import fresh
 from parfocal.numerics.cpu.threads import in_parallel
 from parfocal.numerics.region import Power, Regions
 
+# Pixels of a block for each thread: a block makes few operations, in two passes.
+_BLOCK = 2**19
+
 
 class _Kept(NamedTuple):
     """What slopes are made of: s(u) s(-u) of the pixels, 0 where masked, and the regions."""
@@ -61,7 +64,7 @@ def region_slope(
         slope[block].mul_(torch.lerp(negative[rows], positive[rows], targets[block]))
         return True
 
-    in_parallel(finish, blocks(*targets.shape))
+    in_parallel(finish, blocks(len(targets), targets.shape[1], most=_BLOCK))
     return variances
 
 
@@ -91,7 +94,7 @@ def _sums(
         return [term.sum(1) for term in (missed, wrongly, right)]
 
     sums = torch.zeros(3, len(logits), dtype=torch.float64, device="cpu")
-    pieces = blocks(*logits.shape)
+    pieces = blocks(len(logits), logits.shape[1], most=_BLOCK)
     for (rows, _), terms in zip(pieces, in_parallel(sums_of, pieces) or (), strict=True):
         for total, term in zip(sums, terms, strict=True):
             total[rows] += term

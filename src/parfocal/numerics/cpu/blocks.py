@@ -11,28 +11,36 @@ from typing import Any
 
 from torch import Tensor
 
-from parfocal.numerics.cpu.memory import keep_temporaries
+from parfocal.numerics.cpu.memory import keep_temporaries, load_constants
 from parfocal.numerics.cpu.threads import runs
+
+# Elements of a block for each thread: a dozen temporaries of float32 fit a cache of 4 MB, and an
+# operation takes ten times as long as its call.
+_BLOCK = 2**17
 
 Block = tuple[slice, slice]
 """Rows, and columns of them."""
 
 
-def blocks(rows: int, columns: int, width: int = 1) -> list[Block]:
+def blocks(rows: int, columns: int, *, width: int = 1, most: int) -> list[Block]:
     """Blocks of a map, some whole rows or a part of one; it has `width` elements at each place."""
     result = []
-    for some in runs(rows, columns * width):
+    for some in runs(rows, columns * width, most):
         is_single = some.stop - some.start == 1
-        parts = runs(columns, width) if is_single else [slice(0, columns)]
+        parts = runs(columns, width, most) if is_single else [slice(0, columns)]
         result += [(some, part) for part in parts]
+    load_constants()
     if len(result) > 1:
         keep_temporaries()
     return result
 
 
-def row_blocks(count: int) -> list[slice]:
-    """Blocks of a single row."""
-    return [columns for _, columns in blocks(1, count)]
+def row_blocks(count: int) -> list[slice] | list[None]:
+    """Blocks of a single row; None stands for all of it."""
+    if count <= _BLOCK:
+        load_constants()
+        return [None]
+    return [columns for _, columns in blocks(1, count, most=_BLOCK)]
 
 
 def flat(tensor: Any) -> Any:
@@ -44,11 +52,11 @@ def flat(tensor: Any) -> Any:
     return tensor.reshape(-1)
 
 
-def part(tensor: Any, block: slice) -> Any:
-    """The block of a flat tensor; anything else as it is."""
-    if not isinstance(tensor, Tensor) or block.stop - block.start == len(tensor):
-        return tensor
-    return tensor[block]
+def parts(columns: list[Any], block: slice | None) -> list[Any]:
+    """The block of each flat tensor, or all of it; anything else as it is."""
+    if block is None:
+        return columns
+    return [column[block] if isinstance(column, Tensor) else column for column in columns]
 
 
 def scale_of(divisor: float | Tensor, incoming: Tensor | None) -> float | None:

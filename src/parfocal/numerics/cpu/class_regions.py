@@ -16,13 +16,16 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from parfocal.numerics.cpu.memory import fresh, keep_temporaries
+from parfocal.numerics.cpu.memory import fresh, keep_temporaries, load_constants
 from parfocal.numerics.cpu.threads import in_parallel, runs
 from parfocal.numerics.region import Power, Regions
 
 # Logits so near to each other have probabilities, and products of two of them, that are normal
 # numbers.
 _NEAR = 40.0
+
+# Logits of a block for each thread: a block makes few operations, in two passes.
+_BLOCK = 2**19
 
 
 class _Kept(NamedTuple):
@@ -108,7 +111,8 @@ def class_region_slope(
 def _images(maps: Tensor) -> list[slice]:
     """Blocks of whole images."""
     images, classes, pixels = maps.shape
-    result = runs(images, classes * pixels)
+    result = runs(images, classes * pixels, _BLOCK)
+    load_constants()
     if len(result) > 1:
         keep_temporaries()
     return result

@@ -34,6 +34,9 @@ _MODERATE = 40.0
 # Rows up to which torch's softmax leaves most of a vector empty; on maps it is slow at any length.
 _SHORT = 32
 
+# Logits of a block for each thread: what is done a row is little beside them.
+_BLOCK = 2**19
+
 # Into `out`, positive numbers in the ratios of the probabilities; whether that could be done.
 Terms = Callable[[Tensor, Tensor], bool]
 
@@ -94,7 +97,7 @@ def class_sum(
     rows = _Rows(x, index, weight, round_exponent(gamma, torch.float32), gradient)
     if x.ndim > 2:
         rows = rows.flatten()
-    pieces = blocks(len(x), rows.x.shape[2] if x.ndim > 2 else 1, width=x.shape[1])
+    pieces = blocks(len(x), rows.x.shape[2] if x.ndim > 2 else 1, width=x.shape[1], most=_BLOCK)
     is_short = x.ndim > 2 or x.shape[1] <= _SHORT
     for terms in (_exponentials, _probabilities) if is_short else (_probabilities,):
         sums = in_parallel(partial(_sum_of_block, terms, rows, scale), pieces)

@@ -13,10 +13,10 @@ from torch import Tensor
 
 from parfocal.numerics import closed_form, hard
 from parfocal.numerics.closed_form import Gamma, is_ordinary, round_exponent
-from parfocal.numerics.cpu.blocks import flat, is_finite, part, row_blocks, scale_of
+from parfocal.numerics.cpu.blocks import flat, is_finite, parts, row_blocks, scale_of
 from parfocal.numerics.cpu.memory import fresh
 from parfocal.numerics.cpu.threads import in_parallel
-from parfocal.numerics.data import Data, Loss, computation, prepare, tensors_of, with_tensors
+from parfocal.numerics.data import Data, Form, Loss, computation, prepare, tensors_of
 from parfocal.numerics.hard import constant, terms_from_odds
 
 
@@ -32,37 +32,37 @@ def elementwise_sum(
     scale = scale_of(divisor, incoming)
     if scale is None or x.numel() == 0:
         return None
-    columns = [flat(column) for column in (x, *data, *tensors_of(loss))]
     gradient = fresh(x.shape, x.dtype) if needs_gradient else None
-    out, blocks = flat(gradient), row_blocks(x.numel())
-    for attempt in range(len(loss.forms(computation(x)))):
-        work = partial(_sum_of_block, loss, attempt, columns, scale, out)
+    columns = [flat(column) for column in (gradient, x, *data, *tensors_of(loss))]
+    blocks, dtype = row_blocks(x.numel()), computation(x)
+    for attempt, form in enumerate(loss.forms(dtype)):
+        work = partial(_sum_of_block, loss, form, attempt, columns, scale)
         sums = in_parallel(work, blocks)
         if sums is not None:
-            return torch.full((), scale * sum(sums), dtype=computation(x), device="cpu"), gradient
+            return torch.full((), scale * sum(sums), dtype=dtype, device="cpu"), gradient
     return None
 
 
 def _sum_of_block(
     loss: Loss,
+    form: Form,
     attempt: int,
     columns: list[Tensor | None],
     scale: float,
-    gradient: Tensor | None,
-    block: slice,
+    block: slice | None,
 ) -> float | None:
     """The sum over a block by one of the forms, and the gradient there; None if it isn't right."""
-    x, y, weight, mask, *tensors = (part(column, block) for column in columns)
-    loss, x, (y, weight, _) = prepare(with_tensors(loss, tensors), x, Data(y, weight, mask))
+    place, x, y, weight, mask, *fields = parts(columns, block)
+    loss, x, (y, weight, _) = prepare(loss, fields, x, Data(y, weight, mask))
     if mask is not None and weight is None:
         weight = mask.to(x.dtype)
-    form = loss.forms(x.dtype)[attempt]
-    evaluation = form(x, y, weight=weight, needs_slope=gradient is not None)
+    if fields:
+        form = loss.forms(x.dtype)[attempt]
+    evaluation = form(x, y, weight=weight, needs_slope=place is not None)
     if evaluation is None:
         return None
     value, slope = evaluation
-    if gradient is not None and slope is not None:
-        place = part(gradient, block)
+    if slope is not None:
         factor = constant(scale, slope.dtype)
         if place.dtype == slope.dtype:
             torch.mul(slope, factor, out=place)
@@ -118,9 +118,9 @@ def blockwise(
     out = fresh(x.shape, x.dtype)
     columns = [flat(column) for column in (out, incoming, x, *arguments)]
 
-    def write(block: slice) -> bool | None:
-        place, factor, *parts = (part(column, block) for column in columns)
-        result = form(*parts)
+    def write(block: slice | None) -> bool | None:
+        place, factor, *arguments = parts(columns, block)
+        result = form(*arguments)
         if result is None:
             return None
         if factor is None:

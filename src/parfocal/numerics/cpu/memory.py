@@ -47,6 +47,17 @@ def keep_temporaries() -> None:
 
 
 @functools.cache
+def load_constants() -> None:
+    """Have the page of constants in memory that torch's vectorised log1p reads with an empty mask.
+
+    Until something else reads that page, float32 log1p takes 9.5 ns an element instead of 0.5
+    (torch 2.14, AVX-512 of an AMD EPYC): a load that is masked out doesn't bring a missing page,
+    and is emulated each time. A negative zero reads it.
+    """
+    torch.full((64,), -0.0, dtype=torch.float32, device="cpu").log1p_()
+
+
+@functools.cache
 def _madvise() -> Callable[[int, int, int], int] | None:
     """madvise(2) of the C library, on Linux."""
     if sys.platform != "linux" or not hasattr(mmap, "MADV_HUGEPAGE"):

@@ -13,11 +13,11 @@ the one that starts it (its treatment of subnormal numbers, its processors, its 
 
 A block of 2 ** 17 elements holds the interpreter for about 20 microseconds and its processor for
 800 (sum and gradient of the focal loss, gamma 2, float32, two cores of an AMD EPYC): the
-interpreter could serve some forty threads. Blocks of 2 ** 15 took 10 to 15 % longer in all. Below
-2 ** 16 elements a thread one block is divided by torch: the start of the threads isn't paid back.
+interpreter could serve some forty threads.
 
-The threads of OpenMP go on spinning for a few milliseconds after an operation that was divided,
-and take processors from these meanwhile: what precedes a call costs it up to a millisecond.
+After an operation that was divided the threads of OpenMP go on spinning for a few milliseconds and
+take processors from these meanwhile. That is paid back from 16 blocks on; fewer are computed one
+after the other by the calling thread and those of torch.
 """
 
 import _thread
@@ -35,10 +35,7 @@ import torch
 Piece = TypeVar("Piece")
 Part = TypeVar("Part")
 
-# Elements of a block, at least and at most.
-_LEAST, _MOST = 2**16, 2**17
-
-# So many blocks, or a multiple, are shared out evenly by 2, 4, 8 and 16 threads.
+# So many blocks, or a multiple, are shared out evenly by 2, 4, 8 and 16 threads. Fewer are not.
 _EVEN = 16
 
 # A multiple of every vector length, so that no element falls to the scalar rest of a vectorised
@@ -51,42 +48,37 @@ _UNDIVIDED = 2**15 - _VECTORS
 _TORCH_CPU = "libtorch_cpu.dylib" if sys.platform == "darwin" else "libtorch_cpu.so"
 
 
-def runs(count: int, width: int = 1) -> list[slice]:
+def runs(count: int, width: int, most: int) -> list[slice]:
     """Blocks that together are [0, count), for `in_parallel`.
 
-    Where they begin depends on no number of threads, and neither does a sum over them; if they
-    are fewer than the threads there is one block.
+    Where they begin depends on no number of threads if there are enough to be shared, and then
+    neither does a sum over them.
 
     Args:
         count: how many elements, or rows.
         width: the elements of a row.
+        most: about how many elements a thread has of a block.
     """
     elements = count * width
-    blocks = _blocks(elements)
-    if blocks < torch.get_num_threads():
+    if elements <= most:
         return [slice(0, count)]
-    size = -(-count // blocks)
+    if elements < _EVEN * most:
+        blocks = -(-elements // (most * torch.get_num_threads()))
+    elif _library().works:
+        blocks = -(-elements // (_EVEN * most)) * _EVEN
+    else:
+        blocks = -(-elements // _UNDIVIDED)
+    size = max(1, -(-count // blocks))
     if size > _VECTORS:
         size = -(-size // _VECTORS) * _VECTORS
     return [slice(start, min(start + size, count)) for start in range(0, count, size)]
 
 
-def _blocks(elements: int) -> int:
-    """How many blocks there are to be."""
-    if elements < 2 * _LEAST:
-        return 1
-    if not _library().works:
-        return -(-elements // _UNDIVIDED)
-    if elements < _EVEN * _LEAST:
-        return 1 << (elements // _LEAST).bit_length() - 1
-    return -(-elements // (_EVEN * _MOST)) * _EVEN
-
-
 def in_parallel(work: Callable[[Piece], Part | None], pieces: Sequence[Piece]) -> list[Part] | None:
     """work(piece) of all pieces, in their order, from as many threads as torch uses.
 
-    With several pieces each is computed by a single thread, without gradients and autocast. A
-    single piece is left to the calling thread and the threads of torch.
+    With many pieces each is computed by a single thread, without gradients and autocast. Few are
+    left to the calling thread and the threads of torch.
 
     Args:
         work: what is done for a piece; it may write to memory that is this piece's own.
@@ -98,16 +90,17 @@ def in_parallel(work: Callable[[Piece], Part | None], pieces: Sequence[Piece]) -
     Raises:
         Whatever `work` raises, once; the pieces that haven't begun are dropped.
     """
-    if len(pieces) == 1:
-        part = work(pieces[0])
-        return None if part is None else [part]
-    job = _Job(work, pieces, torch.is_inference_mode_enabled())
     threads = min(torch.get_num_threads(), len(pieces))
-    if threads == 1 or torch._C._len_torch_dispatch_stack():  # a mode that has to see it all
-        with torch.no_grad():
-            job.run()
-    else:
-        _share(job, threads - 1)
+    if len(pieces) < _EVEN or threads == 1:
+        parts = []
+        for piece in pieces:
+            part = work(piece)
+            if part is None:
+                return None
+            parts.append(part)
+        return parts
+    job = _Job(work, pieces, torch.is_inference_mode_enabled())
+    _share(job, threads - 1)
     return job.result()
 
 
