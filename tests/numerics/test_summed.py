@@ -10,6 +10,7 @@ import parfocal
 from parfocal.audit.oracle import focal_truth
 from parfocal.audit.ulp import ulp_error
 from parfocal.numerics.cpu import blocks, classes, memory
+from parfocal.numerics.cpu.memory import keep_temporaries
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 
@@ -282,6 +283,8 @@ def test_extra_memory_is_the_gradient():
     """No other tensor of the size of the logits is allocated."""
     x = torch.zeros(2**21, requires_grad=True)
     y = torch.ones_like(x)
+    binary(x[:1], y[:1])  # what is done once
+    keep_temporaries()
     largest = 2**17 * torch.get_num_threads() * 8  # a block in float64
     with torch.profiler.profile(profile_memory=True) as profile:
         binary(x, y).backward()

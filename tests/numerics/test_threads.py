@@ -12,9 +12,14 @@ import pytest
 import torch
 
 from parfocal.numerics.cpu import threads
-from parfocal.numerics.cpu.threads import in_parallel, runs
+from parfocal.numerics.cpu.threads import runs
 
 SOME = list(range(40))
+
+
+def in_parallel(work, pieces):
+    """Of so many elements that they are shared."""
+    return threads.in_parallel(work, pieces, 2**23)
 
 
 @pytest.fixture(autouse=True)
@@ -52,26 +57,27 @@ def test_runs_cover_all_once(count, width):
     assert all(block.stop > block.start for block in blocks)
     if width == 1:
         assert all(block.start % 64 == 0 for block in blocks)
-        most = 2**17 if len(blocks) >= 16 else 2 * 2**17  # of two threads
+        most = 2**17 if count >= 2**23 else 2 * 2**17  # of two threads
         assert all(block.stop - block.start <= most for block in blocks)
 
 
 def test_shared_blocks_are_those_of_any_number_of_threads():
-    at_two = runs(2**21, 1, 2**17)
-    assert len(at_two) >= 16
+    at_two = runs(2**23, 1, 2**17)
     for count in (1, 4, 16):
         torch.set_num_threads(count)
-        assert runs(2**21, 1, 2**17) == at_two
+        assert runs(2**23, 1, 2**17) == at_two
 
 
 def test_few_blocks_are_left_to_the_threads_of_torch():
     """That of OpenMP is still spinning: a thread beside it would wait for its processor."""
-    blocks = runs(2**20, 1, 2**17)
-    assert 1 < len(blocks) < 16
+    blocks = runs(2**22, 1, 2**17)
     before = torch.get_num_threads()
-    assert in_parallel(lambda _: (threading.get_ident(), torch.get_num_threads()), blocks) == [
-        (threading.get_ident(), before)
-    ] * len(blocks)
+
+    def who(block):
+        return threading.get_ident(), torch.get_num_threads()
+
+    found = threads.in_parallel(who, blocks, 2**22)
+    assert found == [(threading.get_ident(), before)] * len(blocks)
 
 
 def test_results_are_in_the_order_of_the_pieces():
@@ -245,7 +251,7 @@ def test_where_no_thread_can_be_started_the_caller_does_it(monkeypatch):
 def test_unknown_libraries(monkeypatch):
     """Where OpenMP can't be set, blocks are too small to be divided."""
     monkeypatch.setattr(threads, "_library", lambda: threads._Library(False, int, int))
-    blocks = runs(2**21, 1, 2**17)
+    blocks = runs(2**23, 1, 2**17)
     assert all(block.stop - block.start < 2**15 for block in blocks)
     before = settings()
     assert in_parallel(lambda block: block, blocks) == blocks
@@ -303,12 +309,15 @@ import atexit, sys, threading
 import torch
 from parfocal.numerics.cpu.threads import in_parallel
 
+def add():
+    return sum(in_parallel(lambda piece: piece, list(range(20)), 2**23))
+
 def forever():
     while True:
-        in_parallel(lambda piece: piece, list(range(20)))
+        add()
 
 torch.set_num_threads(2)
-atexit.register(lambda: print(sum(in_parallel(lambda piece: piece, list(range(20)))), flush=True))
+atexit.register(lambda: print(add(), flush=True))
 threading.Thread(target=forever, daemon=True).start() if "daemon" in sys.argv else None
 """
 

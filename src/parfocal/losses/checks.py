@@ -18,6 +18,9 @@ from parfocal.numerics import Loss, is_readable
 REDUCTIONS = ("none", "mean", "sum")
 _FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 
+# Elements of an operation that torch doesn't divide.
+_UNDIVIDED = 2**15
+
 # The largest exponent: products of it with any logit that a form keeps are finite.
 _LARGEST_EXPONENT = 2.0**20
 
@@ -112,8 +115,12 @@ def known_classes(labels: Tensor, classes: int) -> bool:
         return False
     if labels.numel() == 0:
         return True
-    low, high = labels.aminmax()
-    return low.item() >= 0 and high.item() < classes
+    # In parts that torch doesn't divide among threads, which would spin beside those of a sum.
+    for part in labels.reshape(-1).split(_UNDIVIDED):
+        low, high = part.aminmax()
+        if low.item() < 0 or high.item() >= classes:
+            return False
+    return True
 
 
 def probabilities(call: str, targets: Tensor) -> None:
@@ -142,11 +149,19 @@ def binary_mask(call: str, labels: Tensor, positive: Tensor) -> None:
         )
 
 
+# Whether a centre was seen, after which no heat map is looked at any more.
+_centres: set[str] = set()
+
+
 def heat_map(call: str, targets: Tensor) -> None:
     """Warn of bumps without a centre that is exactly 1, where looking is free."""
-    if not targets.is_floating_point() or not is_readable(targets) or targets.numel() == 0:
+    if call in _centres or not targets.is_floating_point():
+        return
+    if not is_readable(targets) or targets.numel() == 0:
         return
     highest = targets.detach().amax().item()
+    if highest == 1:
+        _centres.add(call)
     if 0 < highest < 1:
         warnings.warn(
             f"{call}: no value of `targets` is exactly 1, the centre of an object: no positive "

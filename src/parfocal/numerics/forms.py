@@ -18,6 +18,7 @@ from parfocal.numerics.closed_form import (
     Gamma,
     alpha_t,
     difference,
+    is_between,
     is_ordinary,
     modulator,
     over_n,
@@ -302,9 +303,8 @@ def of_numbers(loss: tuple[Any, ...]) -> bool:
 
 
 def is_probability(y: Tensor) -> bool:
-    """Whether all of these readable targets are in [0, 1]; NaN is not."""
-    low, high = y.aminmax()
-    return low.item() >= 0 and high.item() <= 1
+    """Whether all of these readable targets are in [0, 1]."""
+    return is_between(y, 0.0, 1.0)
 
 
 def weighted(value: Tensor, slope: Tensor | None, weight: Tensor | None) -> Evaluation:

@@ -64,7 +64,7 @@ def region_slope(
         slope[block].mul_(torch.lerp(negative[rows], positive[rows], targets[block]))
         return True
 
-    in_parallel(finish, blocks(len(targets), targets.shape[1], most=_BLOCK))
+    in_parallel(finish, blocks(len(targets), targets.shape[1], most=_BLOCK), y.numel())
     return variances
 
 
@@ -95,7 +95,7 @@ def _sums(
 
     sums = torch.zeros(3, len(logits), dtype=torch.float64, device="cpu")
     pieces = blocks(len(logits), logits.shape[1], most=_BLOCK)
-    for (rows, _), terms in zip(pieces, in_parallel(sums_of, pieces) or (), strict=True):
+    for (rows, _), terms in zip(pieces, in_parallel(sums_of, pieces, u.numel()) or (), strict=True):
         for total, term in zip(sums, terms, strict=True):
             total[rows] += term
     of_maps = sums.view(3, *u.shape[: -_spatial(dims)])

@@ -18,19 +18,22 @@ from parfocal.numerics.cpu.threads import runs
 # operation takes ten times as long as its call.
 _BLOCK = 2**17
 
+# From here on a temporary of float64 would be mapped and cleared anew each time, 128 kB.
+_MAPPED = 2**14
+
 Block = tuple[slice, slice]
 """Rows, and columns of them."""
 
 
 def blocks(rows: int, columns: int, *, width: int = 1, most: int) -> list[Block]:
     """Blocks of a map, some whole rows or a part of one; it has `width` elements at each place."""
-    result = []
+    result, elements = [], rows * columns * width
     for some in runs(rows, columns * width, most):
         is_single = some.stop - some.start == 1
-        parts = runs(columns, width, most) if is_single else [slice(0, columns)]
+        parts = runs(columns, width, most, elements) if is_single else [slice(0, columns)]
         result += [(some, part) for part in parts]
     load_constants()
-    if len(result) > 1:
+    if elements >= _MAPPED:
         keep_temporaries()
     return result
 
@@ -39,6 +42,8 @@ def row_blocks(count: int) -> list[slice] | list[None]:
     """Blocks of a single row; None stands for all of it."""
     if count <= _BLOCK:
         load_constants()
+        if count >= _MAPPED:
+            keep_temporaries()
         return [None]
     return [columns for _, columns in blocks(1, count, most=_BLOCK)]
 

@@ -46,8 +46,7 @@ def class_region_power(
     """The powers, and what their slopes are made of; None unless in float32 and near each other."""
     if x.dtype != torch.float32 or x.numel() == 0:
         return None
-    low, high = x.aminmax()
-    if not high.item() - low.item() <= _NEAR:
+    if not x.amax().item() - x.amin().item() <= _NEAR:
         return None
     maps, labels = x.flatten(2), index.flatten(1).unsqueeze(1)
     mask = None if counts is None else counts.flatten(1).unsqueeze(1)
@@ -70,7 +69,7 @@ def class_region_power(
             _by_class(own, own_labels, count),
         ]
 
-    terms = in_parallel(sums_of, _images(maps)) or []
+    terms = in_parallel(sums_of, _images(maps), x.numel()) or []
     sums = [torch.cat(column) for column in zip(*terms, strict=True)]
     if not per_image:
         sums = [total.sum(0) for total in sums]
@@ -104,7 +103,7 @@ def class_region_slope(
 
     # Under autocast a product of matrices would be one of 16 bits.
     with torch.autocast("cpu", enabled=False):
-        in_parallel(write, _images(other_classes))
+        in_parallel(write, _images(other_classes), x.numel())
     return out
 
 

@@ -35,7 +35,7 @@ _MODERATE = 40.0
 _SHORT = 32
 
 # Logits of a block for each thread: what is done a row is little beside them.
-_BLOCK = 2**19
+_BLOCK = 2**20
 
 # Into `out`, positive numbers in the ratios of the probabilities; whether that could be done.
 Terms = Callable[[Tensor, Tensor], bool]
@@ -100,7 +100,7 @@ def class_sum(
     pieces = blocks(len(x), rows.x.shape[2] if x.ndim > 2 else 1, width=x.shape[1], most=_BLOCK)
     is_short = x.ndim > 2 or x.shape[1] <= _SHORT
     for terms in (_exponentials, _probabilities) if is_short else (_probabilities,):
-        sums = in_parallel(partial(_sum_of_block, terms, rows, scale), pieces)
+        sums = in_parallel(partial(_sum_of_block, terms, rows, scale), pieces, x.numel())
         if sums is not None:
             return torch.full((), scale * sum(sums), dtype=torch.float32, device="cpu"), gradient
     return None

@@ -37,7 +37,7 @@ def elementwise_sum(
     blocks, dtype = row_blocks(x.numel()), computation(x)
     for attempt, form in enumerate(loss.forms(dtype)):
         work = partial(_sum_of_block, loss, form, attempt, columns, scale)
-        sums = in_parallel(work, blocks)
+        sums = in_parallel(work, blocks, x.numel())
         if sums is not None:
             return torch.full((), scale * sum(sums), dtype=dtype, device="cpu"), gradient
     return None
@@ -129,7 +129,7 @@ def blockwise(
             torch.mul(result, factor, out=place)
         return True
 
-    return None if in_parallel(write, row_blocks(x.numel())) is None else out
+    return None if in_parallel(write, row_blocks(x.numel()), x.numel()) is None else out
 
 
 def opposed(x: Tensor, alpha: float, gamma: float) -> Tensor | None:
