@@ -202,44 +202,44 @@ def positions_of(inputs: Tensor) -> torch.Size:
     return inputs.shape[:0] if inputs.ndim == 1 else inputs.shape[:1] + inputs.shape[2:]
 
 
-def class_weight(call: str, given: Tensor | None, inputs: Tensor) -> None:
+def class_weight(call: str, tensor: Tensor | None, inputs: Tensor) -> None:
     """A real tensor with one number a class."""
-    if given is None:
+    if tensor is None:
         return
-    _parameter(call, "weight", given, None)
+    _parameter(call, "weight", tensor, None)
     count = inputs.shape[0 if inputs.ndim == 1 else 1]
-    if given.shape != (count,):
+    if tensor.shape != (count,):
         raise ValueError(
             f"{call}: expected `weight` to have one number for each of the {count} classes, "
-            f"got {_describe(given)}"
+            f"got {_describe(tensor)}"
         )
-    _same_device(call, "weight", given, inputs)
+    _same_device(call, "weight", tensor, inputs)
 
 
-def position_weight(call: str, given: Tensor | None, inputs: Tensor) -> None:
+def position_weight(call: str, tensor: Tensor | None, inputs: Tensor) -> None:
     """A real tensor that broadcasts to the positions of class logits."""
-    if given is not None:
-        _parameter(call, "position_weight", given, None)
+    if tensor is not None:
+        _parameter(call, "position_weight", tensor, None)
         what = "the positions of `inputs`"
-        _broadcasts(call, "position_weight", given, positions_of(inputs), what)
-        _same_device(call, "position_weight", given, inputs)
+        _broadcasts(call, "position_weight", tensor, positions_of(inputs), what)
+        _same_device(call, "position_weight", tensor, inputs)
 
 
-def position_mask(call: str, given: Tensor | None, inputs: Tensor) -> Tensor | None:
+def position_mask(call: str, tensor: Tensor | None, inputs: Tensor) -> Tensor | None:
     """A boolean tensor that broadcasts to the positions of class logits, or integers."""
-    if given is None:
+    if tensor is None:
         return None
-    given = _boolean(call, given)
-    _broadcasts(call, "mask", given, positions_of(inputs), "the positions of `inputs`")
-    _same_device(call, "mask", given, inputs)
-    return given
+    tensor = _boolean(call, tensor)
+    _broadcasts(call, "mask", tensor, positions_of(inputs), "the positions of `inputs`")
+    _same_device(call, "mask", tensor, inputs)
+    return tensor
 
 
 def ignore_index(
-    call: str, given: int | Iterable[int], targets: Tensor | None = None
+    call: str, value: int | Iterable[int], targets: Tensor | None = None
 ) -> tuple[int, ...]:
     """Integers; one that could be a class has no meaning beside probabilities."""
-    many = given if isinstance(given, (list, tuple, set, frozenset, range)) else (given,)
+    many = value if isinstance(value, (list, tuple, set, frozenset, range)) else (value,)
     indices = tuple(integer(call, "ignore_index", index) for index in many)
     if targets is not None and targets.is_floating_point():
         for index in indices:
@@ -251,19 +251,19 @@ def ignore_index(
     return indices
 
 
-def labels(call: str, given: Tensor, inputs: Tensor) -> None:
+def labels(call: str, tensor: Tensor, inputs: Tensor) -> None:
     """Classes (M) of objects, for logits (..., N, C)."""
-    if not isinstance(given, Tensor):
-        raise TypeError(f"{call}: expected `labels` to be a tensor, got {_kind(given)}")
-    if given.is_floating_point() or given.is_complex() or given.dtype == torch.bool:
-        raise TypeError(f"{call}: expected `labels` to be class indices, got {_describe(given)}")
-    if given.ndim != 1 or inputs.ndim < 2:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{call}: expected `labels` to be a tensor, got {_kind(tensor)}")
+    if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
+        raise TypeError(f"{call}: expected `labels` to be class indices, got {_describe(tensor)}")
+    if tensor.ndim != 1 or inputs.ndim < 2:
         raise ValueError(
             f"{call}: expected `labels` of shape (M) and `inputs` of shape (..., N, C), "
-            f"got {_describe(given)} and {_describe(inputs)}"
+            f"got {_describe(tensor)} and {_describe(inputs)}"
         )
-    _same_device(call, "labels", given, inputs)
-    class_indices(call, given, inputs.shape[-1], name="labels")
+    _same_device(call, "labels", tensor, inputs)
+    class_indices(call, tensor, inputs.shape[-1], name="labels")
 
 
 def maps(call: str, inputs: Tensor) -> None:
@@ -274,9 +274,9 @@ def maps(call: str, inputs: Tensor) -> None:
         )
 
 
-def class_index(call: str, name: str, given: int, inputs: Tensor) -> int:
+def class_index(call: str, name: str, value: int, inputs: Tensor) -> int:
     """One of the classes of logits (N, C, ...)."""
-    index = integer(call, name, given)
+    index = integer(call, name, value)
     if not 0 <= index < inputs.shape[1]:
         raise ValueError(
             f"{call}: expected `{name}` to be the index of one of {inputs.shape[1]} classes, "
@@ -285,169 +285,169 @@ def class_index(call: str, name: str, given: int, inputs: Tensor) -> int:
     return index
 
 
-def integer(call: str, name: str, given: int) -> int:
+def integer(call: str, name: str, value: int) -> int:
     """The integer as one of Python's; a bool isn't one."""
-    if type(given) is int or isinstance(given, torch.SymInt):
-        return given
-    if isinstance(given, bool) or not isinstance(given, Integral):
-        raise TypeError(f"{call}: expected `{name}` to be an integer, got {_kind(given)}")
-    return int(given)
+    if type(value) is int or isinstance(value, torch.SymInt):
+        return value
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{call}: expected `{name}` to be an integer, got {_kind(value)}")
+    return int(value)
 
 
-def positive(call: str, name: str, given: float) -> float:
+def positive(call: str, name: str, value: float) -> float:
     """A finite number > 0."""
-    given = non_negative(call, name, given)
-    if given == 0:
-        raise ValueError(f"{call}: expected `{name}` to be positive, got {given}")
-    return given
+    value = non_negative(call, name, value)
+    if value == 0:
+        raise ValueError(f"{call}: expected `{name}` to be positive, got {value}")
+    return value
 
 
-def fraction(call: str, name: str, given: float) -> float:
+def fraction(call: str, name: str, value: float) -> float:
     """A number in [0, 1]."""
-    given = number(call, name, given)
-    if not 0 <= given <= 1:
-        raise ValueError(f"{call}: expected `{name}` in [0, 1], got {given}")
-    return given
+    value = number(call, name, value)
+    if not 0 <= value <= 1:
+        raise ValueError(f"{call}: expected `{name}` in [0, 1], got {value}")
+    return value
 
 
 def alpha(
-    call: str, given: float | Tensor | None, inputs: Tensor | None = None
+    call: str, value: float | Tensor | None, inputs: Tensor | None = None
 ) -> float | Tensor | None:
     """A number in [0, 1], a tensor that broadcasts, or None for off, as is a negative number."""
-    if given is None:
+    if value is None:
         return None
-    if isinstance(given, Tensor):
-        _parameter(call, "alpha", given, inputs)
+    if isinstance(value, Tensor):
+        _parameter(call, "alpha", value, inputs)
         if inputs is None:  # of a module, in which it stays
-            bounded(call, "alpha", given, 1.0, None)
-        return given
-    given = number(call, "alpha", given, or_else=", a tensor or None")
-    if not given <= 1:  # NaN isn't either
+            bounded(call, "alpha", value, 1.0, None)
+        return value
+    value = number(call, "alpha", value, or_else=", a tensor or None")
+    if not value <= 1:  # NaN isn't either
         raise ValueError(
             f"{call}: expected `alpha` in [0, 1], or None or a negative number to turn it off, "
-            f"got {given}"
+            f"got {value}"
         )
-    return None if given < 0 else given
+    return None if value < 0 else value
 
 
 def gamma(
-    call: str, given: float | Tensor, inputs: Tensor | None = None, *, name: str = "gamma"
+    call: str, value: float | Tensor, inputs: Tensor | None = None, *, name: str = "gamma"
 ) -> float | Tensor:
     """An exponent >= 0, or a tensor that broadcasts."""
-    if isinstance(given, Tensor):
-        _parameter(call, name, given, inputs)
+    if isinstance(value, Tensor):
+        _parameter(call, name, value, inputs)
         if inputs is None:
-            bounded(call, name, given, math.inf, None)
-        return given
-    return exponent(call, name, given, or_else=" or a tensor")
+            bounded(call, name, value, math.inf, None)
+        return value
+    return exponent(call, name, value, or_else=" or a tensor")
 
 
-def exponent(call: str, name: str, given: float, *, or_else: str = "") -> float:
+def exponent(call: str, name: str, value: float, *, or_else: str = "") -> float:
     """A number >= 0, with which a logit may be multiplied."""
-    return non_negative(call, name, given, or_else=or_else, largest=_LARGEST_EXPONENT)
+    return non_negative(call, name, value, or_else=or_else, largest=_LARGEST_EXPONENT)
 
 
 def non_negative(
-    call: str, name: str, given: float, *, or_else: str = "", largest: float = _LARGEST
+    call: str, name: str, value: float, *, or_else: str = "", largest: float = _LARGEST
 ) -> float:
     """A number >= 0 that the computation can hold."""
-    given = number(call, name, given, or_else=or_else)
-    if not 0 <= given < math.inf:
-        raise ValueError(f"{call}: expected `{name}` to be finite and >= 0, got {given}")
-    return at_most(call, name, given, largest)
+    value = number(call, name, value, or_else=or_else)
+    if not 0 <= value < math.inf:
+        raise ValueError(f"{call}: expected `{name}` to be finite and >= 0, got {value}")
+    return at_most(call, name, value, largest)
 
 
-def at_most(call: str, name: str, given: float, largest: float = _LARGEST) -> float:
+def at_most(call: str, name: str, value: float, largest: float = _LARGEST) -> float:
     """A number beyond which the arithmetic of float32 would leave its range."""
-    if not abs(given) <= largest:
+    if not abs(value) <= largest:
         power = math.frexp(largest)[1] - 1
-        raise ValueError(f"{call}: expected `{name}` to be at most 2 ** {power}, got {given}")
-    return given
+        raise ValueError(f"{call}: expected `{name}` to be at most 2 ** {power}, got {value}")
+    return value
 
 
-def number(call: str, name: str, given: float, *, or_else: str = "") -> float:
+def number(call: str, name: str, value: float, *, or_else: str = "") -> float:
     """The number as one of Python's: NumPy's would carry out our arithmetic in its own dtype.
 
     It is the one door for numbers. What passes: real numbers of Python and NumPy, fractions, and
     arrays without dimensions; a bool doesn't.
     """
-    if type(given) in (float, int):  # what it nearly always is; the general question takes longer
-        return given
-    if isinstance(given, (torch.SymFloat, torch.SymInt)):  # a compiler's, which stays one
-        return given
-    if not _is_real(given):
-        raise TypeError(f"{call}: expected `{name}` to be a number{or_else}, got {_kind(given)}")
-    return float(given)
+    if type(value) in (float, int):  # what it nearly always is; the general question takes longer
+        return value
+    if isinstance(value, (torch.SymFloat, torch.SymInt)):  # a compiler's, which stays one
+        return value
+    if not _is_real(value):
+        raise TypeError(f"{call}: expected `{name}` to be a number{or_else}, got {_kind(value)}")
+    return float(value)
 
 
 def one_of(
-    call: str, name: str, given: Tensor | None, other_name: str, other: Tensor | None
+    call: str, name: str, tensor: Tensor | None, other_name: str, other: Tensor | None
 ) -> Tensor:
     """An argument that has two names."""
-    if (given is None) == (other is None):
+    if (tensor is None) == (other is None):
         came = "both" if other is not None else "neither"
         raise TypeError(f"{call}: expected `{name}`, or `{other_name}` in its place, got {came}")
-    result = given if other is None else other
+    result = tensor if other is None else other
     assert result is not None
     return result
 
 
-def weight(call: str, given: Tensor | None, inputs: Tensor) -> None:
+def weight(call: str, tensor: Tensor | None, inputs: Tensor) -> None:
     """A real tensor that broadcasts."""
-    if given is not None:
-        _parameter(call, "weight", given, inputs)
+    if tensor is not None:
+        _parameter(call, "weight", tensor, inputs)
 
 
-def mask(call: str, given: Tensor | None, inputs: Tensor) -> Tensor | None:
+def mask(call: str, tensor: Tensor | None, inputs: Tensor) -> Tensor | None:
     """A boolean tensor that broadcasts, True where a position counts; or integers, not 0 there."""
-    if given is None:
+    if tensor is None:
         return None
-    given = _boolean(call, given)
-    _broadcasts(call, "mask", given, inputs.shape)
-    _same_device(call, "mask", given, inputs)
-    return given
+    tensor = _boolean(call, tensor)
+    _broadcasts(call, "mask", tensor, inputs.shape)
+    _same_device(call, "mask", tensor, inputs)
+    return tensor
 
 
-def reduction(call: str, given: str) -> None:
+def reduction(call: str, value: str) -> None:
     """One of the three reductions."""
-    if given not in REDUCTIONS:
+    if value not in REDUCTIONS:
         raise ValueError(
-            f"{call}: expected `reduction` to be 'none', 'mean' or 'sum', got {given!r}"
+            f"{call}: expected `reduction` to be 'none', 'mean' or 'sum', got {value!r}"
         )
 
 
-def normalizer(call: str, given: float | Tensor | None, reduction: str) -> float | Tensor | None:
+def normalizer(call: str, value: float | Tensor | None, reduction: str) -> float | Tensor | None:
     """A positive number, or a tensor of one, beside a sum; or None."""
-    if given is None:
+    if value is None:
         return None
     if reduction != "sum":
         raise ValueError(
             f"{call}: expected `normalizer` together with reduction='sum', which it divides, "
             f"got reduction={reduction!r}"
         )
-    if isinstance(given, Tensor):
-        if given.numel() != 1:
+    if isinstance(value, Tensor):
+        if value.numel() != 1:
             raise ValueError(
-                f"{call}: expected `normalizer` to be one number, got {_describe(given)}"
+                f"{call}: expected `normalizer` to be one number, got {_describe(value)}"
             )
-        _dense(call, "normalizer", given)
-        return given.reshape(())
-    given = number(call, "normalizer", given, or_else=" or a tensor")
-    if not given > 0:
-        raise ValueError(f"{call}: expected `normalizer` to be positive, got {given}")
-    return given
+        _dense(call, "normalizer", value)
+        return value.reshape(())
+    value = number(call, "normalizer", value, or_else=" or a tensor")
+    if not value > 0:
+        raise ValueError(f"{call}: expected `normalizer` to be positive, got {value}")
+    return value
 
 
-def _boolean(call: str, given: Tensor) -> Tensor:
+def _boolean(call: str, tensor: Tensor) -> Tensor:
     """A mask as booleans."""
-    if not isinstance(given, Tensor) or given.is_floating_point() or given.is_complex():
+    if not isinstance(tensor, Tensor) or tensor.is_floating_point() or tensor.is_complex():
         raise TypeError(
             f"{call}: expected `mask` to be a boolean tensor, True where a position counts, or one "
             f"of integers, not 0 there, "
-            f"got {_describe(given) if isinstance(given, Tensor) else _kind(given)}"
+            f"got {_describe(tensor) if isinstance(tensor, Tensor) else _kind(tensor)}"
         )
-    _dense(call, "mask", given)
-    return given if given.dtype == torch.bool else given != 0
+    _dense(call, "mask", tensor)
+    return tensor if tensor.dtype == torch.bool else tensor != 0
 
 
 def _dense(call: str, name: str, tensor: Tensor) -> None:
@@ -477,56 +477,56 @@ def _same_shape(call: str, targets: Tensor, inputs: Tensor) -> None:
         )
 
 
-def _parameter(call: str, name: str, given: Tensor, inputs: Tensor | None) -> None:
-    if not isinstance(given, Tensor):
-        raise TypeError(f"{call}: expected `{name}` to be a tensor, got {_kind(given)}")
-    if given.is_complex() or given.dtype == torch.bool:
-        raise TypeError(f"{call}: expected `{name}` to hold real numbers, got {_describe(given)}")
-    _dense(call, name, given)
+def _parameter(call: str, name: str, tensor: Tensor, inputs: Tensor | None) -> None:
+    if not isinstance(tensor, Tensor):
+        raise TypeError(f"{call}: expected `{name}` to be a tensor, got {_kind(tensor)}")
+    if tensor.is_complex() or tensor.dtype == torch.bool:
+        raise TypeError(f"{call}: expected `{name}` to hold real numbers, got {_describe(tensor)}")
+    _dense(call, name, tensor)
     if inputs is not None:
-        _broadcasts(call, name, given, inputs.shape)
-        _same_device(call, name, given, inputs)
+        _broadcasts(call, name, tensor, inputs.shape)
+        _same_device(call, name, tensor, inputs)
 
 
 def _broadcasts(
-    call: str, name: str, given: Tensor, shape: torch.Size, what: str = "the shape of `inputs`"
+    call: str, name: str, tensor: Tensor, shape: torch.Size, what: str = "the shape of `inputs`"
 ) -> None:
-    last = shape[len(shape) - given.ndim :]
-    fits = given.ndim <= len(shape) and all(
-        n in (1, m) for n, m in zip(given.shape, last, strict=True)
+    last = shape[len(shape) - tensor.ndim :]
+    fits = tensor.ndim <= len(shape) and all(
+        n in (1, m) for n, m in zip(tensor.shape, last, strict=True)
     )
     if not fits:
         raise ValueError(
             f"{call}: expected `{name}` to broadcast to {what}, {tuple(shape)}, "
-            f"got {_describe(given)}"
+            f"got {_describe(tensor)}"
         )
 
 
-def _same_device(call: str, name: str, given: Tensor, inputs: Tensor) -> None:
+def _same_device(call: str, name: str, tensor: Tensor, inputs: Tensor) -> None:
     # A 0-dimensional CPU tensor is a number to every device.
-    if given.device != inputs.device and not (given.ndim == 0 and given.device.type == "cpu"):
+    if tensor.device != inputs.device and not (tensor.ndim == 0 and tensor.device.type == "cpu"):
         raise ValueError(
             f"{call}: expected `{name}` on the device of `inputs`, {inputs.device}, "
-            f"got {_describe(given)}"
+            f"got {_describe(tensor)}"
         )
 
 
-def _is_real(given: object) -> bool:
+def _is_real(value: object) -> bool:
     """Whether it is a number, or a foreign array of one real number without dimensions."""
-    if isinstance(given, Real):
-        return not isinstance(given, bool)
-    kind = getattr(getattr(given, "dtype", None), "kind", "")
-    return not isinstance(given, Tensor) and getattr(given, "shape", None) == () and kind in "fiu"
+    if isinstance(value, Real):
+        return not isinstance(value, bool)
+    kind = getattr(getattr(value, "dtype", None), "kind", "")
+    return not isinstance(value, Tensor) and getattr(value, "shape", None) == () and kind in "fiu"
 
 
-def _describe(given: Tensor) -> str:
+def _describe(tensor: Tensor) -> str:
     """The dtype, layout, shape and device of a tensor."""
-    words = [str(given.dtype).removeprefix("torch.")]
-    if given.layout is not torch.strided:
-        words.insert(0, str(given.layout).removeprefix("torch."))
-    shape = "of nested shape" if given.is_nested else f"of shape {tuple(given.shape)}"
-    return f"a {' '.join(words)} tensor {shape} on {given.device}"
+    words = [str(tensor.dtype).removeprefix("torch.")]
+    if tensor.layout is not torch.strided:
+        words.insert(0, str(tensor.layout).removeprefix("torch."))
+    shape = "of nested shape" if tensor.is_nested else f"of shape {tuple(tensor.shape)}"
+    return f"a {' '.join(words)} tensor {shape} on {tensor.device}"
 
 
-def _kind(given: object) -> str:
-    return f"{given!r} ({type(given).__name__})"
+def _kind(value: object) -> str:
+    return f"{value!r} ({type(value).__name__})"

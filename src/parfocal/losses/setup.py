@@ -106,16 +106,16 @@ def init_prior_bias_(layer: Layer, prior: float | Tensor = 0.01) -> Layer:
     bias = getattr(layer, "bias", None)
     if not isinstance(bias, Tensor):
         raise TypeError(f"init_prior_bias_: expected `layer` to have a bias, got {layer}")
-    given = torch.as_tensor(prior, dtype=torch.float64)
-    if not bool(((given > 0) & (given < 1)).all()):
+    share = torch.as_tensor(prior, dtype=torch.float64)
+    if not bool(((share > 0) & (share < 1)).all()):
         raise ValueError(f"init_prior_bias_: expected `prior` in (0, 1), got {prior}")
-    if given.ndim > bias.ndim or any(
-        n not in (1, m) for n, m in zip(reversed(given.shape), reversed(bias.shape), strict=False)
+    if share.ndim > bias.ndim or any(
+        n not in (1, m) for n, m in zip(reversed(share.shape), reversed(bias.shape), strict=False)
     ):
         raise ValueError(
             f"init_prior_bias_: expected `prior` to broadcast to the bias, {tuple(bias.shape)}, "
-            f"got the shape {tuple(given.shape)}"
+            f"got the shape {tuple(share.shape)}"
         )
     with torch.no_grad():
-        bias.copy_(torch.log(given) - torch.log1p(-given))
+        bias.copy_(torch.log(share) - torch.log1p(-share))
     return layer

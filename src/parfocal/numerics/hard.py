@@ -117,14 +117,18 @@ def evaluate(
 
 def value(x: Tensor, y: Tensor, gamma: Gamma) -> Tensor | None:
     """L, or None if this form isn't the right one."""
-    found = evaluate(x, y, gamma, needs_slope=False)
-    return found.value if found is not None and found.value.sum().isfinite() else None
+    evaluation = evaluate(x, y, gamma, needs_slope=False)
+    return (
+        evaluation.value if evaluation is not None and evaluation.value.sum().isfinite() else None
+    )
 
 
 def slope(x: Tensor, y: Tensor, gamma: Gamma) -> Tensor | None:
     """dL/dx, or None if this form isn't the right one."""
-    found = evaluate(x, y, gamma, needs_slope=True)
-    return found.slope if found is not None and found.value.sum().isfinite() else None
+    evaluation = evaluate(x, y, gamma, needs_slope=True)
+    return (
+        evaluation.slope if evaluation is not None and evaluation.value.sum().isfinite() else None
+    )
 
 
 class HardLoss:
