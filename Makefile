@@ -3,7 +3,7 @@
 # make test-quick  format, lint, types, and the tests of kernel, contract, oracle and repository: while you work
 # make test-wheel  the built wheel with torch alone
 # make test-torch TORCH=2.6.0   losses, numerics, guard and compilation with that release of torch
-# make bench       what losses, guard, boosting and JAX cost beside what they replace, eight minutes; make bench-quick, two: the losses
+# make bench       what losses, guard, boosting and JAX cost beside what they replace, alone and beside other work; make bench-quick, two minutes: the losses
 # make bench-training  what a training, its record and a second job cost
 # make reproduction    the committed report from the committed records; PUBLISHED=FOLDER beside the paper's
 # make fuzz        100,000 random calls of the losses against float64, minutes on two cores; CALLS=1000 SEED=7 for others
@@ -55,6 +55,7 @@ ledger: $(VENV)/installed
 
 bench: $(VENV)/installed
 	$(BIN)/python benchmarks/losses.py
+	$(BIN)/python benchmarks/company.py
 	$(BIN)/python benchmarks/overheads.py
 
 bench-quick: $(VENV)/installed

@@ -15,7 +15,7 @@ from losses import binary, classes, mean_of, step
 from torch import Tensor
 
 from parfocal import sigmoid_focal_loss, softmax_focal_loss
-from parfocal.numerics.memory import fresh
+from parfocal.numerics.cpu.memory import fresh
 
 LARGE, BLOCK, SMALL = 2**24, 2**18, 2**10
 

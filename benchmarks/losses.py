@@ -32,6 +32,7 @@ from torchvision.ops import sigmoid_focal_loss as stock
 
 import parfocal
 from parfocal import sigmoid_focal_loss, softmax_focal_loss
+from parfocal.numerics.cpu.memory import load_constants
 
 HERE = Path(__file__).parent
 Step = Callable[[], object]
@@ -343,6 +344,7 @@ def main() -> None:
         return
     warnings.simplefilter("ignore")  # of the libraries that are compared with
     torch.set_num_threads(2)
+    load_constants()  # as ours do: nobody is to depend on who comes first
     if arguments.figure:
         draw(time_against_size(), HERE / "time.svg")
         return

@@ -5,6 +5,7 @@ import math
 import pytest
 import torch
 import torch.nn.functional as F
+from loss_cases import ELEMENTWISE, LOSSES
 
 import parfocal
 from parfocal.audit.oracle import focal_truth
@@ -24,14 +25,15 @@ def multiclass(x, **options):
     return parfocal.softmax_focal_loss(x, torch.arange(len(x)) % x.shape[1], gamma=0.5, **options)
 
 
-def elementwise(loss, targets, **fixed):
-    """A loss of the family at its own targets; a mean unless something else is asked for."""
+def elementwise(case, is_hard):
+    """A loss of the family at its own targets, or at hard ones; a mean unless it is asked for."""
 
     def of_logits(x, **options):
-        y = torch.tensor(targets, dtype=torch.float64)[torch.arange(x.numel()) % len(targets)]
-        return loss(x, y.view_as(x), **fixed, **{"reduction": "mean", **options})
+        y = case.targets(x.shape, torch.Generator().manual_seed(1))
+        y = (y >= 0.5).to(y.dtype) if is_hard else y
+        return case.loss(x, y, **{"reduction": "mean", **options})
 
-    of_logits.__name__ = f"{loss.__name__} {' '.join(fixed)}"
+    of_logits.__name__ = f"{case.name}, hard" if is_hard else case.name
     return of_logits
 
 
@@ -47,14 +49,12 @@ SUMS = [
     binary,
     multiclass,
     counted,
-    elementwise(parfocal.varifocal_loss, [0.0, 0.3, 1.0, 0.0]),
-    elementwise(parfocal.gaussian_focal_loss, [0.0, 0.5, 1.0, 0.9]),
-    elementwise(parfocal.quality_focal_loss, [0.0, 0.3, 1.0]),
-    elementwise(parfocal.poly_focal_loss, [0.0, 1.0], alpha=0.3, gamma=0.5),
-    elementwise(parfocal.poly_focal_loss, [0.0, 0.7, 1.0]),
-    elementwise(parfocal.asymmetric_loss, [0.0, 1.0]),
-    elementwise(parfocal.asymmetric_loss, [0.0, 1.0], margin=0.0, gamma_neg=0.5, gamma_pos=0.3),
-    elementwise(parfocal.asymmetric_loss, [0.0, 0.4, 1.0]),
+    *(
+        elementwise(case, is_hard)
+        for case in LOSSES
+        for is_hard in (False, True)
+        if case.options >= ELEMENTWISE
+    ),
 ]
 every_sum = pytest.mark.parametrize("loss", SUMS, ids=lambda loss: loss.__name__)
 

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from parfocal.losses import checks
 from parfocal.losses.positions import Positions
-from parfocal.numerics import Asymmetric
+from parfocal.numerics.forms import Asymmetric
 
 
 def asymmetric_loss(

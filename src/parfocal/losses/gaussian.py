@@ -4,7 +4,7 @@ from torch import Tensor
 
 from parfocal.losses import checks
 from parfocal.losses.positions import Positions
-from parfocal.numerics import Gaussian
+from parfocal.numerics.forms import Gaussian
 
 
 def gaussian_focal_loss(

@@ -4,7 +4,7 @@ from torch import Tensor
 
 from parfocal.losses import checks
 from parfocal.losses.positions import Positions
-from parfocal.numerics import Varifocal
+from parfocal.numerics.forms import Varifocal
 
 
 def varifocal_loss(

@@ -1,13 +1,12 @@
 """The mathematics of the focal loss: closed forms, margins, sums, and their binding to autograd.
 
 Knows logits, targets, the records of losses, and how a weighted sum over all of them is made in one
-pass; knows no options of reductions, and no modules.
+pass; knows no options of reductions, and no modules. The records are in `forms`.
 """
 
 from parfocal.numerics.autograd import focal
 from parfocal.numerics.closed_form import BRANCH_BOUNDS
 from parfocal.numerics.data import Data, Loss, computation, prepare, tensors_of, with_tensors
-from parfocal.numerics.forms import Asymmetric, Focal, Gaussian, Poly, Quality, Varifocal
 from parfocal.numerics.hard import HardLoss
 from parfocal.numerics.margin import margin, margins
 from parfocal.numerics.matching import opposed
@@ -17,16 +16,10 @@ from parfocal.numerics.tracing import is_readable, replicate_beside, varies
 
 __all__ = [
     "BRANCH_BOUNDS",
-    "Asymmetric",
     "Data",
-    "Focal",
-    "Gaussian",
     "HardLoss",
     "Loss",
-    "Poly",
     "Power",
-    "Quality",
-    "Varifocal",
     "class_region_power",
     "class_sum",
     "composed_power",
