@@ -1,11 +1,14 @@
 """Bad input gets an error that says what was expected, what came, and in which call."""
 
+import math
 import re
 
 import pytest
 import torch
 
+import parfocal
 from parfocal import sigmoid_focal_loss
+from parfocal.losses import checks
 
 X = torch.zeros(2, 3)
 Y = torch.ones(2, 3)
@@ -119,3 +122,124 @@ def test_no_value_is_read():
     )
     (gradient,) = torch.autograd.grad(loss, x)
     assert gradient.shape == X.shape
+
+
+VOID = pytest.mark.parametrize("void", [-1, 255])
+
+
+@VOID
+@pytest.mark.parametrize("reduction", ["none", "mean", "sum"])
+@pytest.mark.parametrize("dtype", [torch.int64, torch.float32, torch.float64], ids=str)
+def test_a_binary_label_that_is_none_is_refused(void, reduction, dtype):
+    """Where looking is free; a mask leaves it out."""
+    x, y = torch.randn(4), torch.tensor([0, void, 1, 1]).to(dtype)
+    for loss in (sigmoid_focal_loss, parfocal.varifocal_loss, parfocal.gaussian_focal_loss):
+        with pytest.raises(
+            ValueError, match=rf"^{loss.__name__}: .* in \[0, 1\], got {void}; .*mask"
+        ):
+            loss(x, y, reduction=reduction)
+        left_out = loss(x, y, reduction="sum", mask=y == y.clamp(0, 1))
+        cut = torch.tensor([0, 2, 3])
+        torch.testing.assert_close(left_out, loss(x[cut], y[cut], reduction="sum"))
+
+
+OF_CLASSES = [
+    parfocal.softmax_focal_loss,
+    parfocal.SoftmaxFocalLoss(),
+    parfocal.softmax_tversky_loss,
+    parfocal.softmax_focal_tversky_loss,
+    parfocal.softmax_unified_focal_loss,
+    parfocal.softmax_asymmetric_unified_focal_loss,
+]
+LABELS = torch.tensor([[0, 1, 2, 0, 2], [2, 1, 1, 0, 0]])
+
+
+@pytest.mark.parametrize("loss", OF_CLASSES, ids=lambda loss: getattr(loss, "__name__", "module"))
+@pytest.mark.parametrize(
+    ("targets", "remedy"),
+    [
+        (torch.nn.functional.one_hot(LABELS, 3).movedim(-1, 1), "targets.float()"),
+        (LABELS.float(), "targets.long()"),
+        (LABELS.unsqueeze(1), "targets.squeeze(1)"),
+    ],
+    ids=["one-hot", "float indices", "a channel"],
+)
+def test_class_targets_of_a_known_wrong_kind_are_told_what_mends_them(loss, targets, remedy):
+    """And it does."""
+    x = torch.randn(2, 3, 5)
+    with pytest.raises(ValueError, match=re.escape(remedy)):
+        loss(x, targets)
+    mended = eval(remedy, {"targets": targets})
+    torch.testing.assert_close(loss(x, mended), loss(x, LABELS))
+
+
+def test_classes_in_the_last_dimension_are_told():
+    """As sequence models have them."""
+    x, labels = torch.randn(2, 5, 3), LABELS
+    with pytest.raises(ValueError, match=r"not last: `inputs.flatten\(0, -2\)`"):
+        parfocal.softmax_focal_loss(x, labels)
+    flat = parfocal.softmax_focal_loss(x.flatten(0, -2), labels.flatten())
+    torch.testing.assert_close(flat, parfocal.softmax_focal_loss(x.movedim(-1, 1), labels))
+
+
+@pytest.mark.parametrize("loss", OF_CLASSES, ids=lambda loss: getattr(loss, "__name__", "module"))
+def test_a_void_class_is_told_how_to_be_ignored(loss):
+    """255 among 3 classes; several may be."""
+    x, y = torch.randn(2, 3, 5), LABELS.clone()
+    y[0, 0], y[1, 1] = 255, 254
+    with pytest.raises(IndexError, match=r"got 255, .*`ignore_index=255`"):
+        loss(x, y)
+    if isinstance(loss, torch.nn.Module):
+        loss = parfocal.softmax_focal_loss
+    several = loss(x, y, ignore_index=[255, 254])
+    torch.testing.assert_close(several, loss(x, LABELS, mask=y < 3))
+
+
+def test_void_is_no_positive():
+    """255 of index maps by default, others that are named; a mask of 0 and 255 warns."""
+    y = torch.tensor([0, 0, 1, 2, 255, 255, 254])
+    assert parfocal.positive_count(y) == 3
+    assert parfocal.positive_count(y, ignore_index=(255, 254)) == 2
+    assert parfocal.positive_count(y, ignore_index=None) == 5
+    assert parfocal.positive_count(y.to(torch.uint8)) == 3
+    assert parfocal.positive_count(torch.tensor([0.2, 255.0])) == 2
+    with pytest.warns(UserWarning, match="all positives of `targets` are 255"):
+        parfocal.positive_count(torch.tensor([0, 255, 255], dtype=torch.uint8))
+
+
+@pytest.mark.parametrize("kind", [torch.int64, torch.uint8, torch.int32], ids=str)
+def test_a_mask_of_integers_counts_where_it_is_not_0(kind):
+    """As an attention mask has them."""
+    x, y = torch.randn(2, 3, 5), LABELS
+    mask = torch.tensor([[1, 1, 1, 0, 0], [2, 1, 0, 0, 0]])
+    for loss in OF_CLASSES:
+        options = {"mask": mask.to(kind)}
+        torch.testing.assert_close(loss(x, y, **options), loss(x, y, mask=mask != 0))
+    logits, targets = torch.randn(2, 5), (LABELS > 0).float()
+    found = sigmoid_focal_loss(logits, targets, reduction="mean", mask=mask.to(kind))
+    expected = sigmoid_focal_loss(logits, targets, reduction="mean", mask=mask != 0)
+    torch.testing.assert_close(found, expected)
+
+
+def test_nothing_to_be_learned_warns():
+    """A single class, and a heat map whose centres aren't exactly 1."""
+    with pytest.warns(UserWarning, match="a single class") as caught:
+        parfocal.softmax_focal_loss(torch.randn(3, 1), torch.zeros(3, dtype=torch.long))
+    assert caught[0].filename == __file__
+    checks._centres.clear()
+    with pytest.warns(UserWarning, match="exactly 1") as caught:
+        parfocal.gaussian_focal_loss(torch.randn(3), torch.tensor([0.0, 0.3, 0.97]))
+    assert caught[0].filename == __file__
+
+
+@pytest.mark.parametrize("value", [1e300, 2.0**21, math.inf, math.nan])
+def test_an_exponent_that_no_computation_holds_is_refused(value):
+    """Its products with logits would be infinite."""
+    for loss, name in (
+        (sigmoid_focal_loss, "gamma"),
+        (parfocal.quality_focal_loss, "beta"),
+        (parfocal.asymmetric_loss, "gamma_neg"),
+        (parfocal.gaussian_focal_loss, "beta"),
+    ):
+        with pytest.raises(ValueError, match=f"expected `{name}` to be"):
+            loss(torch.randn(3), torch.ones(3), **{name: value})

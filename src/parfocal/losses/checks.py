@@ -6,9 +6,11 @@ names the call, what was expected, what came, and what mends it where that is kn
 """
 
 import math
+import sys
 import warnings
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
+from pathlib import Path
 
 import torch
 from torch import Tensor
@@ -17,6 +19,9 @@ from parfocal.numerics import Loss, is_readable
 
 REDUCTIONS = ("none", "mean", "sum")
 _FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+# Where a call of the user isn't: in a loss, or in the call of a module.
+_OURS = (str(Path(__file__).parent), str(Path(torch.nn.__file__).parent))
 
 # Elements of an operation that torch doesn't divide.
 _UNDIVIDED = 2**15
@@ -70,10 +75,9 @@ def class_logits_and_targets(call: str, inputs: Tensor, targets: Tensor) -> None
         )
     _same_device(call, "targets", targets, inputs)
     if inputs.shape[0 if inputs.ndim == 1 else 1] == 1 and not torch.compiler.is_compiling():
-        warnings.warn(
+        _warn(
             f"{call}: `inputs` have a single class, whose probability is always 1: the loss is 0 "
-            "and nothing is learned; for a problem of two classes use a sigmoid loss",
-            stacklevel=4,
+            "and nothing is learned; for a problem of two classes use a sigmoid loss"
         )
 
 
@@ -142,10 +146,9 @@ def probabilities(call: str, targets: Tensor) -> None:
 def binary_mask(call: str, labels: Tensor, positive: Tensor) -> None:
     """Warn where all that is positive is ignored: a mask of 0 and 255, where looking is free."""
     if is_readable(labels, positive) and not positive.any() and (labels > 0).any():
-        warnings.warn(
+        _warn(
             f"{call}: all positives of `targets` are {int(labels.max())}, which is ignored as "
-            "void; give `ignore_index=None` if it marks positives",
-            stacklevel=4,
+            "void; give `ignore_index=None` if it marks positives"
         )
 
 
@@ -163,10 +166,9 @@ def heat_map(call: str, targets: Tensor) -> None:
     if highest == 1:
         _centres.add(call)
     if 0 < highest < 1:
-        warnings.warn(
+        _warn(
             f"{call}: no value of `targets` is exactly 1, the centre of an object: no positive "
-            "is learned",
-            stacklevel=3,
+            "is learned"
         )
 
 
@@ -448,6 +450,14 @@ def _boolean(call: str, tensor: Tensor) -> Tensor:
         )
     _dense(call, "mask", tensor)
     return tensor if tensor.dtype == torch.bool else tensor != 0
+
+
+def _warn(text: str) -> None:
+    """Warn of the line that called the loss, or its module."""
+    level, frame = 1, sys._getframe()
+    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OURS):
+        level, frame = level + 1, frame.f_back
+    warnings.warn(text, stacklevel=level)
 
 
 def _dense(call: str, name: str, tensor: Tensor) -> None:

@@ -117,14 +117,12 @@ def softmax_focal_loss(
     normalizer = checks.normalizer(call, normalizer, reduction)
 
     shape = inputs.shape
-    positions = checks.positions_of(inputs)
     if position_weight is not None:
-        position_weight = position_weight.expand(positions)
+        position_weight = position_weight.expand(checks.positions_of(inputs))
     if inputs.ndim == 1:
         inputs, targets = inputs.unsqueeze(0), targets.unsqueeze(0)
-        mask, position_weight = (
-            column if column is None else column.view(1) for column in (mask, position_weight)
-        )
+        mask = None if mask is None else mask.view(1)
+        position_weight = None if position_weight is None else position_weight.view(1)
     r = rows(call, inputs, targets, ignored, mask)
     weights = Weights(weight, position_weight, reduction, normalizer)
     is_plain = not (label_smoothing or epsilon or reduction == "none" or len(shape) == 1)
@@ -138,9 +136,7 @@ def softmax_focal_loss(
         gamma = r.over_classes(gamma.to(r.x.dtype).expand(shape).view_as(r.x))
         checks.bounded(call, "gamma", gamma)
     if r.labels is not None and label_smoothing == 0:
-        loss = _of_index(r.x, r.labels, gamma, epsilon)
-        if weight is not None:
-            loss = weight.to(loss.dtype)[r.labels] * loss
+        loss = _of_index(r.x, r.labels, weight, gamma, epsilon)
     else:
         y = r.distribution()
         checks.probabilities(call, y)
@@ -191,20 +187,24 @@ class Weights(NamedTuple):
 
 
 def _count(mask: Tensor | None, labels: Tensor) -> float | Tensor:
+    """How many rows count."""
     return labels.numel() if mask is None else mask.sum()
 
 
 def _exact_sum(factor: Tensor) -> Tensor:
-    """In float64 where there is one."""
+    """The sum, in float64 on a CPU; other devices may have none."""
     return factor.sum(dtype=torch.float64 if factor.is_cpu else None)
 
 
-def _of_index(x: Tensor, index: Tensor, gamma: float | Tensor, epsilon: float) -> Tensor:
-    """FL of one class a row, from its margin."""
+def _of_index(
+    x: Tensor, index: Tensor, weight: Tensor | None, gamma: float | Tensor, epsilon: float
+) -> Tensor:
+    """w_t FL_t of one class a row, from its margin."""
     u, t = margin(x, index)
     if isinstance(gamma, Tensor):
         gamma = gamma.gather(1, index.unsqueeze(1)).squeeze(1)
-    return focal(u, torch.ones_like(u), gamma, epsilon, t)
+    loss = focal(u, torch.ones_like(u), gamma, epsilon, t)
+    return loss if weight is None else weight.to(loss.dtype)[index] * loss
 
 
 def _of_probabilities(
