@@ -57,7 +57,7 @@ def test_runs_cover_all_once(count, width):
     assert all(block.stop > block.start for block in blocks)
     if width == 1:
         assert all(block.start % 64 == 0 for block in blocks)
-        most = 2**17 if count >= 2**23 else 2 * 2**17  # of two threads
+        most = 2**17 if count >= 2**21 else 2 * 2**17  # of two threads
         assert all(block.stop - block.start <= most for block in blocks)
 
 
@@ -70,13 +70,13 @@ def test_shared_blocks_are_those_of_any_number_of_threads():
 
 def test_few_blocks_are_left_to_the_threads_of_torch():
     """That of OpenMP is still spinning: a thread beside it would wait for its processor."""
-    blocks = runs(2**22, 1, 2**17)
+    blocks = runs(2**20, 1, 2**17)
     before = torch.get_num_threads()
 
     def who(block):
         return threading.get_ident(), torch.get_num_threads()
 
-    found = threads.in_parallel(who, blocks, 2**22)
+    found = threads.in_parallel(who, blocks, 2**20)
     assert found == [(threading.get_ident(), before)] * len(blocks)
 
 

@@ -131,16 +131,16 @@ def probabilities(call: str, targets: Tensor) -> None:
     """Targets in [0, 1], where looking at them is free; NaN gives NaN."""
     if not is_readable(targets) or targets.numel() == 0:
         return
-    outside = targets.detach()
-    low, high = (bound.item() for bound in outside.aminmax())
-    if low >= 0 and high <= 1:
-        return
-    outside = outside[(outside < 0) | (outside > 1)]
-    if outside.numel():
-        raise ValueError(
-            f"{call}: expected `targets` in [0, 1], got {outside[0].item():g}; "
-            "positions that don't count, such as void labels, are left out by `mask`"
-        )
+    # In parts that torch doesn't divide among threads, which would spin beside those of a sum.
+    for part in targets.detach().reshape(-1).split(_UNDIVIDED):
+        if part.amin().item() >= 0 and part.amax().item() <= 1:
+            continue
+        outside = part[(part < 0) | (part > 1)]
+        if outside.numel():
+            raise ValueError(
+                f"{call}: expected `targets` in [0, 1], got {outside[0].item():g}; "
+                "positions that don't count, such as void labels, are left out by `mask`"
+            )
 
 
 def binary_mask(call: str, labels: Tensor, positive: Tensor) -> None:

@@ -36,10 +36,13 @@ def region_power(
     needs_gradient: bool,
 ) -> tuple[Tensor, _Kept | None] | None:
     """The powers, and what their slopes are made of; None unless in float32 of ordinary size."""
-    if u.dtype != torch.float32 or not is_ordinary(u):
+    if u.dtype != torch.float32 or u.numel() == 0:
         return None
     variances = fresh(u.shape, u.dtype) if needs_gradient else None
-    regions = power.regions(_sums(u, y, mask, dims, variances))
+    sums = _sums(u, y, mask, dims, variances)
+    if sums is None:
+        return None
+    regions = power.regions(sums)
     kept = None if variances is None else _Kept(variances, regions)
     return regions.power().to(u.dtype), kept
 
@@ -74,11 +77,16 @@ def _sums(
     mask: Tensor | None,
     dims: tuple[int, ...],
     variances: Tensor | None,
-) -> Tensor:
-    """FN, FP and TP over each region; and s(u) s(-u) into `variances`, 0 where masked."""
+) -> Tensor | None:
+    """FN, FP and TP over each region; None unless all margins are ordinary.
+
+    And s(u) s(-u) into `variances`, 0 where masked.
+    """
     logits, targets, counts, places = (_as_maps(tensor, dims) for tensor in (u, y, mask, variances))
 
-    def sums_of(block: Block) -> list[Tensor]:
+    def sums_of(block: Block) -> list[Tensor] | None:
+        if not is_ordinary(logits[block]):
+            return None
         part = targets[block]
         p, q = logits[block].sigmoid(), torch.neg(logits[block]).sigmoid_()
         other = 1 - part
@@ -93,9 +101,12 @@ def _sums(
         missed = q.mul_(part)
         return [term.sum(1) for term in (missed, wrongly, right)]
 
-    sums = torch.zeros(3, len(logits), dtype=torch.float64, device="cpu")
     pieces = blocks(len(logits), logits.shape[1], most=_BLOCK)
-    for (rows, _), terms in zip(pieces, in_parallel(sums_of, pieces, u.numel()) or (), strict=True):
+    parts = in_parallel(sums_of, pieces, u.numel())
+    if parts is None:
+        return None
+    sums = torch.zeros(3, len(logits), dtype=torch.float64, device="cpu")
+    for (rows, _), terms in zip(pieces, parts, strict=True):
         for total, term in zip(sums, terms, strict=True):
             total[rows] += term
     of_maps = sums.view(3, *u.shape[: -_spatial(dims)])

@@ -46,14 +46,13 @@ def class_region_power(
     """The powers, and what their slopes are made of; None unless in float32 and near each other."""
     if x.dtype != torch.float32 or x.numel() == 0:
         return None
-    if not x.amax().item() - x.amin().item() <= _NEAR:
-        return None
     maps, labels = x.flatten(2), index.flatten(1).unsqueeze(1)
     mask = None if counts is None else counts.flatten(1).unsqueeze(1)
     other_classes = fresh(maps.shape, x.dtype)
     true_class, missed = torch.empty(2, *labels.shape, dtype=x.dtype, device="cpu")
 
     def sums_of(images: slice) -> list[Tensor]:
+        bounds = torch.stack([maps[images].amin(), maps[images].amax()])
         p, own_labels = torch.softmax(maps[images], 1, out=other_classes[images]), labels[images]
         own = torch.gather(p, 1, own_labels, out=true_class[images])
         p.scatter_(1, own_labels, 0.0)
@@ -67,10 +66,13 @@ def class_region_power(
             _by_class(others, own_labels, count),
             p.sum(2).double(),
             _by_class(own, own_labels, count),
+            bounds,
         ]
 
     terms = in_parallel(sums_of, _images(maps), x.numel()) or []
-    sums = [torch.cat(column) for column in zip(*terms, strict=True)]
+    *sums, bounds = [torch.cat(column) for column in zip(*terms, strict=True)]
+    if not bounds.amax().item() - bounds.amin().item() <= _NEAR:
+        return None
     if not per_image:
         sums = [total.sum(0) for total in sums]
     regions = power.regions(sums)
