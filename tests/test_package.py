@@ -82,6 +82,56 @@ def test_contributing_has_the_same_rooms():
     assert len(rows) == len(ALLOWED)
 
 
+# The files of the rooms that a loss goes through, from the top.
+LAYERS = {
+    "numerics": [
+        {"__init__"},
+        {"sums"},
+        {"forms", "matching"},
+        {"autograd"},
+        {"backends"},
+        {"cpu"},
+        {"hard", "margin", "region"},
+        {"closed_form", "data", "tracing"},
+    ],
+    "numerics/cpu": [
+        {"__init__"},
+        {"elementwise", "classes", "binary_regions", "class_regions"},
+        {"blocks"},
+        {"threads", "memory"},
+    ],
+    "losses": [
+        {"modules"},
+        {"unified"},
+        {"tversky", "sigmoid", "softmax", "matching"}
+        | {"varifocal", "gaussian", "quality", "asymmetric", "poly"},
+        {"positions", "rows"},
+        {"reduction", "checks", "setup"},
+    ],
+}
+
+
+@pytest.mark.parametrize("room", LAYERS)
+def test_no_import_points_upward(room):
+    """Nor sideways, but to what a file is made of: checks, and the regions of a unified loss."""
+    rank = {name: place for place, layer in enumerate(LAYERS[room]) for name in layer}
+    prefix = f"parfocal.{room.replace('/', '.')}."
+    seen = {path.relative_to(ROOT / room).with_suffix("").parts[0] for path in _of_room(room)}
+    assert seen - {"__init__"} == set(rank) - {"__init__"}
+    for path in _of_room(room):
+        name = path.relative_to(ROOT / room).with_suffix("").parts[0]
+        for imported in _imports(path):
+            target = imported.removeprefix(prefix).split(".")[0]
+            if not imported.startswith(prefix) or target == name or target not in rank:
+                continue
+            is_lower = rank[target] > rank.get(name, -1)
+            assert is_lower or target == "checks", f"{path} imports {imported}"
+
+
+def _of_room(room):
+    return [path for path in _files() if (ROOT / room) in path.parents]
+
+
 def _modules():
     return [name for _, name, _ in pkgutil.walk_packages(parfocal.__path__, "parfocal.")]
 
