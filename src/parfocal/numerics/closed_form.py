@@ -27,10 +27,14 @@ of gamma b ** (gamma - 1) b' at b = 0, which is an infinity times a zero there.
 """
 
 import math
+from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+
+# From torch 2.7 on.
+is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
 
 Gamma = float | Tensor
 
@@ -117,7 +121,7 @@ def sides(x: Tensor, y: Tensor, t: Tensor | None = None, *, ordinary: bool = Fal
 
 def _sign(x: Tensor) -> Tensor:
     """1 where x >= 0, else -1; -0 has either, which makes no difference."""
-    if torch.compiler.is_compiling():  # ONNX has no copysign
+    if is_exporting():  # ONNX has no copysign
         return torch.where(x < 0, x.new_full((), -1.0), x.new_ones(()))
     return torch.copysign(x.new_ones(()), x)
 
