@@ -83,7 +83,7 @@ CASES = {
         (X, Y),
         {"normalizer": 0, "reduction": "sum"},
         ValueError,
-        "`normalizer` to be positive, got 0",
+        "`normalizer` to be positive and finite, got 0",
     ),
     "normalizer of many": (
         (X, Y),
@@ -243,3 +243,10 @@ def test_an_exponent_that_no_computation_holds_is_refused(value):
     ):
         with pytest.raises(ValueError, match=f"expected `{name}` to be"):
             loss(torch.randn(3), torch.ones(3), **{name: value})
+
+
+@pytest.mark.parametrize("normalizer", [1e-300, 10**400, math.inf, torch.tensor(2 + 0j)], ids=str)
+def test_a_normalizer_that_no_computation_holds_is_refused(normalizer):
+    """In the name of the call."""
+    with pytest.raises((TypeError, ValueError), match="^sigmoid_focal_loss: expected `normalizer`"):
+        sigmoid_focal_loss(torch.randn(3), torch.ones(3), reduction="sum", normalizer=normalizer)

@@ -183,3 +183,12 @@ class TestCompiled:
         torch.testing.assert_close(
             compiled(logits, targets, **options), module(logits, targets, **options)
         )
+
+
+def test_alpha_may_be_mapped_over():
+    """By vmap, beside logits and targets that are not."""
+    x, y = torch.randn(4, 3), torch.ones(4, 3)
+    alphas = torch.tensor([0.1, 0.5, 0.9])
+    found = torch.vmap(lambda alpha: sigmoid_focal_loss(x, y, alpha, 0.5))(alphas)
+    for one, alpha in zip(found, alphas.tolist(), strict=True):
+        torch.testing.assert_close(one, sigmoid_focal_loss(x, y, alpha, 0.5))

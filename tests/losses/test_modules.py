@@ -129,5 +129,18 @@ def test_an_alpha_that_is_a_tensor_is_looked_at_once():
     """Class weights are no alpha: negatives would get a negative loss."""
     with pytest.raises(ValueError, match=r"`alpha` in \[0, 1\], got 3; weights of classes"):
         parfocal.SigmoidFocalLoss(alpha=torch.tensor([0.5, 3.0]))
-    with pytest.raises(ValueError, match="`gamma` to be >= 0, got -1"):
+    with pytest.raises(ValueError, match="`gamma` to be >= 0 and .*, got -1"):
         parfocal.SigmoidFocalLoss(gamma=torch.nn.Parameter(torch.tensor(-1.0)))
+
+
+def test_a_subclass_may_have_options_of_its_own():
+    """As those of torch's losses may."""
+
+    class Mine(parfocal.SoftmaxFocalLoss):
+        def __init__(self, extra: int = 1, **options: float) -> None:
+            super().__init__(**options)
+            self.extra = extra
+
+    logits, targets = torch.randn(4, 3), torch.tensor([0, 1, 2, 0])
+    expected = parfocal.softmax_focal_loss(logits, targets, gamma=0.5)
+    assert torch.equal(Mine(extra=2, gamma=0.5)(logits, targets), expected)

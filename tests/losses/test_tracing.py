@@ -9,6 +9,11 @@ import pytest
 import torch
 from loss_cases import LOSSES, SHAPES
 from torch.fx.experimental.proxy_tensor import make_fx
+from torch.utils.checkpoint import (
+    CheckpointPolicy,
+    checkpoint,
+    create_selective_checkpoint_contexts,
+)
 
 import parfocal
 
@@ -113,6 +118,10 @@ def test_a_graph_of_operations_is_the_loss(case):
         close(found, expected)
 
 
+# DTensor has an operation more with each release, amax and the mean of a shard among them.
+KNOWS_ENOUGH = tuple(map(int, torch.__version__.split(".")[:2])) >= (2, 13)
+
+
 @pytest.fixture(scope="module")
 def mesh(tmp_path_factory):
     """A mesh of this process alone."""
@@ -127,6 +136,7 @@ def mesh(tmp_path_factory):
     os.environ.update(before)
 
 
+@pytest.mark.skipif(not KNOWS_ENOUGH, reason="this torch's DTensor lacks operations")
 @every_case
 @pytest.mark.parametrize("dim", [None, 0, 1])
 def test_distributed_tensors_have_the_loss_of_plain_ones(case, dim, mesh):
@@ -144,6 +154,30 @@ def test_distributed_tensors_have_the_loss_of_plain_ones(case, dim, mesh):
     expected = case.loss(plain, targets)
     close(loss.full_tensor(), expected)
     close(gradient.full_tensor(), torch.autograd.grad(expected.sum(), plain)[0])
+
+
+@every_case
+def test_a_selective_checkpoint_keeps_what_it_has_seen(case):
+    """Nothing is changed in place under a mode, which may keep any intermediate."""
+
+    def policy(context, operation, *arguments, **options):
+        return CheckpointPolicy.MUST_SAVE
+
+    gradients = []
+    for contexts in (None, partial(create_selective_checkpoint_contexts, policy)):
+        logits, targets = draw(case)
+        logits.requires_grad_()
+        if contexts is None:
+            loss = case.loss(logits, targets)
+        else:
+            loss = checkpoint(
+                lambda x, y=targets: case.loss(x * 1, y),
+                logits,
+                use_reentrant=False,
+                context_fn=contexts,
+            )
+        gradients.append(torch.autograd.grad(loss, logits)[0])
+    close(*gradients)
 
 
 def sparse(tensor):

@@ -11,6 +11,7 @@ import warnings
 from collections.abc import Iterable, Sequence
 from numbers import Integral, Real
 from pathlib import Path
+from typing import Any
 
 import torch
 from torch import Tensor
@@ -31,6 +32,9 @@ _LARGEST_EXPONENT = 2.0**20
 
 # The largest of other numbers: float32 holds it, its square, and products with any loss.
 _LARGEST = 2.0**40
+
+# The smallest number that a sum is divided by: the quotient fits float32.
+_SMALLEST = 2.0**-40
 
 
 def logits(call: str, inputs: Tensor) -> None:
@@ -84,12 +88,16 @@ def class_logits_and_targets(call: str, inputs: Tensor, targets: Tensor) -> None
 def _remedy(inputs: Tensor, targets: Tensor) -> str:
     """What makes targets of a known wrong kind the right ones."""
     positions = positions_of(inputs)
+    dim = min(inputs.ndim - 1, 1)
     if targets.shape == inputs.shape:
-        return "; one-hot targets are probabilities: `targets.float()`, or `targets.argmax(1)`"
+        return f"; one-hot targets are probabilities: `targets.float()`, or `targets.argmax({dim})`"
     if targets.shape == positions:
         return "; class indices are cast by `targets.long()`"
-    if targets.shape == (*positions[:1], 1, *positions[1:]):
-        return "; the dimension of one channel is dropped by `targets.squeeze(1)`"
+    if targets.shape == (*positions[:dim], 1, *positions[dim:]):
+        cast = ".long()" if targets.is_floating_point() else ""
+        return f"; the dimension of one channel is dropped by `targets.squeeze({dim}){cast}`"
+    if targets.shape == (*positions, inputs.shape[dim]):
+        return "; classes are expected in dim 1, not last: `targets.movedim(-1, 1).float()`"
     if targets.shape == inputs.shape[:-1]:
         return (
             "; classes are expected in dim 1, not last: `inputs.flatten(0, -2)` and "
@@ -174,7 +182,7 @@ def heat_map(call: str, targets: Tensor) -> None:
 
 def parameters(call: str, loss: Loss, mask: Tensor | None) -> None:
     """Tensors among the numbers of a loss, where looking at them is free: alpha and exponents."""
-    for name, bound in (("alpha", 1.0), *((name, math.inf) for name in _EXPONENTS)):
+    for name, bound in (("alpha", 1.0), *((name, _LARGEST_EXPONENT) for name in _EXPONENTS)):
         tensor = getattr(loss, name, None)
         if isinstance(tensor, Tensor):
             bounded(call, name, tensor, bound, mask)
@@ -184,17 +192,21 @@ _EXPONENTS = ("gamma", "gamma_neg", "gamma_pos")
 
 
 def bounded(
-    call: str, name: str, tensor: Tensor, bound: float = math.inf, mask: Tensor | None = None
+    call: str,
+    name: str,
+    tensor: Tensor,
+    bound: float = _LARGEST_EXPONENT,
+    mask: Tensor | None = None,
 ) -> None:
     """Values in [0, bound] where they count, if looking at them is free."""
     if not is_readable(tensor, mask):
         return
-    outside = (tensor < 0) | (tensor > bound)
+    outside = ~((tensor >= 0) & (tensor <= bound))  # NaN is
     if mask is not None:
         outside = outside & mask
     if outside.any():
         value = tensor.detach().expand_as(outside)[outside][0].item()
-        expected = "in [0, 1]" if bound == 1 else "to be >= 0"
+        expected = "in [0, 1]" if bound == 1 else "to be >= 0 and at most 2 ** 20"
         hint = "; weights of classes are given as `weight`" if name == "alpha" else ""
         raise ValueError(f"{call}: expected `{name}` {expected}, got {value:g}{hint}")
 
@@ -204,11 +216,17 @@ def positions_of(inputs: Tensor) -> torch.Size:
     return inputs.shape[:0] if inputs.ndim == 1 else inputs.shape[:1] + inputs.shape[2:]
 
 
-def class_weight(call: str, tensor: Tensor | None, inputs: Tensor) -> None:
-    """A real tensor with one number a class."""
+def class_weight(call: str, tensor: Tensor | None, inputs: Tensor | None = None) -> None:
+    """A real tensor with one number a class, as many as the inputs have."""
     if tensor is None:
         return
     _parameter(call, "weight", tensor, None)
+    if inputs is None:
+        if tensor.ndim != 1:
+            raise ValueError(
+                f"{call}: expected `weight` to have one number a class, got {_describe(tensor)}"
+            )
+        return
     count = inputs.shape[0 if inputs.ndim == 1 else 1]
     if tensor.shape != (count,):
         raise ValueError(
@@ -241,7 +259,8 @@ def ignore_index(
     call: str, value: int | Iterable[int], targets: Tensor | None = None
 ) -> tuple[int, ...]:
     """Integers; one that could be a class has no meaning beside probabilities."""
-    many = value if isinstance(value, (list, tuple, set, frozenset, range)) else (value,)
+    is_one = not isinstance(value, Iterable) or isinstance(value, str) or _is_real(value)
+    many: Iterable[Any] = (value,) if is_one else value  # type: ignore[assignment]
     indices = tuple(integer(call, "ignore_index", index) for index in many)
     if targets is not None and targets.is_floating_point():
         for index in indices:
@@ -339,7 +358,7 @@ def gamma(
     if isinstance(value, Tensor):
         _parameter(call, name, value, inputs)
         if inputs is None:
-            bounded(call, name, value, math.inf, None)
+            bounded(call, name, value)
         return value
     return exponent(call, name, value, or_else=" or a tensor")
 
@@ -379,7 +398,10 @@ def number(call: str, name: str, value: float, *, or_else: str = "") -> float:
         return value
     if not _is_real(value):
         raise TypeError(f"{call}: expected `{name}` to be a number{or_else}, got {_kind(value)}")
-    return float(value)
+    try:
+        return float(value)
+    except OverflowError:
+        raise ValueError(f"{call}: expected `{name}` to fit a float, got a larger one") from None
 
 
 def one_of(
@@ -432,11 +454,11 @@ def normalizer(call: str, value: float | Tensor | None, reduction: str) -> float
             raise ValueError(
                 f"{call}: expected `normalizer` to be one number, got {_describe(value)}"
             )
-        _dense(call, "normalizer", value)
+        _parameter(call, "normalizer", value, None)
         return value.reshape(())
     value = number(call, "normalizer", value, or_else=" or a tensor")
-    if not value > 0:
-        raise ValueError(f"{call}: expected `normalizer` to be positive, got {value}")
+    if not _SMALLEST <= value <= 1 / sys.float_info.min:
+        raise ValueError(f"{call}: expected `normalizer` to be positive and finite, got {value}")
     return value
 
 
@@ -462,7 +484,7 @@ def _warn(text: str) -> None:
 
 def _dense(call: str, name: str, tensor: Tensor) -> None:
     """A tensor with a number at each position: neither sparse, nested nor quantized."""
-    if tensor.layout is not torch.strided or tensor.is_quantized:
+    if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested:
         mend = ".dequantize()" if tensor.is_quantized else ".to_dense()"
         mend = "" if tensor.is_nested else f"; it is made one by `{name}{mend}`"
         raise TypeError(f"{call}: expected `{name}` to be dense, got {_describe(tensor)}{mend}")
@@ -490,7 +512,8 @@ def _same_shape(call: str, targets: Tensor, inputs: Tensor) -> None:
 def _parameter(call: str, name: str, tensor: Tensor, inputs: Tensor | None) -> None:
     if not isinstance(tensor, Tensor):
         raise TypeError(f"{call}: expected `{name}` to be a tensor, got {_kind(tensor)}")
-    if tensor.is_complex() or tensor.dtype == torch.bool:
+    is_known = tensor.dtype in _FLOATING or not tensor.is_floating_point()
+    if tensor.is_complex() or tensor.dtype == torch.bool or not is_known:
         raise TypeError(f"{call}: expected `{name}` to hold real numbers, got {_describe(tensor)}")
     _dense(call, name, tensor)
     if inputs is not None:

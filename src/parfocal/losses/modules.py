@@ -44,7 +44,7 @@ class _Stored(nn.Module):
     def __init__(self, function: Callable[..., Tensor], **options: Any) -> None:
         super().__init__()
         self._function = function
-        self._names = tuple(inspect.signature(type(self)).parameters)
+        self._names = tuple(n for n in inspect.signature(function).parameters if n in options)
         for name, option in options.items():
             if isinstance(option, Tensor) and not isinstance(option, nn.Parameter):
                 self.register_buffer(name, option)
@@ -166,6 +166,7 @@ class SoftmaxFocalLoss(_Stored):
         epsilon: float = 0.0,
     ) -> None:
         call = type(self).__name__
+        checks.class_weight(call, weight)
         checks.reduction(call, reduction)
         checks.ignore_index(call, ignore_index)
         super().__init__(
@@ -378,6 +379,7 @@ class SigmoidTverskyLoss(_RegionLoss):
     ) -> None:
         call = type(self).__name__
         weights = TverskyWeights(alpha, beta, smooth, per_image).check(call)
+        checks.class_weight(call, weight)
         checks.reduction(call, reduction)
         super().__init__(
             sigmoid_tversky_loss,
@@ -419,6 +421,7 @@ class SigmoidFocalTverskyLoss(_RegionLoss):
     ) -> None:
         call = type(self).__name__
         weights = TverskyWeights(alpha, beta, smooth, per_image).check(call)
+        checks.class_weight(call, weight)
         checks.reduction(call, reduction)
         super().__init__(
             sigmoid_focal_tversky_loss,
@@ -460,6 +463,7 @@ class SoftmaxTverskyLoss(_RegionLoss):
     ) -> None:
         call = type(self).__name__
         weights = TverskyWeights(alpha, beta, smooth, per_image).check(call)
+        checks.class_weight(call, weight)
         checks.reduction(call, reduction)
         checks.ignore_index(call, ignore_index)
         super().__init__(
@@ -503,6 +507,7 @@ class SoftmaxFocalTverskyLoss(_RegionLoss):
     ) -> None:
         call = type(self).__name__
         weights = TverskyWeights(alpha, beta, smooth, per_image).check(call)
+        checks.class_weight(call, weight)
         checks.reduction(call, reduction)
         checks.ignore_index(call, ignore_index)
         super().__init__(
@@ -549,6 +554,7 @@ class SigmoidUnifiedFocalLoss(_RegionLoss):
         options = UnifiedOptions(
             delta, gamma, balance, reduction, smooth, per_image, asymmetric=False
         ).check(call)
+        checks.class_weight(call, weight)
         super().__init__(
             sigmoid_unified_focal_loss,
             **options.stored(),
@@ -590,6 +596,7 @@ class SigmoidAsymmetricUnifiedFocalLoss(_RegionLoss):
         options = UnifiedOptions(
             delta, gamma, balance, reduction, smooth, per_image, asymmetric=True
         ).check(call)
+        checks.class_weight(call, weight)
         super().__init__(
             sigmoid_asymmetric_unified_focal_loss,
             **options.stored(),
@@ -632,6 +639,7 @@ class SoftmaxUnifiedFocalLoss(_RegionLoss):
         options = UnifiedOptions(
             delta, gamma, balance, reduction, smooth, per_image, asymmetric=False
         ).check(call)
+        checks.class_weight(call, weight)
         checks.ignore_index(call, ignore_index)
         super().__init__(
             softmax_unified_focal_loss,
@@ -677,6 +685,7 @@ class SoftmaxAsymmetricUnifiedFocalLoss(_RegionLoss):
         options = UnifiedOptions(
             delta, gamma, balance, reduction, smooth, per_image, asymmetric=True
         ).check(call)
+        checks.class_weight(call, weight)
         checks.ignore_index(call, ignore_index)
         super().__init__(
             softmax_asymmetric_unified_focal_loss,

@@ -40,16 +40,16 @@ def sigmoid_focal_loss(
         alpha: Share of the positive class, in [0, 1]; the negative class gets ``1 - alpha``.
             ``None`` or a negative number turns it off. May be a tensor that broadcasts against
             `inputs`.
-        gamma: Focusing exponent, >= 0. May be a tensor that broadcasts against `inputs`; its
-            values are not looked at.
+        gamma: Focusing exponent, in [0, 2 ** 20]. May be a tensor that broadcasts against `inputs`;
+            its values are looked at where that is free, on a CPU.
         reduction: ``"none"``, ``"mean"`` (over the unmasked positions) or ``"sum"``.
         epsilon: Smoothing constant of van Leeuwen et al., >= 0. The default 0 is the exact
             loss. A positive constant gives another function, with other gradients.
         weight: Factor per position; broadcasts against `inputs`. It doesn't change what a mean
             divides by.
-        mask: Boolean, broadcasts against `inputs`; True where a position counts. Elsewhere the
-            loss and all its gradients are exactly 0, whatever `inputs`, `targets` and `weight`
-            hold there, NaN included.
+        mask: Boolean, or integers of which 0 is False; broadcasts against `inputs`; True where a
+            position counts. Elsewhere the loss and all its gradients are exactly 0, whatever
+            `inputs`, `targets` and `weight` hold there, NaN included.
         normalizer: Positive number, or tensor of one element, that the sum is divided by; with
             ``reduction="sum"`` only.
 
@@ -58,9 +58,10 @@ def sigmoid_focal_loss(
         of `inputs`, under autocast in float32 at least, like PyTorch's own losses.
 
     Raises:
-        TypeError: integer or complex logits, complex targets, a mask that is not boolean.
+        TypeError: integer or complex logits, complex targets, a mask of floating-point numbers.
         ValueError: shapes or devices that don't fit, a negative or NaN gamma, alpha above 1, a
-            negative epsilon, an unknown reduction, a normalizer without ``reduction="sum"``.
+            negative epsilon, an unknown reduction, a normalizer without ``reduction="sum"``; where
+            looking is free, targets outside [0, 1].
 
     The mean over no position (empty, or all masked) is NaN, as in PyTorch. For 0 instead, use
     ``reduction="sum", normalizer=mask.sum().clamp(min=1)``.

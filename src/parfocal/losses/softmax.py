@@ -48,7 +48,7 @@ def softmax_focal_loss(
         weight: One factor a class, of shape (C).
         gamma: Focusing exponent, >= 0. May be a tensor that broadcasts against `input`, each
             class of each sample having its own: shape (C) with inputs (N, C), (C, 1, 1) with
-            images, (N, 1) a sample. Its values are not looked at.
+            images, (N, 1) a sample.
         ignore_index: Index of positions that don't count, or several: their loss and gradients are
             exactly 0, whatever `input` holds there. For class indices only.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. A mean divides by the sum of the weights
@@ -159,7 +159,7 @@ class Weights(NamedTuple):
 
     def sum(self, r: Rows, labels: Tensor, gamma: float) -> Tensor | None:
         """The mean or the sum in one pass over the logits; None where there is no such pass."""
-        if varies(*self[:2], self.normalizer):
+        if varies(self.of_classes, self.of_positions, self.normalizer):
             return None
         factor = self._class_weights(r, torch.float32)
         divisor: float | Tensor | None = self.normalizer

@@ -82,8 +82,9 @@ def sigmoid_tversky_loss(
             region counts.
         per_image: Whether a region is a class of one image, or of the whole batch.
         weight: One factor a class, (C). It doesn't change what a mean divides by.
-        mask: Boolean, broadcasts against `inputs`; True where a pixel counts. Elsewhere its
-            gradient is exactly 0, whatever `inputs` and `targets` hold there.
+        mask: Boolean, or integers of which 0 is False; broadcasts against `inputs`; True where a
+            pixel counts. Elsewhere its gradient is exactly 0, whatever `inputs` and `targets` hold
+            there.
 
     Returns:
         (N, C), or (C) for ``per_image=False``, for ``reduction="none"``; else a scalar. In the
@@ -197,7 +198,8 @@ def softmax_tversky_loss(
             class probabilities (N, C, d1, ...) of a floating dtype. Data: no gradient flows to
             them.
         ignore_index: Index of pixels that don't count; for indices only.
-        mask: Boolean, broadcasts against (N, d1, ...); True where a pixel counts.
+        mask: Boolean, or integers of which 0 is False; broadcasts against (N, d1, ...); True where
+            a pixel counts.
         alpha, beta, reduction, smooth, per_image, weight: as in `sigmoid_tversky_loss`. A weight
             of 0 leaves a class out, such as a background, but not of what a mean divides by.
 

@@ -43,11 +43,14 @@ class UnifiedOptions(NamedTuple):
         if gamma == 1:
             raise ValueError(f"{call}: expected `gamma` in [0, 1), got 1: no region would count")
         checks.reduction(call, self.reduction)
-        return self._replace(
+        return UnifiedOptions(
             delta=checks.fraction(call, "delta", self.delta),
             gamma=gamma,
             balance=checks.fraction(call, "balance", self.balance),
+            reduction=self.reduction,
             smooth=checks.non_negative(call, "smooth", self.smooth),
+            per_image=self.per_image,
+            asymmetric=self.asymmetric,
         )
 
 
@@ -74,7 +77,8 @@ def sigmoid_unified_focal_loss(
         inputs: Logits (N, C, d1, ...); float64, float32, float16 or bfloat16.
         targets: Shape of `inputs`, values in [0, 1], any real dtype. Data: no gradient flows to
             them.
-        mask: Boolean, broadcasts against `inputs`; True where a pixel counts.
+        mask: Boolean, or integers of which 0 is False; broadcasts against `inputs`; True where a
+            pixel counts.
         delta, gamma, balance, reduction, smooth, per_image, weight: as in
             `softmax_unified_focal_loss`.
 
@@ -194,7 +198,8 @@ def softmax_unified_focal_loss(
             what a mean divides by.
         background: Index of the class that is the background.
         ignore_index: Index of pixels that don't count; for indices only.
-        mask: Boolean, broadcasts against (N, d1, ...); True where a pixel counts.
+        mask: Boolean, or integers of which 0 is False; broadcasts against (N, d1, ...); True where
+            a pixel counts.
 
     Returns:
         A scalar, or (N, C) for ``reduction="none"``, (C) with ``per_image=False``; in the dtype of

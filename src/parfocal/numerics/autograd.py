@@ -9,7 +9,7 @@ from torch import Tensor
 from parfocal.numerics import closed_form
 from parfocal.numerics.backends import backend_of
 from parfocal.numerics.closed_form import Gamma, round_exponent
-from parfocal.numerics.tracing import is_batched, is_scripted, is_watched, varies
+from parfocal.numerics.tracing import is_batched, is_traced, is_watched, varies
 
 
 def focal(
@@ -26,10 +26,9 @@ def focal(
             autograd, which differentiates in x.
     """
     watched, compiling = is_watched(x, y, gamma), torch.compiler.is_compiling()
-    if watched or compiling or is_scripted():
-        if not isinstance(gamma, Tensor) and (watched or gamma not in _CHEAP_POWERS):
-            # As a tensor it may change without a new compilation.
-            gamma = torch.full((), gamma, dtype=x.dtype, device=x.device)
+    if watched or compiling or is_traced():
+        if not isinstance(gamma, Tensor):
+            gamma = _compiled_exponent(gamma, x, watched)
         if watched or not compiling or varies(y, gamma):
             return closed_form.differentiable_value(
                 x, y, gamma, epsilon, t, target_varies=watched or y.requires_grad
@@ -72,6 +71,20 @@ class _Focal(torch.autograd.Function):
 
 # Exponents that a compiler turns into a root or products; all are numbers of every dtype.
 _CHEAP_POWERS = (0.5, 1, 2, 3)
+
+
+def _compiled_exponent(gamma: float, x: Tensor, watched: bool) -> Gamma:
+    """A tensor, which may change without a new compilation, or a cheap power.
+
+    That is our own constant: a number of the caller's may be a symbol, which no Function takes
+    twice (torch 2.14).
+    """
+    if not watched:
+        for power in _CHEAP_POWERS:
+            if gamma == power:
+                return power
+    return torch.full((), gamma, dtype=x.dtype, device=x.device)
+
 
 # In x, y and gamma.
 _DERIVATIVES = (closed_form.slope, closed_form.target_slope, closed_form.gamma_slope)

@@ -102,21 +102,23 @@ class Sides(NamedTuple):
 def sides(x: Tensor, y: Tensor, t: Tensor | None = None, *, ordinary: bool = False) -> Sides:
     """Split (x, y) by the sign of x. Differentiable in x at 0 too, unlike abs.
 
+    Nothing is changed in place: a dispatch mode may keep what it has seen.
+
     t: exp(-|x|) where it is known better than from x, whose rounding it would feel.
     ordinary: that the caller has seen all |x| to be.
     """
     sign = _sign(x.detach())
     h = sign.clamp(min=0.0)
-    a = sign.mul_(x)
+    a = sign * x
     if t is None:
-        t = (-a).exp_()
+        t = torch.exp(-a)
     n = 1 + t
     l = torch.log1p(t)  # noqa: E741
     if not ordinary:  # vectorised, it rounds subnormal numbers, which are their own logarithms here
         l = torch.where(a > _LOG1P_IS_IDENTITY, t, l)  # noqa: E741
     other = 1 - y
     w, v = torch.lerp(other, y, h), torch.lerp(y, other, h)
-    return Sides(h, a, t, n, l, w, v, t / n, (_SMALL - t.detach()).ceil_())
+    return Sides(h, a, t, n, l, w, v, t / n, torch.ceil(_SMALL - t.detach()))
 
 
 def _sign(x: Tensor) -> Tensor:
@@ -229,8 +231,10 @@ def _slope(parts: Parts, gamma: Gamma, ordinary: bool) -> Tensor:
 
 def alpha_t(y: Tensor, alpha: float | Tensor) -> Tensor:
     """alpha at positives, 1 - alpha at negatives; exact at hard targets."""
-    other = (1 - y).mul_(1 - alpha)
-    return other + alpha * y if isinstance(alpha, Tensor) else other.add_(y, alpha=alpha)
+    other = (1 - y) * (1 - alpha)
+    if isinstance(alpha, Tensor):
+        return other + alpha * y
+    return torch.add(other, y, alpha=alpha)
 
 
 def gamma_slope(

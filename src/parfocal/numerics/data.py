@@ -64,8 +64,11 @@ def computation(x: Tensor) -> torch.dtype:
 
 def tensors_of(loss: Loss) -> tuple[Tensor | None, ...]:
     """The fields of a record that are tensors, each in its place; () where none is."""
-    fields = [field if isinstance(field, Tensor) else None for field in loss]
-    return () if fields.count(None) == len(fields) else tuple(fields)
+    fields = tuple([field if isinstance(field, Tensor) else None for field in loss])
+    for field in fields:
+        if field is not None:
+            return fields
+    return ()
 
 
 def with_tensors(loss: AnyLoss, tensors: Sequence[Tensor | None]) -> AnyLoss:

@@ -136,7 +136,7 @@ class Poly(NamedTuple):
         if needs_slope:
             added = self.epsilon_1 * (self.gamma + 1)
             inner = cross_entropy.mul_(gamma).add_(q, alpha=added)  # type: ignore[arg-type]
-            slope = q.addcmul_(terms.p, inner).mul_(factor).mul_(target.direction)
+            slope = q.addcmul_(terms.take_p(), inner).mul_(factor).mul_(target.direction)
         return weighted(value, slope, weight)
 
 

@@ -42,9 +42,8 @@ class OddsTerms(NamedTuple):
     n: Tensor
     cross_entropy: Tensor
 
-    @property
-    def p(self) -> Tensor:
-        """p_t; the end of n."""
+    def take_p(self) -> Tensor:
+        """p_t, in the memory of n, once."""
         return self.n.reciprocal_().float()
 
     def factor(self, gamma: Gamma) -> Tensor:
@@ -52,8 +51,8 @@ class OddsTerms(NamedTuple):
         return torch.pow(self.q, gamma)
 
     def slope(self, gamma: Gamma) -> Tensor:
-        """-(dL/du) / q ** gamma = gamma p ce + q; the end of q and n."""
-        focusing = self.p.mul_(self.cross_entropy)
+        """-(dL/du) / q ** gamma = gamma p ce + q, in the memory of q and n."""
+        focusing = self.take_p().mul_(self.cross_entropy)
         if isinstance(gamma, Tensor):
             return self.q.addcmul_(focusing, gamma)
         return self.q.add_(focusing, alpha=gamma)
@@ -78,7 +77,7 @@ class HardTarget(NamedTuple):
         return (self.direction * x).double().exp_()
 
     def alpha_t(self, alpha: Number) -> Tensor:
-        """alpha at positives, 1 - alpha at negatives; the end of `other`."""
+        """alpha at positives, 1 - alpha at negatives, in the memory of `other`."""
         if isinstance(alpha, Tensor):
             return self.other.mul_(1 - alpha) + alpha * self.y
         return self.other.mul_(constant(1 - alpha)).add_(self.y, alpha=alpha)
