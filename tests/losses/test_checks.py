@@ -248,5 +248,7 @@ def test_an_exponent_that_no_computation_holds_is_refused(value):
 @pytest.mark.parametrize("normalizer", [1e-300, 10**400, math.inf, torch.tensor(2 + 0j)], ids=str)
 def test_a_normalizer_that_no_computation_holds_is_refused(normalizer):
     """In the name of the call."""
-    with pytest.raises((TypeError, ValueError), match="^sigmoid_focal_loss: expected `normalizer`"):
+    with pytest.raises(
+        (TypeError, ValueError), match=r"^sigmoid_focal_loss: expected `normalizer`"
+    ):
         sigmoid_focal_loss(torch.randn(3), torch.ones(3), reduction="sum", normalizer=normalizer)
