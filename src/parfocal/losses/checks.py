@@ -38,7 +38,7 @@ _SMALLEST = 2.0**-40
 
 
 def logits(call: str, inputs: Tensor) -> None:
-    """Floating-point logits."""
+    """Check that logits are a dense floating-point tensor."""
     if not isinstance(inputs, Tensor):
         raise TypeError(f"{call}: expected `inputs` to be a tensor, got {_kind(inputs)}")
     if inputs.dtype not in _FLOATING:

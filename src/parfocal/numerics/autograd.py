@@ -113,7 +113,7 @@ def _save(ctx: Any, x: Tensor, y: Tensor, gamma: Gamma, epsilon: float, t: Tenso
 
 
 def _saved(ctx: Any) -> tuple[Tensor, Tensor, Gamma, float, Tensor | None]:
-    """The same arguments."""
+    """The arguments that were kept."""
     x, y, gamma, t = ctx.saved_tensors
     return x, y, ctx.gamma if gamma is None else gamma, ctx.epsilon, t
 

@@ -115,13 +115,13 @@ class Poly(NamedTuple):
         return loss if self.alpha is None else alpha_t(y, self.alpha) * loss
 
     def forms(self, dtype: torch.dtype) -> tuple[Form, ...]:
-        """From odds."""
+        """The form from odds."""
         return (self.evaluate,) if dtype == torch.float32 and of_numbers(self) else ()
 
     def evaluate(
         self, x: Tensor, y: Tensor, *, weight: Tensor | None, needs_slope: bool
     ) -> Evaluation | None:
-        """From odds."""
+        """The form from odds."""
         target = hard.hard_target(y)
         if target is None:
             return None
@@ -157,7 +157,7 @@ class Varifocal(NamedTuple):
         return torch.add(y, negative, alpha=self.alpha) * focal(x, y, negative * self.gamma)
 
     def forms(self, dtype: torch.dtype) -> tuple[Form, ...]:
-        """From sides."""
+        """The form from sides."""
         return (self.evaluate,) if of_numbers(self) else ()
 
     def evaluate(
@@ -209,7 +209,7 @@ class Quality(NamedTuple):
         return torch.where(is_soft, soft_loss, hard_loss)
 
     def forms(self, dtype: torch.dtype) -> tuple[Form, ...]:
-        """From sides."""
+        """The form from sides."""
         return (self.evaluate,)
 
     def evaluate(
@@ -268,7 +268,7 @@ class Asymmetric(NamedTuple):
     def evaluate(
         self, x: Tensor, y: Tensor, *, weight: Tensor | None, needs_slope: bool
     ) -> Evaluation | None:
-        """From odds."""
+        """The form from odds."""
         target = hard.hard_target(y)
         if target is None or not is_ordinary(x):
             return None

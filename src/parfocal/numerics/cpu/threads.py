@@ -181,7 +181,7 @@ def _start(job: _Job[Piece, Part], helpers: int, locks: list[threading.RLock]) -
 
 
 def _help(job: _Job[Piece, Part], lock: threading.RLock) -> None:
-    """The life of a helper."""
+    """Run a helper's part of the job, unless the caller keeps it out."""
     if not lock.acquire(blocking=False):
         return
     try:
