@@ -25,11 +25,12 @@ def focal(
         t: exp(-|x|), where the caller knows it better than from the rounded x; a constant to
             autograd, which differentiates in x.
     """
-    watched, compiling = is_watched(x, y, gamma), torch.compiler.is_compiling()
-    if watched or compiling or is_traced():
-        if not isinstance(gamma, Tensor):
-            gamma = _compiled_exponent(gamma, x, watched)
-        if watched or not compiling or varies(y, gamma):
+    watched = is_watched(x, y, gamma)
+    if watched or is_traced():
+        if not isinstance(gamma, Tensor) and (watched or gamma not in _CHEAP_POWERS):
+            # As a tensor it may change without a new compilation.
+            gamma = torch.full((), gamma, dtype=x.dtype, device=x.device)
+        if watched or not torch.compiler.is_compiling() or varies(y, gamma):
             return closed_form.differentiable_value(
                 x, y, gamma, epsilon, t, target_varies=watched or y.requires_grad
             )
@@ -71,19 +72,6 @@ class _Focal(torch.autograd.Function):
 
 # Exponents that a compiler turns into a root or products; all are numbers of every dtype.
 _CHEAP_POWERS = (0.5, 1, 2, 3)
-
-
-def _compiled_exponent(gamma: float, x: Tensor, watched: bool) -> Gamma:
-    """A tensor, which may change without a new compilation, or a cheap power.
-
-    That is our own constant: a number of the caller's may be a symbol, which no Function takes
-    twice (torch 2.14).
-    """
-    if not watched:
-        for power in _CHEAP_POWERS:
-            if gamma == power:
-                return power
-    return torch.full((), gamma, dtype=x.dtype, device=x.device)
 
 
 # In x, y and gamma.

@@ -121,7 +121,9 @@ class Reduction(Protocol):
     The tensors beside x are data. What is kept for the gradient may be used up by it.
     """
 
-    def evaluate(self, x: Tensor, tensors: Tensors, needs_gradient: bool) -> Any:
+    def evaluate(
+        self, x: Tensor, tensors: Tensors, needs_gradient: bool
+    ) -> tuple[Tensor, Any] | None:
         """The result, and what is kept for its gradient; None where it can't be had in this way."""
 
     def gradient(self, x: Tensor, tensors: Tensors, kept: Any, incoming: Tensor) -> Tensor:
@@ -138,7 +140,7 @@ def _reduce(reduction: Reduction, x: Tensor, tensors: Tensors) -> Tensor | None:
     if evaluation is None:
         return None
     if not needs_gradient:
-        return evaluation[0]  # type: ignore[no-any-return]
+        return evaluation[0]
     return _Reduction.apply(x, evaluation, reduction, *tensors)  # type: ignore[no-any-return]
 
 

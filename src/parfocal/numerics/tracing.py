@@ -39,13 +39,8 @@ def is_traced() -> bool:
         torch.compiler.is_compiling()
         or torch._C._are_functorch_transforms_active()
         or torch._C._len_torch_dispatch_stack() > 0
-        or is_scripted()
+        or torch._C._get_tracing_state() is not None
     )
-
-
-def is_scripted() -> bool:
-    """Whether torch.jit.trace records this call, into a graph that holds no Python."""
-    return torch._C._get_tracing_state() is not None
 
 
 def is_watched(*arguments: object) -> bool:

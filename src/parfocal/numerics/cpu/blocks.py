@@ -11,15 +11,12 @@ from typing import Any
 
 from torch import Tensor
 
-from parfocal.numerics.cpu.memory import keep_temporaries, load_constants
+from parfocal.numerics.cpu.memory import prepare_memory
 from parfocal.numerics.cpu.threads import runs
 
 # Elements of a block for each thread: a dozen temporaries of float32 fit a cache of 4 MB, and an
 # operation takes ten times as long as its call.
 _BLOCK = 2**17
-
-# From here on a temporary of float64 would be mapped and cleared anew each time, 128 kB.
-_MAPPED = 2**14
 
 Block = tuple[slice, slice]
 """Rows, and columns of them."""
@@ -30,20 +27,16 @@ def blocks(rows: int, columns: int, *, width: int = 1, most: int) -> list[Block]
     result, elements = [], rows * columns * width
     for some in runs(rows, columns * width, most):
         is_single = some.stop - some.start == 1
-        parts = runs(columns, width, most, elements) if is_single else [slice(0, columns)]
-        result += [(some, part) for part in parts]
-    load_constants()
-    if elements >= _MAPPED:
-        keep_temporaries()
+        of_row = runs(columns, width, most, elements) if is_single else [slice(0, columns)]
+        result += [(some, part) for part in of_row]
+    prepare_memory(elements)
     return result
 
 
 def row_blocks(count: int) -> list[slice] | list[None]:
     """Blocks of a single row; None stands for all of it."""
     if count <= _BLOCK:
-        load_constants()
-        if count >= _MAPPED:
-            keep_temporaries()
+        prepare_memory(count)
         return [None]
     return [columns for _, columns in blocks(1, count, most=_BLOCK)]
 

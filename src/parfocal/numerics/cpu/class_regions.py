@@ -16,7 +16,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from parfocal.numerics.cpu.memory import fresh, keep_temporaries, load_constants
+from parfocal.numerics.cpu.memory import fresh, prepare_memory
 from parfocal.numerics.cpu.threads import in_parallel, runs
 from parfocal.numerics.region import Power, Regions
 
@@ -51,8 +51,10 @@ def class_region_power(
     other_classes = fresh(maps.shape, x.dtype)
     true_class, missed = torch.empty(2, *labels.shape, dtype=x.dtype, device="cpu")
 
-    def sums_of(images: slice) -> list[Tensor]:
+    def sums_of(images: slice) -> list[Tensor] | None:
         bounds = torch.stack([maps[images].amin(), maps[images].amax()])
+        if not _are_near(bounds):
+            return None
         p, own_labels = torch.softmax(maps[images], 1, out=other_classes[images]), labels[images]
         own = torch.gather(p, 1, own_labels, out=true_class[images])
         p.scatter_(1, own_labels, 0.0)
@@ -69,14 +71,21 @@ def class_region_power(
             bounds,
         ]
 
-    terms = in_parallel(sums_of, _images(maps), x.numel()) or []
+    terms = in_parallel(sums_of, _images(maps), x.numel())
+    if terms is None:
+        return None
     *sums, bounds = [torch.cat(column) for column in zip(*terms, strict=True)]
-    if not bounds.amax().item() - bounds.amin().item() <= _NEAR:
+    if not _are_near(bounds):  # though each block is near to itself
         return None
     if not per_image:
         sums = [total.sum(0) for total in sums]
     regions = power.regions(sums)
     return regions.power().to(x.dtype), _Kept(other_classes, true_class, missed, regions)
+
+
+def _are_near(bounds: Tensor) -> bool:
+    """Whether least and largest logits are near each other; NaN is near nothing."""
+    return bounds.amax().item() - bounds.amin().item() <= _NEAR
 
 
 def class_region_slope(
@@ -112,11 +121,8 @@ def class_region_slope(
 def _images(maps: Tensor) -> list[slice]:
     """Blocks of whole images."""
     images, classes, pixels = maps.shape
-    result = runs(images, classes * pixels, _BLOCK)
-    load_constants()
-    if len(result) > 1:
-        keep_temporaries()
-    return result
+    prepare_memory(maps.numel())
+    return runs(images, classes * pixels, _BLOCK)
 
 
 def _by_class(term: Tensor, labels: Tensor, classes: int) -> Tensor:

@@ -40,6 +40,17 @@ def fresh(shape: torch.Size, dtype: torch.dtype) -> Tensor:
     return tensor
 
 
+# From here on a temporary of float64 is mapped and cleared anew each time, 128 kB, if not kept.
+_MAPPED = 2**14
+
+
+def prepare_memory(elements: int) -> None:
+    """Have what blocks of so many elements read and leave at hand; most of it is done once."""
+    load_constants()
+    if elements >= _MAPPED:
+        keep_temporaries()
+
+
 @functools.cache
 def keep_temporaries() -> None:
     """Have freed temporaries kept for the next block. Touches no memory."""
