@@ -8,7 +8,7 @@ import torch
 
 import parfocal
 from parfocal import sigmoid_focal_loss
-from parfocal.losses import checks
+from parfocal.losses import values
 
 X = torch.zeros(2, 3)
 Y = torch.ones(2, 3)
@@ -226,7 +226,7 @@ def test_nothing_to_be_learned_warns():
     with pytest.warns(UserWarning, match="a single class") as caught:
         parfocal.softmax_focal_loss(torch.randn(3, 1), torch.zeros(3, dtype=torch.long))
     assert caught[0].filename == __file__
-    checks._centres.clear()
+    values._have_centres.clear()
     with pytest.warns(UserWarning, match="exactly 1") as caught:
         parfocal.gaussian_focal_loss(torch.randn(3), torch.tensor([0.0, 0.3, 0.97]))
     assert caught[0].filename == __file__

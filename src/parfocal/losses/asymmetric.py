@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from parfocal.losses import checks
+from parfocal.losses import checks, numbers
 from parfocal.losses.positions import Positions
 from parfocal.numerics.forms import Asymmetric
 
@@ -76,7 +76,7 @@ def asymmetric(
     """The loss with its numbers checked."""
     gamma_neg = checks.gamma(call, gamma_neg, inputs, name="gamma_neg")
     gamma_pos = checks.gamma(call, gamma_pos, inputs, name="gamma_pos")
-    margin = checks.fraction(call, "margin", margin)
+    margin = numbers.fraction(call, "margin", margin)
     if margin == 1:
         raise ValueError(f"{call}: expected `margin` below 1, at which no negative is left")
     if margin > 0 and not isinstance(gamma_neg, Tensor) and 0 < gamma_neg < 1:

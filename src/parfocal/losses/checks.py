@@ -1,37 +1,20 @@
-"""What a loss accepts, said in one place.
+"""Which tensors a loss accepts: their dtypes, shapes, layouts and devices.
 
-Dtypes, shapes, layouts, devices and Python numbers are looked at; the values of a tensor only where
-that is free, since reading them would synchronise a device and break a compiled graph. Each error
-names the call, what was expected, what came, and what mends it where that is known.
+Each error names the call, what was expected, what came, and what mends it where that is known.
 """
 
-import math
 import sys
-import warnings
-from collections.abc import Iterable, Sequence
-from numbers import Integral, Real
-from pathlib import Path
+from collections.abc import Iterable
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from parfocal.numerics import Loss, is_readable
+from parfocal.losses import numbers, values
+from parfocal.losses.numbers import is_real, kind
 
 REDUCTIONS = ("none", "mean", "sum")
 _FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
-
-# Where a call of the user isn't: in a loss, or in the call of a module.
-_OURS = (str(Path(__file__).parent), str(Path(torch.nn.__file__).parent))
-
-# Elements of an operation that torch doesn't divide.
-_UNDIVIDED = 2**15
-
-# The largest exponent: products of it with any logit that a form keeps are finite.
-_LARGEST_EXPONENT = 2.0**20
-
-# The largest of other numbers: float32 holds it, its square, and products with any loss.
-_LARGEST = 2.0**40
 
 # The smallest number that a sum is divided by: the quotient fits float32.
 _SMALLEST = 2.0**-40
@@ -40,7 +23,7 @@ _SMALLEST = 2.0**-40
 def logits(call: str, inputs: Tensor) -> None:
     """Check that logits are a dense floating-point tensor."""
     if not isinstance(inputs, Tensor):
-        raise TypeError(f"{call}: expected `inputs` to be a tensor, got {_kind(inputs)}")
+        raise TypeError(f"{call}: expected `inputs` to be a tensor, got {kind(inputs)}")
     if inputs.dtype not in _FLOATING:
         raise TypeError(
             f"{call}: expected `inputs` to be logits in float64, float32, float16 or bfloat16, "
@@ -79,7 +62,7 @@ def class_logits_and_targets(call: str, inputs: Tensor, targets: Tensor) -> None
         )
     _same_device(call, "targets", targets, inputs)
     if inputs.shape[0 if inputs.ndim == 1 else 1] == 1 and not torch.compiler.is_compiling():
-        _warn(
+        values.warn(
             f"{call}: `inputs` have a single class, whose probability is always 1: the loss is 0 "
             "and nothing is learned; for a problem of two classes use a sigmoid loss"
         )
@@ -104,111 +87,6 @@ def _remedy(inputs: Tensor, targets: Tensor) -> str:
             "`targets.flatten()`, or `inputs.movedim(-1, 1)`"
         )
     return ""
-
-
-def class_indices(
-    call: str, labels: Tensor, classes: int, ignored: Sequence[int] = (), *, name: str = "targets"
-) -> None:
-    """Indices of classes, where looking at them is free."""
-    if is_readable(labels) and not known_classes(labels, classes):
-        wrong = labels[(labels < 0) | (labels >= classes)][0].item()
-        expected, remedy = f"in [0, {classes})", ""
-        if ignored:
-            expected += f", or {' or '.join(map(str, ignored))} to be ignored"
-            remedy = f"; if it marks what doesn't count, give `ignore_index={wrong}`"
-        raise IndexError(
-            f"{call}: expected `{name}` {expected}, got {wrong}, which is out of bounds{remedy}"
-        )
-
-
-def known_classes(labels: Tensor, classes: int) -> bool:
-    """Whether all labels are known to be indices of classes; looked at where that is free."""
-    if not is_readable(labels):
-        return False
-    if labels.numel() == 0:
-        return True
-    # In parts that torch doesn't divide among threads, which would spin beside those of a sum.
-    for part in labels.reshape(-1).split(_UNDIVIDED):
-        low, high = part.aminmax()
-        if low.item() < 0 or high.item() >= classes:
-            return False
-    return True
-
-
-def probabilities(call: str, targets: Tensor) -> None:
-    """Targets in [0, 1], where looking at them is free; NaN gives NaN."""
-    if not is_readable(targets) or targets.numel() == 0:
-        return
-    # In parts that torch doesn't divide among threads, which would spin beside those of a sum.
-    for part in targets.detach().reshape(-1).split(_UNDIVIDED):
-        if part.amin().item() >= 0 and part.amax().item() <= 1:
-            continue
-        outside = part[(part < 0) | (part > 1)]
-        if outside.numel():
-            raise ValueError(
-                f"{call}: expected `targets` in [0, 1], got {outside[0].item():g}; "
-                "positions that don't count, such as void labels, are left out by `mask`"
-            )
-
-
-def binary_mask(call: str, labels: Tensor, positive: Tensor) -> None:
-    """Warn where all that is positive is ignored: a mask of 0 and 255, where looking is free."""
-    if is_readable(labels, positive) and not positive.any() and (labels > 0).any():
-        _warn(
-            f"{call}: all positives of `targets` are {int(labels.max())}, which is ignored as "
-            "void; give `ignore_index=None` if it marks positives"
-        )
-
-
-# Whether a centre was seen, after which no heat map is looked at any more.
-_centres: set[str] = set()
-
-
-def heat_map(call: str, targets: Tensor) -> None:
-    """Warn of bumps without a centre that is exactly 1, where looking is free."""
-    if call in _centres or not targets.is_floating_point():
-        return
-    if not is_readable(targets) or targets.numel() == 0:
-        return
-    highest = targets.detach().amax().item()
-    if highest == 1:
-        _centres.add(call)
-    if 0 < highest < 1:
-        _warn(
-            f"{call}: no value of `targets` is exactly 1, the centre of an object: no positive "
-            "is learned"
-        )
-
-
-def parameters(call: str, loss: Loss, mask: Tensor | None) -> None:
-    """Tensors among the numbers of a loss, where looking at them is free: alpha and exponents."""
-    for name, bound in (("alpha", 1.0), *((name, _LARGEST_EXPONENT) for name in _EXPONENTS)):
-        tensor = getattr(loss, name, None)
-        if isinstance(tensor, Tensor):
-            bounded(call, name, tensor, bound, mask)
-
-
-_EXPONENTS = ("gamma", "gamma_neg", "gamma_pos")
-
-
-def bounded(
-    call: str,
-    name: str,
-    tensor: Tensor,
-    bound: float = _LARGEST_EXPONENT,
-    mask: Tensor | None = None,
-) -> None:
-    """Values in [0, bound] where they count, if looking at them is free."""
-    if not is_readable(tensor, mask):
-        return
-    outside = ~((tensor >= 0) & (tensor <= bound))  # NaN is
-    if mask is not None:
-        outside = outside & mask
-    if outside.any():
-        value = tensor.detach().expand_as(outside)[outside][0].item()
-        expected = "in [0, 1]" if bound == 1 else "to be >= 0 and at most 2 ** 20"
-        hint = "; weights of classes are given as `weight`" if name == "alpha" else ""
-        raise ValueError(f"{call}: expected `{name}` {expected}, got {value:g}{hint}")
 
 
 def positions_of(inputs: Tensor) -> torch.Size:
@@ -259,9 +137,9 @@ def ignore_index(
     call: str, value: int | Iterable[int], targets: Tensor | None = None
 ) -> tuple[int, ...]:
     """Integers; one that could be a class has no meaning beside probabilities."""
-    is_one = not isinstance(value, Iterable) or isinstance(value, str) or _is_real(value)
+    is_one = not isinstance(value, Iterable) or isinstance(value, str) or is_real(value)
     many: Iterable[Any] = (value,) if is_one else value  # type: ignore[assignment]
-    indices = tuple(integer(call, "ignore_index", index) for index in many)
+    indices = tuple(numbers.integer(call, "ignore_index", index) for index in many)
     if targets is not None and targets.is_floating_point():
         for index in indices:
             if index >= 0:
@@ -275,7 +153,7 @@ def ignore_index(
 def labels(call: str, tensor: Tensor, inputs: Tensor) -> None:
     """Classes (M) of objects, for logits (..., N, C)."""
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"{call}: expected `labels` to be a tensor, got {_kind(tensor)}")
+        raise TypeError(f"{call}: expected `labels` to be a tensor, got {kind(tensor)}")
     if tensor.is_floating_point() or tensor.is_complex() or tensor.dtype == torch.bool:
         raise TypeError(f"{call}: expected `labels` to be class indices, got {_describe(tensor)}")
     if tensor.ndim != 1 or inputs.ndim < 2:
@@ -284,7 +162,7 @@ def labels(call: str, tensor: Tensor, inputs: Tensor) -> None:
             f"got {_describe(tensor)} and {_describe(inputs)}"
         )
     _same_device(call, "labels", tensor, inputs)
-    class_indices(call, tensor, inputs.shape[-1], name="labels")
+    values.class_indices(call, tensor, inputs.shape[-1], name="labels")
 
 
 def maps(call: str, inputs: Tensor) -> None:
@@ -297,38 +175,13 @@ def maps(call: str, inputs: Tensor) -> None:
 
 def class_index(call: str, name: str, value: int, inputs: Tensor) -> int:
     """One of the classes of logits (N, C, ...)."""
-    index = integer(call, name, value)
+    index = numbers.integer(call, name, value)
     if not 0 <= index < inputs.shape[1]:
         raise ValueError(
             f"{call}: expected `{name}` to be the index of one of {inputs.shape[1]} classes, "
             f"got {index}"
         )
     return index
-
-
-def integer(call: str, name: str, value: int) -> int:
-    """The integer as one of Python's; a bool isn't one."""
-    if type(value) is int or isinstance(value, torch.SymInt):
-        return value
-    if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{call}: expected `{name}` to be an integer, got {_kind(value)}")
-    return int(value)
-
-
-def positive(call: str, name: str, value: float) -> float:
-    """A finite number > 0."""
-    value = non_negative(call, name, value)
-    if value == 0:
-        raise ValueError(f"{call}: expected `{name}` to be positive, got {value}")
-    return value
-
-
-def fraction(call: str, name: str, value: float) -> float:
-    """A number in [0, 1]."""
-    value = number(call, name, value)
-    if not 0 <= value <= 1:
-        raise ValueError(f"{call}: expected `{name}` in [0, 1], got {value}")
-    return value
 
 
 def alpha(
@@ -340,9 +193,9 @@ def alpha(
     if isinstance(value, Tensor):
         _parameter(call, "alpha", value, inputs)
         if inputs is None:  # of a module, in which it stays
-            bounded(call, "alpha", value, 1.0, None)
+            values.bounded(call, "alpha", value, 1.0, None)
         return value
-    value = number(call, "alpha", value, or_else=", a tensor or None")
+    value = numbers.number(call, "alpha", value, or_else=", a tensor or None")
     if not value <= 1:  # NaN isn't either
         raise ValueError(
             f"{call}: expected `alpha` in [0, 1], or None or a negative number to turn it off, "
@@ -358,50 +211,9 @@ def gamma(
     if isinstance(value, Tensor):
         _parameter(call, name, value, inputs)
         if inputs is None:
-            bounded(call, name, value)
+            values.bounded(call, name, value)
         return value
-    return exponent(call, name, value, or_else=" or a tensor")
-
-
-def exponent(call: str, name: str, value: float, *, or_else: str = "") -> float:
-    """A number >= 0, with which a logit may be multiplied."""
-    return non_negative(call, name, value, or_else=or_else, largest=_LARGEST_EXPONENT)
-
-
-def non_negative(
-    call: str, name: str, value: float, *, or_else: str = "", largest: float = _LARGEST
-) -> float:
-    """A number >= 0 that the computation can hold."""
-    value = number(call, name, value, or_else=or_else)
-    if not 0 <= value < math.inf:
-        raise ValueError(f"{call}: expected `{name}` to be finite and >= 0, got {value}")
-    return at_most(call, name, value, largest)
-
-
-def at_most(call: str, name: str, value: float, largest: float = _LARGEST) -> float:
-    """A number beyond which the arithmetic of float32 would leave its range."""
-    if not abs(value) <= largest:
-        power = math.frexp(largest)[1] - 1
-        raise ValueError(f"{call}: expected `{name}` to be at most 2 ** {power}, got {value}")
-    return value
-
-
-def number(call: str, name: str, value: float, *, or_else: str = "") -> float:
-    """The number as one of Python's: NumPy's would carry out our arithmetic in its own dtype.
-
-    It is the one door for numbers. What passes: real numbers of Python and NumPy, fractions, and
-    arrays without dimensions; a bool doesn't.
-    """
-    if type(value) in (float, int):  # what it nearly always is; the general question takes longer
-        return value
-    if isinstance(value, (torch.SymFloat, torch.SymInt)):  # a compiler's, which stays one
-        return value
-    if not _is_real(value):
-        raise TypeError(f"{call}: expected `{name}` to be a number{or_else}, got {_kind(value)}")
-    try:
-        return float(value)
-    except OverflowError:
-        raise ValueError(f"{call}: expected `{name}` to fit a float, got a larger one") from None
+    return numbers.exponent(call, name, value, or_else=" or a tensor")
 
 
 def one_of(
@@ -456,7 +268,7 @@ def normalizer(call: str, value: float | Tensor | None, reduction: str) -> float
             )
         _parameter(call, "normalizer", value, None)
         return value.reshape(())
-    value = number(call, "normalizer", value, or_else=" or a tensor")
+    value = numbers.number(call, "normalizer", value, or_else=" or a tensor")
     if not _SMALLEST <= value <= 1 / sys.float_info.min:
         raise ValueError(f"{call}: expected `normalizer` to be positive and finite, got {value}")
     return value
@@ -468,18 +280,10 @@ def _boolean(call: str, tensor: Tensor) -> Tensor:
         raise TypeError(
             f"{call}: expected `mask` to be a boolean tensor, True where a position counts, or one "
             f"of integers, not 0 there, "
-            f"got {_describe(tensor) if isinstance(tensor, Tensor) else _kind(tensor)}"
+            f"got {_describe(tensor) if isinstance(tensor, Tensor) else kind(tensor)}"
         )
     _dense(call, "mask", tensor)
     return tensor if tensor.dtype == torch.bool else tensor != 0
-
-
-def _warn(text: str) -> None:
-    """Warn of the line that called the loss, or its module."""
-    level, frame = 1, sys._getframe()
-    while frame.f_back is not None and frame.f_code.co_filename.startswith(_OURS):
-        level, frame = level + 1, frame.f_back
-    warnings.warn(text, stacklevel=level)
 
 
 def _dense(call: str, name: str, tensor: Tensor) -> None:
@@ -493,7 +297,7 @@ def _dense(call: str, name: str, tensor: Tensor) -> None:
 def real_targets(call: str, targets: Tensor) -> None:
     """A tensor of real numbers."""
     if not isinstance(targets, Tensor):
-        raise TypeError(f"{call}: expected `targets` to be a tensor, got {_kind(targets)}")
+        raise TypeError(f"{call}: expected `targets` to be a tensor, got {kind(targets)}")
     if targets.is_complex() or (targets.is_floating_point() and targets.dtype not in _FLOATING):
         raise TypeError(
             f"{call}: expected `targets` to be real numbers in [0, 1], got {_describe(targets)}"
@@ -511,7 +315,7 @@ def _same_shape(call: str, targets: Tensor, inputs: Tensor) -> None:
 
 def _parameter(call: str, name: str, tensor: Tensor, inputs: Tensor | None) -> None:
     if not isinstance(tensor, Tensor):
-        raise TypeError(f"{call}: expected `{name}` to be a tensor, got {_kind(tensor)}")
+        raise TypeError(f"{call}: expected `{name}` to be a tensor, got {kind(tensor)}")
     is_known = tensor.dtype in _FLOATING or not tensor.is_floating_point()
     if tensor.is_complex() or tensor.dtype == torch.bool or not is_known:
         raise TypeError(f"{call}: expected `{name}` to hold real numbers, got {_describe(tensor)}")
@@ -544,14 +348,6 @@ def _same_device(call: str, name: str, tensor: Tensor, inputs: Tensor) -> None:
         )
 
 
-def _is_real(value: object) -> bool:
-    """Whether it is a number, or a foreign array of one real number without dimensions."""
-    if isinstance(value, Real):
-        return not isinstance(value, bool)
-    kind = getattr(getattr(value, "dtype", None), "kind", "")
-    return not isinstance(value, Tensor) and getattr(value, "shape", None) == () and kind in "fiu"
-
-
 def _describe(tensor: Tensor) -> str:
     """The dtype, layout, shape and device of a tensor."""
     words = [str(tensor.dtype).removeprefix("torch.")]
@@ -559,7 +355,3 @@ def _describe(tensor: Tensor) -> str:
         words.insert(0, str(tensor.layout).removeprefix("torch."))
     shape = "of nested shape" if tensor.is_nested else f"of shape {tuple(tensor.shape)}"
     return f"a {' '.join(words)} tensor {shape} on {tensor.device}"
-
-
-def _kind(value: object) -> str:
-    return f"{value!r} ({type(value).__name__})"

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from parfocal.losses import checks
+from parfocal.losses import checks, numbers, values
 from parfocal.losses.positions import Positions
 from parfocal.numerics.forms import Gaussian
 
@@ -58,7 +58,7 @@ def gaussian_focal_loss(
     call = "gaussian_focal_loss"
     positions = Positions(weight, mask, reduction, normalizer).check(call, inputs, targets)
     loss = gaussian(call, gamma, beta, inputs)
-    checks.heat_map(call, targets)
+    values.heat_map(call, targets)
     return positions.apply(call, loss, inputs, targets.detach())
 
 
@@ -66,4 +66,4 @@ def gaussian(
     call: str, gamma: float | Tensor, beta: float, inputs: Tensor | None = None
 ) -> Gaussian:
     """The loss with its numbers checked."""
-    return Gaussian(checks.gamma(call, gamma, inputs), checks.exponent(call, "beta", beta))
+    return Gaussian(checks.gamma(call, gamma, inputs), numbers.exponent(call, "beta", beta))

@@ -3,7 +3,7 @@
 import torch
 from torch import Tensor
 
-from parfocal.losses import checks
+from parfocal.losses import checks, numbers
 from parfocal.losses.reduction import to_input_dtype, widen
 from parfocal.numerics import opposed
 
@@ -58,4 +58,4 @@ def focal_matching_cost(
 
 def matching(call: str, alpha: float, gamma: float) -> tuple[float, float]:
     """alpha and gamma, checked."""
-    return checks.fraction(call, "alpha", alpha), checks.exponent(call, "gamma", gamma)
+    return numbers.fraction(call, "alpha", alpha), numbers.exponent(call, "gamma", gamma)

@@ -6,11 +6,11 @@ reduces by the mean; what belongs to one batch, such as a mask, is given with it
 
 import inspect
 from collections.abc import Callable, Sequence
-from typing import Any
+from typing import Any, ClassVar
 
 from torch import Tensor, nn
 
-from parfocal.losses import checks
+from parfocal.losses import checks, numbers
 from parfocal.losses.asymmetric import asymmetric, asymmetric_loss
 from parfocal.losses.gaussian import gaussian, gaussian_focal_loss
 from parfocal.losses.matching import focal_matching_cost, matching
@@ -18,33 +18,24 @@ from parfocal.losses.poly import poly, poly_focal_loss
 from parfocal.losses.quality import quality, quality_focal_loss
 from parfocal.losses.sigmoid import focal, sigmoid_focal_loss
 from parfocal.losses.softmax import softmax_focal_loss
-from parfocal.losses.tversky import (
-    TverskyWeights,
-    sigmoid_focal_tversky_loss,
-    sigmoid_tversky_loss,
-    softmax_focal_tversky_loss,
-    softmax_tversky_loss,
-)
-from parfocal.losses.unified import (
-    UnifiedOptions,
-    sigmoid_asymmetric_unified_focal_loss,
-    sigmoid_unified_focal_loss,
-    softmax_asymmetric_unified_focal_loss,
-    softmax_unified_focal_loss,
-)
 from parfocal.losses.varifocal import varifocal, varifocal_loss
 
 
-class _Stored(nn.Module):
+class StoredLoss(nn.Module):
     """The hyper-parameters of a function.
 
     A tensor becomes a buffer, so that it moves with the module; an ``nn.Parameter`` is learned.
     """
 
-    def __init__(self, function: Callable[..., Tensor], **options: Any) -> None:
+    _function: ClassVar[Callable[..., Tensor]]
+
+    def __init__(self, **options: Any) -> None:
         super().__init__()
-        self._function = function
-        self._names = tuple(n for n in inspect.signature(function).parameters if n in options)
+        call = type(self).__name__
+        for name, check in _CHECKS.items():
+            if name in options:
+                check(call, options[name])
+        self._names = tuple(n for n in inspect.signature(self._function).parameters if n in options)
         for name, option in options.items():
             if isinstance(option, Tensor) and not isinstance(option, nn.Parameter):
                 self.register_buffer(name, option)
@@ -61,6 +52,14 @@ class _Stored(nn.Module):
         return ", ".join(f"{name}={_shown(getattr(self, name))}" for name in self._names)
 
 
+# Options that are stored as they come; a loss has its numbers checked where it is made.
+_CHECKS: dict[str, Callable[[str, Any], object]] = {
+    "ignore_index": checks.ignore_index,
+    "reduction": checks.reduction,
+    "weight": checks.class_weight,
+}
+
+
 def _shown(option: object) -> str:
     """A number as itself, a tensor by its shape alone: printing must not read a device."""
     if not isinstance(option, Tensor):
@@ -69,12 +68,8 @@ def _shown(option: object) -> str:
     return f"{kind}(shape={tuple(option.shape)})"
 
 
-class _ElementwiseLoss(_Stored):
+class _ElementwiseLoss(StoredLoss):
     """A loss of one logit and one target."""
-
-    def __init__(self, function: Callable[..., Tensor], reduction: str, **options: Any) -> None:
-        checks.reduction(type(self).__name__, reduction)
-        super().__init__(function, reduction=reduction, **options)
 
     def forward(
         self,
@@ -89,14 +84,6 @@ class _ElementwiseLoss(_Stored):
         return self._apply_function(
             inputs, targets, weight=weight, mask=mask, normalizer=normalizer
         )
-
-
-class _RegionLoss(_Stored):
-    """A loss of the regions of segmentations."""
-
-    def forward(self, inputs: Tensor, targets: Tensor, *, mask: Tensor | None = None) -> Tensor:
-        """The loss of a batch; see the function."""
-        return self._apply_function(inputs, targets, mask=mask)
 
 
 class SigmoidFocalLoss(_ElementwiseLoss):
@@ -121,6 +108,8 @@ class SigmoidFocalLoss(_ElementwiseLoss):
         tensor(1.1770)
     """
 
+    _function = staticmethod(sigmoid_focal_loss)
+
     def __init__(
         self,
         alpha: float | Tensor | None = 0.25,
@@ -130,10 +119,10 @@ class SigmoidFocalLoss(_ElementwiseLoss):
         epsilon: float = 0.0,
     ) -> None:
         loss = focal(type(self).__name__, alpha, gamma, epsilon)
-        super().__init__(sigmoid_focal_loss, reduction, **loss._asdict())
+        super().__init__(reduction=reduction, **loss._asdict())
 
 
-class SoftmaxFocalLoss(_Stored):
+class SoftmaxFocalLoss(StoredLoss):
     """`softmax_focal_loss` as a module, called as ``nn.CrossEntropyLoss`` is.
 
     Args:
@@ -155,6 +144,8 @@ class SoftmaxFocalLoss(_Stored):
         tensor(0.3374)
     """
 
+    _function = staticmethod(softmax_focal_loss)
+
     def __init__(
         self,
         weight: Tensor | None = None,
@@ -166,17 +157,13 @@ class SoftmaxFocalLoss(_Stored):
         epsilon: float = 0.0,
     ) -> None:
         call = type(self).__name__
-        checks.class_weight(call, weight)
-        checks.reduction(call, reduction)
-        checks.ignore_index(call, ignore_index)
         super().__init__(
-            softmax_focal_loss,
             weight=weight,
             gamma=checks.gamma(call, gamma),
             ignore_index=ignore_index,
             reduction=reduction,
-            label_smoothing=checks.fraction(call, "label_smoothing", label_smoothing),
-            epsilon=checks.non_negative(call, "epsilon", epsilon),
+            label_smoothing=numbers.fraction(call, "label_smoothing", label_smoothing),
+            epsilon=numbers.non_negative(call, "epsilon", epsilon),
         )
 
     def forward(
@@ -218,11 +205,13 @@ class VarifocalLoss(_ElementwiseLoss):
         tensor(0.9593)
     """
 
+    _function = staticmethod(varifocal_loss)
+
     def __init__(
         self, alpha: float = 0.75, gamma: float | Tensor = 2, reduction: str = "mean"
     ) -> None:
         loss = varifocal(type(self).__name__, alpha, gamma)
-        super().__init__(varifocal_loss, reduction, **loss._asdict())
+        super().__init__(reduction=reduction, **loss._asdict())
 
 
 class GaussianFocalLoss(_ElementwiseLoss):
@@ -242,9 +231,11 @@ class GaussianFocalLoss(_ElementwiseLoss):
         tensor(1.7550)
     """
 
+    _function = staticmethod(gaussian_focal_loss)
+
     def __init__(self, gamma: float | Tensor = 2, beta: float = 4, reduction: str = "mean") -> None:
         loss = gaussian(type(self).__name__, gamma, beta)
-        super().__init__(gaussian_focal_loss, reduction, **loss._asdict())
+        super().__init__(reduction=reduction, **loss._asdict())
 
 
 class QualityFocalLoss(_ElementwiseLoss):
@@ -263,9 +254,11 @@ class QualityFocalLoss(_ElementwiseLoss):
         tensor(0.8268)
     """
 
+    _function = staticmethod(quality_focal_loss)
+
     def __init__(self, beta: float = 2, reduction: str = "mean") -> None:
         loss = quality(type(self).__name__, beta)
-        super().__init__(quality_focal_loss, reduction, **loss._asdict())
+        super().__init__(reduction=reduction, **loss._asdict())
 
 
 class PolyFocalLoss(_ElementwiseLoss):
@@ -284,6 +277,8 @@ class PolyFocalLoss(_ElementwiseLoss):
         tensor(1.4539)
     """
 
+    _function = staticmethod(poly_focal_loss)
+
     def __init__(
         self,
         alpha: float | Tensor | None = None,
@@ -293,7 +288,7 @@ class PolyFocalLoss(_ElementwiseLoss):
         epsilon_1: float = 1.0,
     ) -> None:
         loss = poly(type(self).__name__, alpha, gamma, epsilon_1)
-        super().__init__(poly_focal_loss, reduction, **loss._asdict())
+        super().__init__(reduction=reduction, **loss._asdict())
 
 
 class AsymmetricLoss(_ElementwiseLoss):
@@ -312,6 +307,8 @@ class AsymmetricLoss(_ElementwiseLoss):
         tensor(0.2872)
     """
 
+    _function = staticmethod(asymmetric_loss)
+
     def __init__(
         self,
         gamma_neg: float | Tensor = 4,
@@ -320,10 +317,10 @@ class AsymmetricLoss(_ElementwiseLoss):
         reduction: str = "mean",
     ) -> None:
         loss = asymmetric(type(self).__name__, gamma_neg, gamma_pos, margin)
-        super().__init__(asymmetric_loss, reduction, **loss._asdict())
+        super().__init__(reduction=reduction, **loss._asdict())
 
 
-class FocalMatchingCost(_Stored):
+class FocalMatchingCost(StoredLoss):
     """`focal_matching_cost` as a module.
 
     Args:
@@ -339,358 +336,12 @@ class FocalMatchingCost(_Stored):
         tensor([[-0.0866, -0.5207, -0.5207]])
     """
 
+    _function = staticmethod(focal_matching_cost)
+
     def __init__(self, alpha: float = 0.25, gamma: float = 2) -> None:
         alpha, gamma = matching(type(self).__name__, alpha, gamma)
-        super().__init__(focal_matching_cost, alpha=alpha, gamma=gamma)
+        super().__init__(alpha=alpha, gamma=gamma)
 
     def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """The costs of a batch; see `focal_matching_cost`."""
         return self._apply_function(inputs, labels)
-
-
-class SigmoidTverskyLoss(_RegionLoss):
-    """`sigmoid_tversky_loss` as a module.
-
-    Args:
-        alpha, beta, reduction, smooth, per_image, weight: as in
-            `sigmoid_tversky_loss`, checked here already.
-
-    Shape:
-        inputs (N, C, d1, ...), targets of their shape.
-
-    Example:
-        >>> import torch
-        >>> from parfocal import SigmoidTverskyLoss
-        >>> logits = torch.tensor([[[[4.0, -4.0], [4.0, -4.0]]]])
-        >>> targets = torch.tensor([[[[1.0, 0.0], [1.0, 1.0]]]])
-        >>> SigmoidTverskyLoss()(logits, targets)
-        tensor(0.1941)
-    """
-
-    def __init__(
-        self,
-        alpha: float = 0.7,
-        beta: float = 0.3,
-        reduction: str = "mean",
-        *,
-        smooth: float = 1.0,
-        per_image: bool = True,
-        weight: Tensor | None = None,
-    ) -> None:
-        call = type(self).__name__
-        weights = TverskyWeights(alpha, beta, smooth, per_image).check(call)
-        checks.class_weight(call, weight)
-        checks.reduction(call, reduction)
-        super().__init__(
-            sigmoid_tversky_loss,
-            **weights._asdict(),
-            reduction=reduction,
-            weight=weight,
-        )
-
-
-class SigmoidFocalTverskyLoss(_RegionLoss):
-    """`sigmoid_focal_tversky_loss` as a module.
-
-    Args:
-        alpha, beta, gamma, reduction, smooth, per_image, weight: as in
-            `sigmoid_focal_tversky_loss`, checked here already.
-
-    Shape:
-        inputs (N, C, d1, ...), targets of their shape.
-
-    Example:
-        >>> import torch
-        >>> from parfocal import SigmoidFocalTverskyLoss
-        >>> logits = torch.tensor([[[[4.0, -4.0], [4.0, -4.0]]]])
-        >>> targets = torch.tensor([[[[1.0, 0.0], [1.0, 1.0]]]])
-        >>> SigmoidFocalTverskyLoss()(logits, targets)
-        tensor(0.2924)
-    """
-
-    def __init__(
-        self,
-        alpha: float = 0.7,
-        beta: float = 0.3,
-        gamma: float = 4 / 3,
-        reduction: str = "mean",
-        *,
-        smooth: float = 1.0,
-        per_image: bool = True,
-        weight: Tensor | None = None,
-    ) -> None:
-        call = type(self).__name__
-        weights = TverskyWeights(alpha, beta, smooth, per_image).check(call)
-        checks.class_weight(call, weight)
-        checks.reduction(call, reduction)
-        super().__init__(
-            sigmoid_focal_tversky_loss,
-            **weights._asdict(),
-            gamma=checks.positive(call, "gamma", gamma),
-            reduction=reduction,
-            weight=weight,
-        )
-
-
-class SoftmaxTverskyLoss(_RegionLoss):
-    """`softmax_tversky_loss` as a module.
-
-    Args:
-        alpha, beta, reduction, smooth, per_image, weight, ignore_index: as in
-            `softmax_tversky_loss`, checked here already.
-
-    Shape:
-        inputs (N, C, d1, ...), targets (N, d1, ...) or of their shape.
-
-    Example:
-        >>> import torch
-        >>> from parfocal import SoftmaxTverskyLoss
-        >>> logits = torch.tensor([[[4.0, 0.0], [0.0, 4.0], [0.0, 0.0]]])
-        >>> SoftmaxTverskyLoss()(logits, torch.tensor([[0, 1]]))
-        tensor(0.0135)
-    """
-
-    def __init__(
-        self,
-        alpha: float = 0.7,
-        beta: float = 0.3,
-        reduction: str = "mean",
-        *,
-        smooth: float = 1.0,
-        per_image: bool = True,
-        weight: Tensor | None = None,
-        ignore_index: int | Sequence[int] = -100,
-    ) -> None:
-        call = type(self).__name__
-        weights = TverskyWeights(alpha, beta, smooth, per_image).check(call)
-        checks.class_weight(call, weight)
-        checks.reduction(call, reduction)
-        checks.ignore_index(call, ignore_index)
-        super().__init__(
-            softmax_tversky_loss,
-            **weights._asdict(),
-            reduction=reduction,
-            weight=weight,
-            ignore_index=ignore_index,
-        )
-
-
-class SoftmaxFocalTverskyLoss(_RegionLoss):
-    """`softmax_focal_tversky_loss` as a module.
-
-    Args:
-        alpha, beta, gamma, reduction, smooth, per_image, weight, ignore_index: as in
-            `softmax_focal_tversky_loss`, checked here already.
-
-    Shape:
-        inputs (N, C, d1, ...), targets (N, d1, ...) or of their shape.
-
-    Example:
-        >>> import torch
-        >>> from parfocal import SoftmaxFocalTverskyLoss
-        >>> logits = torch.tensor([[[4.0, 0.0], [0.0, 4.0], [0.0, 0.0]]])
-        >>> SoftmaxFocalTverskyLoss()(logits, torch.tensor([[0, 1]]))
-        tensor(0.0396)
-    """
-
-    def __init__(
-        self,
-        alpha: float = 0.7,
-        beta: float = 0.3,
-        gamma: float = 4 / 3,
-        reduction: str = "mean",
-        *,
-        smooth: float = 1.0,
-        per_image: bool = True,
-        weight: Tensor | None = None,
-        ignore_index: int | Sequence[int] = -100,
-    ) -> None:
-        call = type(self).__name__
-        weights = TverskyWeights(alpha, beta, smooth, per_image).check(call)
-        checks.class_weight(call, weight)
-        checks.reduction(call, reduction)
-        checks.ignore_index(call, ignore_index)
-        super().__init__(
-            softmax_focal_tversky_loss,
-            **weights._asdict(),
-            gamma=checks.positive(call, "gamma", gamma),
-            reduction=reduction,
-            weight=weight,
-            ignore_index=ignore_index,
-        )
-
-
-class SigmoidUnifiedFocalLoss(_RegionLoss):
-    """`sigmoid_unified_focal_loss` as a module.
-
-    Args:
-        delta, gamma, balance, reduction, smooth, per_image, weight: as in
-            `sigmoid_unified_focal_loss`, checked here already.
-
-    Shape:
-        inputs (N, C, d1, ...), targets of their shape.
-
-    Example:
-        >>> import torch
-        >>> from parfocal import SigmoidUnifiedFocalLoss
-        >>> logits = torch.tensor([[[[4.0, -4.0], [4.0, -4.0]]]])
-        >>> targets = torch.tensor([[[[1.0, 0.0], [1.0, 1.0]]]])
-        >>> SigmoidUnifiedFocalLoss()(logits, targets)
-        tensor(0.5070)
-    """
-
-    def __init__(
-        self,
-        delta: float = 0.6,
-        gamma: float = 0.5,
-        balance: float = 0.5,
-        reduction: str = "mean",
-        *,
-        smooth: float = 1.0,
-        per_image: bool = True,
-        weight: Tensor | None = None,
-    ) -> None:
-        call = type(self).__name__
-        options = UnifiedOptions(
-            delta, gamma, balance, reduction, smooth, per_image, asymmetric=False
-        ).check(call)
-        checks.class_weight(call, weight)
-        super().__init__(
-            sigmoid_unified_focal_loss,
-            **options.stored(),
-            weight=weight,
-        )
-
-
-class SigmoidAsymmetricUnifiedFocalLoss(_RegionLoss):
-    """`sigmoid_asymmetric_unified_focal_loss` as a module.
-
-    Args:
-        delta, gamma, balance, reduction, smooth, per_image, weight: as in
-            `sigmoid_asymmetric_unified_focal_loss`, checked here already.
-
-    Shape:
-        inputs (N, C, d1, ...), targets of their shape.
-
-    Example:
-        >>> import torch
-        >>> from parfocal import SigmoidAsymmetricUnifiedFocalLoss
-        >>> logits = torch.tensor([[[[4.0, -4.0], [4.0, -4.0]]]])
-        >>> targets = torch.tensor([[[[1.0, 0.0], [1.0, 1.0]]]])
-        >>> SigmoidAsymmetricUnifiedFocalLoss()(logits, targets)
-        tensor(0.4513)
-    """
-
-    def __init__(
-        self,
-        delta: float = 0.6,
-        gamma: float = 0.5,
-        balance: float = 0.5,
-        reduction: str = "mean",
-        *,
-        smooth: float = 1.0,
-        per_image: bool = True,
-        weight: Tensor | None = None,
-    ) -> None:
-        call = type(self).__name__
-        options = UnifiedOptions(
-            delta, gamma, balance, reduction, smooth, per_image, asymmetric=True
-        ).check(call)
-        checks.class_weight(call, weight)
-        super().__init__(
-            sigmoid_asymmetric_unified_focal_loss,
-            **options.stored(),
-            weight=weight,
-        )
-
-
-class SoftmaxUnifiedFocalLoss(_RegionLoss):
-    """`softmax_unified_focal_loss` as a module.
-
-    Args:
-        delta, gamma, balance, reduction, smooth, per_image, weight, background, ignore_index: as in
-            `softmax_unified_focal_loss`, checked here already.
-
-    Shape:
-        inputs (N, C, d1, ...), targets (N, d1, ...) or of their shape.
-
-    Example:
-        >>> import torch
-        >>> from parfocal import SoftmaxUnifiedFocalLoss
-        >>> logits = torch.tensor([[[4.0, 0.0], [0.0, 4.0], [0.0, 0.0]]])
-        >>> SoftmaxUnifiedFocalLoss()(logits, torch.tensor([[0, 1]]))
-        tensor(0.0611)
-    """
-
-    def __init__(
-        self,
-        delta: float = 0.6,
-        gamma: float = 0.5,
-        balance: float = 0.5,
-        reduction: str = "mean",
-        *,
-        smooth: float = 1.0,
-        per_image: bool = True,
-        weight: Tensor | None = None,
-        background: int = 0,
-        ignore_index: int | Sequence[int] = -100,
-    ) -> None:
-        call = type(self).__name__
-        options = UnifiedOptions(
-            delta, gamma, balance, reduction, smooth, per_image, asymmetric=False
-        ).check(call)
-        checks.class_weight(call, weight)
-        checks.ignore_index(call, ignore_index)
-        super().__init__(
-            softmax_unified_focal_loss,
-            **options.stored(),
-            weight=weight,
-            background=checks.integer(call, "background", background),
-            ignore_index=ignore_index,
-        )
-
-
-class SoftmaxAsymmetricUnifiedFocalLoss(_RegionLoss):
-    """`softmax_asymmetric_unified_focal_loss` as a module.
-
-    Args:
-        delta, gamma, balance, reduction, smooth, per_image, weight, background, ignore_index: as in
-            `softmax_asymmetric_unified_focal_loss`, checked here already.
-
-    Shape:
-        inputs (N, C, d1, ...), targets (N, d1, ...) or of their shape.
-
-    Example:
-        >>> import torch
-        >>> from parfocal import SoftmaxAsymmetricUnifiedFocalLoss
-        >>> logits = torch.tensor([[[4.0, 0.0], [0.0, 4.0], [0.0, 0.0]]])
-        >>> SoftmaxAsymmetricUnifiedFocalLoss()(logits, torch.tensor([[0, 1]]))
-        tensor(0.0480)
-    """
-
-    def __init__(
-        self,
-        delta: float = 0.6,
-        gamma: float = 0.5,
-        balance: float = 0.5,
-        reduction: str = "mean",
-        *,
-        smooth: float = 1.0,
-        per_image: bool = True,
-        weight: Tensor | None = None,
-        background: int = 0,
-        ignore_index: int | Sequence[int] = -100,
-    ) -> None:
-        call = type(self).__name__
-        options = UnifiedOptions(
-            delta, gamma, balance, reduction, smooth, per_image, asymmetric=True
-        ).check(call)
-        checks.class_weight(call, weight)
-        checks.ignore_index(call, ignore_index)
-        super().__init__(
-            softmax_asymmetric_unified_focal_loss,
-            **options.stored(),
-            weight=weight,
-            background=checks.integer(call, "background", background),
-            ignore_index=ignore_index,
-        )

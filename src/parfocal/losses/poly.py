@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from parfocal.losses import checks
+from parfocal.losses import checks, numbers
 from parfocal.losses.positions import Positions
 from parfocal.numerics.forms import Poly
 
@@ -71,6 +71,6 @@ def poly(
     inputs: Tensor | None = None,
 ) -> Poly:
     """The loss with its numbers checked."""
-    epsilon_1 = checks.number(call, "epsilon_1", epsilon_1)
-    checks.non_negative(call, "epsilon_1 + 1", epsilon_1 + 1)
+    epsilon_1 = numbers.number(call, "epsilon_1", epsilon_1)
+    numbers.non_negative(call, "epsilon_1 + 1", epsilon_1 + 1)
     return Poly(checks.gamma(call, gamma, inputs), epsilon_1, checks.alpha(call, alpha, inputs))

@@ -4,7 +4,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from parfocal.losses import checks
+from parfocal.losses import checks, values
 from parfocal.losses.reduction import normalize, reduce, select, to_input_dtype
 from parfocal.numerics import Data, Loss, elementwise_sum, prepare, tensors_of, varies, with_tensors
 
@@ -32,7 +32,7 @@ class Positions(NamedTuple):
         data, fields = Data(targets, weight, mask), tensors_of(loss)
         if fields:
             loss = with_tensors(loss, [_expand(field, inputs) for field in fields])
-            checks.parameters(call, loss, mask)
+            values.parameters(call, loss, mask)
         if self.reduction != "none":
             divisor = self._divisor(inputs)
             total = elementwise_sum(loss, inputs, data, 1.0 if divisor is None else divisor)
@@ -40,12 +40,12 @@ class Positions(NamedTuple):
                 total = normalize(total, self.normalizer) if divisor is None else total
                 return to_input_dtype(total, inputs)
         loss, x, (y, weight, mask) = prepare(loss, tensors_of(loss), inputs, data)
-        checks.probabilities(call, y)
-        values = loss.composition(x, y)
+        values.probabilities(call, y)
+        result = loss.composition(x, y)
         if weight is not None:
-            values = weight * values
-        values = reduce(select(mask, values), self.reduction, mask, self.normalizer)
-        return to_input_dtype(values, inputs)
+            result = weight * result
+        result = reduce(select(mask, result), self.reduction, mask, self.normalizer)
+        return to_input_dtype(result, inputs)
 
     def _divisor(self, inputs: Tensor) -> float | Tensor | None:
         """What the sum is divided by; None for a normalizer that is differentiated."""

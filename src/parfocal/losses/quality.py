@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from parfocal.losses import checks
+from parfocal.losses import numbers
 from parfocal.losses.positions import Positions
 from parfocal.numerics.forms import Focal, Quality
 
@@ -56,7 +56,7 @@ def quality_focal_loss(
     """
     call = "quality_focal_loss"
     positions = Positions(weight, mask, reduction, normalizer).check(call, inputs, targets)
-    beta = checks.exponent(call, "beta", beta)
+    beta = numbers.exponent(call, "beta", beta)
     if beta < 1 and targets.is_floating_point():
         raise ValueError(
             f"{call}: expected `beta` >= 1, got {beta}: at soft labels the slope is infinite where "
@@ -69,4 +69,4 @@ def quality_focal_loss(
 
 def quality(call: str, beta: float) -> Quality:
     """The loss with its number checked."""
-    return Quality(checks.exponent(call, "beta", beta))
+    return Quality(numbers.exponent(call, "beta", beta))

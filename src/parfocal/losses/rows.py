@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from parfocal.losses import checks
+from parfocal.losses import checks, values
 from parfocal.losses.reduction import select, widen
 from parfocal.numerics import margins
 
@@ -59,14 +59,14 @@ def rows(
     labels = targets.long()
     classes = inputs.shape[1]
     ignores_a_class = any(0 <= index < classes for index in ignore_index)
-    if mask is None and not ignores_a_class and checks.known_classes(labels, classes):
+    if mask is None and not ignores_a_class and values.known_classes(labels, classes):
         return Rows(inputs, None, labels, None)
     for index in ignore_index:
         counts = labels != index
         mask = counts if mask is None else counts & mask
     if mask is not None:
         labels = torch.where(mask, labels, 0)
-    checks.class_indices(call, labels, classes, ignore_index)
+    values.class_indices(call, labels, classes, ignore_index)
     return Rows(inputs, mask, labels, None)
 
 
@@ -116,7 +116,7 @@ def sigmoid_pixels(call: str, inputs: Tensor, targets: Tensor, mask: Tensor | No
     mask = checks.mask(call, mask, inputs)
     u = select(mask, widen(inputs))
     y = select(mask, targets.detach().to(u.dtype))
-    checks.probabilities(call, y)
+    values.probabilities(call, y)
     return Pixels(u, y, None if mask is None else mask.expand_as(u))
 
 
@@ -134,7 +134,7 @@ def class_rows(
     mask = checks.position_mask(call, mask, inputs)
     r = rows(call, inputs, targets.detach(), ignored, mask).prepare()
     if r.probabilities is not None:
-        checks.probabilities(call, r.probabilities)
+        values.probabilities(call, r.probabilities)
     return r
 
 

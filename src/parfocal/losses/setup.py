@@ -7,7 +7,7 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from parfocal.losses import checks
+from parfocal.losses import checks, values
 
 Layer = TypeVar("Layer", bound=nn.Module)
 
@@ -63,7 +63,7 @@ def positive_count(
         labels = targets.detach().long()
         for index in checks.ignore_index(call, ignore_index):
             positive &= labels != index
-        checks.binary_mask(call, labels, positive)
+        values.binary_mask(call, labels, positive)
     count = positive.sum()
     ranks = 1
     if dist.is_available() and dist.is_initialized():

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from parfocal.losses import checks
+from parfocal.losses import checks, numbers
 from parfocal.losses.positions import Positions
 from parfocal.numerics.forms import Focal
 
@@ -102,5 +102,5 @@ def focal(
     return Focal(
         checks.gamma(call, gamma, inputs),
         checks.alpha(call, alpha, inputs),
-        checks.non_negative(call, "epsilon", epsilon),
+        numbers.non_negative(call, "epsilon", epsilon),
     )

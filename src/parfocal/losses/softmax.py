@@ -6,7 +6,7 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from parfocal.losses import checks
+from parfocal.losses import checks, numbers, values
 from parfocal.losses.reduction import reduce, select, to_input_dtype
 from parfocal.losses.rows import Rows, rows
 from parfocal.numerics import class_sum, focal, margin, margins, varies
@@ -109,8 +109,8 @@ def softmax_focal_loss(
     checks.class_weight(call, weight, inputs)
     gamma = checks.gamma(call, gamma, inputs)
     ignored = checks.ignore_index(call, ignore_index, targets)
-    label_smoothing = checks.fraction(call, "label_smoothing", label_smoothing)
-    epsilon = checks.non_negative(call, "epsilon", epsilon)
+    label_smoothing = numbers.fraction(call, "label_smoothing", label_smoothing)
+    epsilon = numbers.non_negative(call, "epsilon", epsilon)
     checks.position_weight(call, position_weight, inputs)
     mask = checks.position_mask(call, mask, inputs)
     checks.reduction(call, reduction)
@@ -134,19 +134,30 @@ def softmax_focal_loss(
     r = r.prepare()
     if isinstance(gamma, Tensor):
         gamma = r.over_classes(gamma.to(r.x.dtype).expand(shape).view_as(r.x))
-        checks.bounded(call, "gamma", gamma)
-    if r.labels is not None and label_smoothing == 0:
-        loss = _of_index(r.x, r.labels, weight, gamma, epsilon)
-    else:
-        y = r.distribution()
-        checks.probabilities(call, y)
-        if label_smoothing:
-            y = (1 - label_smoothing) * y + label_smoothing / y.shape[1]
-        loss = _of_probabilities(r.x, y, weight, gamma, epsilon)
+        values.bounded(call, "gamma", gamma)
+    if r.probabilities is not None:
+        values.probabilities(call, r.probabilities)
+    loss = _losses(r, weight, gamma, epsilon, label_smoothing)
     loss = weights.reduce(r, loss)
     if len(shape) == 1 and reduction == "none":
         loss = loss.squeeze(0)
     return to_input_dtype(loss, inputs)
+
+
+def _losses(
+    r: Rows,
+    weight: Tensor | None,
+    gamma: float | Tensor,
+    epsilon: float,
+    label_smoothing: float,
+) -> Tensor:
+    """The loss of each row, weighed by its class."""
+    if r.labels is not None and label_smoothing == 0:
+        return _of_index(r.x, r.labels, weight, gamma, epsilon)
+    y = r.distribution()
+    if label_smoothing:
+        y = (1 - label_smoothing) * y + label_smoothing / y.shape[1]
+    return _of_probabilities(r.x, y, weight, gamma, epsilon)
 
 
 class Weights(NamedTuple):

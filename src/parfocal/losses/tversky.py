@@ -9,7 +9,7 @@ from typing import NamedTuple
 
 from torch import Tensor
 
-from parfocal.losses import checks
+from parfocal.losses import checks, numbers
 from parfocal.losses.reduction import reduce, to_input_dtype
 from parfocal.losses.rows import Pixels, Rows, class_pixels, class_rows, sigmoid_pixels
 from parfocal.numerics import Power, class_region_power, composed_power, region_power
@@ -26,9 +26,9 @@ class TverskyWeights(NamedTuple):
     def check(self, call: str) -> "TverskyWeights":
         """The same with Python's numbers; refuses what is out of range, in the name of the call."""
         return TverskyWeights(
-            alpha=checks.non_negative(call, "alpha", self.alpha),
-            beta=checks.non_negative(call, "beta", self.beta),
-            smooth=checks.non_negative(call, "smooth", self.smooth),
+            alpha=numbers.non_negative(call, "alpha", self.alpha),
+            beta=numbers.non_negative(call, "beta", self.beta),
+            smooth=numbers.non_negative(call, "smooth", self.smooth),
             per_image=self.per_image,
         )
 
@@ -168,7 +168,7 @@ def sigmoid_focal_tversky_loss(
     for Lesion Segmentation", ISBI 2019, equation 4.
     """
     call = "sigmoid_focal_tversky_loss"
-    gamma = checks.positive(call, "gamma", gamma)
+    gamma = numbers.positive(call, "gamma", gamma)
     pixels = sigmoid_pixels(call, inputs, targets, mask)
     weights = TverskyWeights(alpha, beta, smooth, per_image)
     return _of_regions(call, inputs, pixels, weights, 1 / gamma, weight, reduction)
@@ -270,7 +270,7 @@ def softmax_focal_tversky_loss(
     Source: as `sigmoid_focal_tversky_loss`.
     """
     call = "softmax_focal_tversky_loss"
-    gamma = checks.positive(call, "gamma", gamma)
+    gamma = numbers.positive(call, "gamma", gamma)
     r = class_rows(call, inputs, targets, ignore_index, mask)
     weights = TverskyWeights(alpha, beta, smooth, per_image)
     return _of_regions(call, inputs, r, weights, 1 / gamma, weight, reduction)

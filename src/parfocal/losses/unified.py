@@ -11,7 +11,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from parfocal.losses import checks
+from parfocal.losses import checks, numbers
 from parfocal.losses.reduction import reduce, select, to_input_dtype
 from parfocal.losses.rows import Pixels, Rows, class_pixels, class_rows, sigmoid_pixels
 from parfocal.losses.tversky import TverskyWeights
@@ -39,16 +39,16 @@ class UnifiedOptions(NamedTuple):
 
     def check(self, call: str) -> "UnifiedOptions":
         """The same with Python's numbers; refuses what is out of range, in the name of the call."""
-        gamma = checks.fraction(call, "gamma", self.gamma)
+        gamma = numbers.fraction(call, "gamma", self.gamma)
         if gamma == 1:
             raise ValueError(f"{call}: expected `gamma` in [0, 1), got 1: no region would count")
         checks.reduction(call, self.reduction)
         return UnifiedOptions(
-            delta=checks.fraction(call, "delta", self.delta),
+            delta=numbers.fraction(call, "delta", self.delta),
             gamma=gamma,
-            balance=checks.fraction(call, "balance", self.balance),
+            balance=numbers.fraction(call, "balance", self.balance),
             reduction=self.reduction,
-            smooth=checks.non_negative(call, "smooth", self.smooth),
+            smooth=numbers.non_negative(call, "smooth", self.smooth),
             per_image=self.per_image,
             asymmetric=self.asymmetric,
         )

@@ -2,7 +2,7 @@
 
 from torch import Tensor
 
-from parfocal.losses import checks
+from parfocal.losses import checks, numbers
 from parfocal.losses.positions import Positions
 from parfocal.numerics.forms import Varifocal
 
@@ -61,4 +61,4 @@ def varifocal(
     call: str, alpha: float, gamma: float | Tensor, inputs: Tensor | None = None
 ) -> Varifocal:
     """The loss with its numbers checked."""
-    return Varifocal(checks.fraction(call, "alpha", alpha), checks.gamma(call, gamma, inputs))
+    return Varifocal(numbers.fraction(call, "alpha", alpha), checks.gamma(call, gamma, inputs))
