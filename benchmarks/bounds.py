@@ -15,7 +15,7 @@ from losses import binary, classes, mean_of, step
 from torch import Tensor
 
 from parfocal import sigmoid_focal_loss, softmax_focal_loss
-from parfocal.numerics.cpu.memory import fresh
+from parfocal.numerics.cpu.memory import fresh, load_constants
 
 LARGE, BLOCK, SMALL = 2**24, 2**18, 2**10
 
@@ -111,6 +111,7 @@ def rows() -> list[tuple[str, float]]:
 
 if __name__ == "__main__":
     torch.set_num_threads(2)
+    load_constants()
     print("| what | ms |\n|---|---|")
     for name, spent in rows():
         print(f"| {name} | {spent:.3g} |", flush=True)
