@@ -217,6 +217,21 @@ def test_what_is_not_dense_is_refused(case, kind, name):
         case.loss(logits, targets, **options)
 
 
+@pytest.mark.parametrize("name", ["weight", "alpha", "position_weight", "normalizer", "labels"])
+def test_an_option_that_is_not_dense_is_refused(name):
+    """Of the losses that take it: by its name too."""
+    x, y, labels = torch.randn(4, 3), torch.ones(4, 3), torch.tensor([0, 1, 2, 0])
+    ones = {"position_weight": 4, "normalizer": 1}.get(name, 3)
+    options = {name: torch.ones(ones).to_sparse()}
+    with pytest.raises(TypeError, match=rf"expected `{name}` to be dense, got a sparse_coo"):
+        if name == "labels":
+            parfocal.focal_matching_cost(x, labels.to_sparse())
+        elif name == "position_weight":
+            parfocal.softmax_focal_loss(x, labels, **options)
+        else:
+            parfocal.sigmoid_focal_loss(x, y, reduction="sum", **options)
+
+
 def test_a_script_is_refused_by_torch():
     """TorchScript has no keyword arguments with defaults of several types; the docs say so."""
     with pytest.raises((RuntimeError, torch.jit.frontend.NotSupportedError)):

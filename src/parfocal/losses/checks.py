@@ -161,6 +161,7 @@ def labels(call: str, tensor: Tensor, inputs: Tensor) -> None:
             f"{call}: expected `labels` of shape (M) and `inputs` of shape (..., N, C), "
             f"got {_describe(tensor)} and {_describe(inputs)}"
         )
+    _dense(call, "labels", tensor)
     _same_device(call, "labels", tensor, inputs)
     values.class_indices(call, tensor, inputs.shape[-1], name="labels")
 
