@@ -217,19 +217,29 @@ def test_what_is_not_dense_is_refused(case, kind, name):
         case.loss(logits, targets, **options)
 
 
-@pytest.mark.parametrize("name", ["weight", "alpha", "position_weight", "normalizer", "labels"])
+OPTIONS = {
+    "weight": (parfocal.sigmoid_focal_loss, torch.ones(4, 3), torch.ones(3)),
+    "alpha": (parfocal.sigmoid_focal_loss, torch.ones(4, 3), torch.ones(3)),
+    "position_weight": (parfocal.softmax_focal_loss, torch.tensor([0, 1, 2, 0]), torch.ones(4)),
+    "normalizer": (
+        partial(parfocal.sigmoid_focal_loss, reduction="sum"),
+        torch.ones(4, 3),
+        torch.ones(1),
+    ),
+}
+
+
+@pytest.mark.parametrize("name", OPTIONS)
 def test_an_option_that_is_not_dense_is_refused(name):
-    """Of the losses that take it: by its name too."""
-    x, y, labels = torch.randn(4, 3), torch.ones(4, 3), torch.tensor([0, 1, 2, 0])
-    ones = {"position_weight": 4, "normalizer": 1}.get(name, 3)
-    options = {name: torch.ones(ones).to_sparse()}
+    """Whatever is taken as a tensor beside logits and targets."""
+    loss, targets, option = OPTIONS[name]
     with pytest.raises(TypeError, match=rf"expected `{name}` to be dense, got a sparse_coo"):
-        if name == "labels":
-            parfocal.focal_matching_cost(x, labels.to_sparse())
-        elif name == "position_weight":
-            parfocal.softmax_focal_loss(x, labels, **options)
-        else:
-            parfocal.sigmoid_focal_loss(x, y, reduction="sum", **options)
+        loss(torch.randn(4, 3), targets, **{name: option.to_sparse()})
+
+
+def test_sparse_labels_of_a_matcher_are_refused():
+    with pytest.raises(TypeError, match="expected `labels` to be dense, got a sparse_coo"):
+        parfocal.focal_matching_cost(torch.randn(4, 3), torch.tensor([0, 1]).to_sparse())
 
 
 def test_a_script_is_refused_by_torch():
