@@ -20,8 +20,20 @@ X, Y = torch.zeros(2, 3), torch.rand(2, 3, generator=torch.Generator().manual_se
             "`beta` >= 1, got 0.5.*integer or bool",
         ),
         (lambda: parfocal.asymmetric_loss(X, Y, 0.5), "`gamma_neg` of 0 or at least 1.*margin=0"),
+        (
+            lambda: parfocal.asymmetric_loss(X, Y, torch.tensor([0.0, 0.5, 1.0])),
+            "`gamma_neg` of 0 or at least 1 with margin=0.05, got 0.5",
+        ),
         (lambda: parfocal.asymmetric_loss(X, Y, margin=1.0), "`margin` below 1"),
         (lambda: parfocal.poly_focal_loss(X, Y, epsilon_1=-2.0), "`epsilon_1 . 1` to be finite"),
+        (
+            lambda: parfocal.sigmoid_focal_loss(X, Y, gamma=1e3, epsilon=2.0**40),
+            r"\(1 \+ epsilon\) \*\* gamma to be at most 2 \*\* 64",
+        ),
+        (
+            lambda: parfocal.SoftmaxFocalLoss(gamma=70, epsilon=1),
+            r"^SoftmaxFocalLoss: expected \(1 \+ epsilon\)",
+        ),
         (lambda: parfocal.varifocal_loss(X, Y, alpha=1.5), r"`alpha` in \[0, 1\], got 1.5"),
         (lambda: parfocal.focal_matching_cost(X, Y), "`labels` to be class indices"),
         (lambda: parfocal.sigmoid_focal_tversky_loss(X[None], Y[None], gamma=0), "`gamma` to be"),

@@ -22,9 +22,11 @@ def in_parallel(work, pieces):
     return threads.in_parallel(work, pieces, 2**23)
 
 
-@pytest.fixture(autouse=True)
-def two_threads():
-    """As many as the smallest machine can have that shares anything."""
+@pytest.fixture(autouse=True, params=["of OpenMP", "new"])
+def two_threads(request, monkeypatch):
+    """As many as the smallest machine can have that shares anything, of either sort."""
+    if request.param == "new":
+        monkeypatch.setattr(threads, "_process", 0)
     before = torch.get_num_threads()
     torch.set_num_threads(2)
     yield
@@ -57,7 +59,7 @@ def test_runs_cover_all_once(count, width):
     assert all(block.stop > block.start for block in blocks)
     if width == 1:
         assert all(block.start % 64 == 0 for block in blocks)
-        most = 2**17 if count >= 2**21 else 2 * 2**17  # of two threads
+        most = 2**17 if count >= 2**20 else 2 * 2**17  # of two threads
         assert all(block.stop - block.start <= most for block in blocks)
 
 
@@ -69,14 +71,14 @@ def test_shared_blocks_are_those_of_any_number_of_threads():
 
 
 def test_few_blocks_are_left_to_the_threads_of_torch():
-    """That of OpenMP is still spinning: a thread beside it would wait for its processor."""
-    blocks = runs(2**20, 1, 2**17)
+    """They would wait for the interpreter more than they compute."""
+    blocks = runs(2**19, 1, 2**17)
     before = torch.get_num_threads()
 
     def who(block):
         return threading.get_ident(), torch.get_num_threads()
 
-    found = threads.in_parallel(who, blocks, 2**20)
+    found = threads.in_parallel(who, blocks, 2**19)
     assert found == [(threading.get_ident(), before)] * len(blocks)
 
 
@@ -179,6 +181,28 @@ def test_an_interrupt_waits_for_the_helpers():
     assert settings() == before
 
 
+def test_an_interrupt_that_comes_before_the_work(monkeypatch):
+    """Helpers drop what hasn't begun, and the region is left."""
+    caller, join, ended = threading.get_ident(), threads._join, []
+
+    def interrupted(job):
+        if threading.get_ident() == caller:
+            raise KeyboardInterrupt
+        join(job)
+
+    def work(piece):
+        time.sleep(0.05)
+        ended.append(piece)
+        return piece
+
+    before = settings()
+    monkeypatch.setattr(threads, "_join", interrupted)
+    with pytest.raises(KeyboardInterrupt):
+        in_parallel(work, SOME)
+    assert len(ended) <= 2
+    assert settings() == before
+
+
 def test_what_was_worked_on_is_let_go():
     """A thread that ends a little later holds no tensor: autograd would copy a gradient."""
     for _ in range(50):
@@ -244,13 +268,14 @@ def test_where_no_thread_can_be_started_the_caller_does_it(monkeypatch):
     def refuse(*arguments):
         raise RuntimeError("can't start new thread")
 
+    monkeypatch.setattr(threads, "_process", 0)
     monkeypatch.setattr(threads._thread, "start_new_thread", refuse)
     assert in_parallel(lambda _: threading.get_ident(), SOME) == [threading.get_ident()] * 40
 
 
 def test_unknown_libraries(monkeypatch):
     """Where OpenMP can't be set, blocks are too small to be divided."""
-    monkeypatch.setattr(threads, "_library", lambda: threads._Library(False, int, int))
+    monkeypatch.setattr(threads, "_library", lambda: threads._Library(False, int, int, None, int))
     blocks = runs(2**23, 1, 2**17)
     assert all(block.stop - block.start < 2**15 for block in blocks)
     before = settings()

@@ -163,7 +163,7 @@ class SoftmaxFocalLoss(StoredLoss):
             ignore_index=ignore_index,
             reduction=reduction,
             label_smoothing=numbers.fraction(call, "label_smoothing", label_smoothing),
-            epsilon=numbers.non_negative(call, "epsilon", epsilon),
+            epsilon=numbers.smoothing(call, epsilon, gamma),
         )
 
     def forward(

@@ -16,6 +16,9 @@ LARGEST_EXPONENT = 2.0**20
 # The largest of other numbers: float32 holds it, its square, and products with any loss.
 _LARGEST = 2.0**40
 
+# The largest factor of a loss, as a power of two: what it multiplies may reach 2 ** 60.
+_LARGEST_FACTOR = 64
+
 
 def number(call: str, name: str, value: float, *, or_else: str = "") -> float:
     """The number as one of Python's: NumPy's would carry out our arithmetic in its own dtype.
@@ -73,6 +76,18 @@ def fraction(call: str, name: str, value: float) -> float:
 def exponent(call: str, name: str, value: float, *, or_else: str = "") -> float:
     """A number >= 0, with which a logit may be multiplied."""
     return non_negative(call, name, value, or_else=or_else, largest=LARGEST_EXPONENT)
+
+
+def smoothing(call: str, epsilon: float, gamma: float | Tensor) -> float:
+    """A smoothing constant whose factor, (1 + epsilon) ** gamma, leaves room for the loss."""
+    epsilon = non_negative(call, "epsilon", epsilon)
+    is_plain = type(gamma) in (float, int) and type(epsilon) in (float, int)
+    if epsilon and is_plain and gamma * math.log2(1 + epsilon) > _LARGEST_FACTOR:
+        raise ValueError(
+            f"{call}: expected (1 + epsilon) ** gamma to be at most 2 ** {_LARGEST_FACTOR}, got "
+            f"`epsilon` {epsilon} and `gamma` {gamma}"
+        )
+    return epsilon
 
 
 def at_most(call: str, name: str, value: float, largest: float = _LARGEST) -> float:

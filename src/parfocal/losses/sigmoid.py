@@ -99,8 +99,6 @@ def focal(
     inputs: Tensor | None = None,
 ) -> Focal:
     """The loss with its numbers checked."""
-    return Focal(
-        checks.gamma(call, gamma, inputs),
-        checks.alpha(call, alpha, inputs),
-        numbers.non_negative(call, "epsilon", epsilon),
-    )
+    gamma = checks.gamma(call, gamma, inputs)
+    alpha = checks.alpha(call, alpha, inputs)
+    return Focal(gamma, alpha, numbers.smoothing(call, epsilon, gamma))

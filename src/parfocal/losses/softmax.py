@@ -110,7 +110,7 @@ def softmax_focal_loss(
     gamma = checks.gamma(call, gamma, inputs)
     ignored = checks.ignore_index(call, ignore_index, targets)
     label_smoothing = numbers.fraction(call, "label_smoothing", label_smoothing)
-    epsilon = numbers.non_negative(call, "epsilon", epsilon)
+    epsilon = numbers.smoothing(call, epsilon, gamma)
     checks.position_weight(call, position_weight, inputs)
     mask = checks.position_mask(call, mask, inputs)
     checks.reduction(call, reduction)

@@ -76,6 +76,8 @@ def parameters(call: str, loss: Loss, mask: Tensor | None) -> None:
         tensor = getattr(loss, name, None)
         if isinstance(tensor, Tensor):
             bounded(call, name, tensor, bound, mask)
+            if name == "gamma_neg":
+                without_cusp(call, tensor, getattr(loss, "margin", 0.0), mask)
 
 
 def bounded(
@@ -88,14 +90,30 @@ def bounded(
     """Values in [0, bound] where they count, if looking at them is free."""
     if not is_readable(tensor, mask):
         return
-    outside = ~((tensor >= 0) & (tensor <= bound))  # NaN is
-    if mask is not None:
-        outside = outside & mask
-    if outside.any():
-        value = tensor.detach().expand_as(outside)[outside][0].item()
+    value = _first(~((tensor >= 0) & (tensor <= bound)), tensor, mask)  # NaN is outside
+    if value is not None:
         expected = "in [0, 1]" if bound == 1 else "to be >= 0 and at most 2 ** 20"
         hint = "; weights of classes are given as `weight`" if name == "alpha" else ""
         raise ValueError(f"{call}: expected `{name}` {expected}, got {value:g}{hint}")
+
+
+def without_cusp(call: str, gamma: Tensor, margin: float, mask: Tensor | None) -> None:
+    """No gamma_neg in (0, 1) beside a margin, at which its slope would be infinite."""
+    if margin == 0 or not is_readable(gamma, mask):
+        return
+    value = _first((gamma > 0) & (gamma < 1), gamma, mask)
+    if value is not None:
+        raise ValueError(
+            f"{call}: expected `gamma_neg` of 0 or at least 1 with margin={margin}, got "
+            f"{value:g}: the slope would be infinite at p = margin; use margin=0"
+        )
+
+
+def _first(chosen: Tensor, tensor: Tensor, mask: Tensor | None) -> float | None:
+    """The first of the chosen values that counts."""
+    if mask is not None:
+        chosen = chosen & mask
+    return tensor.detach().expand_as(chosen)[chosen][0].item() if chosen.any() else None
 
 
 def heat_map(call: str, targets: Tensor) -> None:

@@ -6,30 +6,33 @@ the threads waits for its turn in most of them, and a loss of a hundred blocks w
 times. Here a thread takes a whole block, computes all of it alone, and takes the next: a thread
 that has lost its processor delays its own block.
 
-The threads live as long as the call, and the calling thread is one of them. Starting one takes a
-tenth of the time of a block, and there is nothing to keep: no pool that a fork copies without
-its threads, that waits at the exit of the interpreter, or that misses what a new thread has from
-the one that starts it (its treatment of subnormal numbers, its processors, its priority).
+The threads are those of OpenMP themselves: one parallel region of theirs is the whole computation,
+and what torch computes within a region it doesn't divide again. They are there already, and still
+spin for work after the operation before; threads of another sort would have to compete with them
+for the processors.
+
+Where torch has no OpenMP of GNU's interface (on a Mac), and in a forked process (the threads have
+stayed with its parent, and a region would wait for them for ever), new threads are started. They
+live as long as the call, and the calling thread is one of them: there is no pool that waits at the
+exit of the interpreter, or that misses what a new thread has from the one that starts it.
 
 A block of 2 ** 17 elements holds the interpreter for about 20 microseconds and its processor for
 800 (sum and gradient of the focal loss, gamma 2, float32, two cores of an AMD EPYC): the
-interpreter could serve some forty threads.
-
-After an operation that was divided the threads of OpenMP go on spinning for a few milliseconds and
-take processors from these meanwhile. Sums of fewer than 2 ** 21 elements are therefore computed by
-the calling thread and those of torch, block by block. At 2 ** 22 that took 10 % less time for the
-cheapest losses, alone, and a hundred times as much for some beside other work.
+interpreter could serve some forty threads. The threads wait for it now and then, which takes 0.2
+to 0.4 ms a call; fewer than 2 ** 20 elements are computed by the calling thread and those of torch,
+block by block.
 """
 
 import _thread
 import ctypes
 import functools
+import os
 import sys
 import threading
 from collections import deque
 from collections.abc import Callable, Sequence
 from pathlib import Path
-from typing import Generic, NamedTuple, TypeVar
+from typing import Any, Generic, NamedTuple, TypeVar
 
 import torch
 
@@ -39,9 +42,9 @@ Part = TypeVar("Part")
 # So many blocks, or a multiple, are shared out evenly by 2, 4, 8 and 16 threads.
 _EVEN = 16
 
-# Elements from which on threads pay back: after an operation that was divided those of OpenMP
-# spin for up to 5 ms, and take a processor from ours meanwhile.
-_SHARED = 2**21
+# Elements from which on blocks are shared. Quiet, it costs a seventh at 2 ** 20 and nothing from
+# 2 ** 21 on; beside other work the same losses took up to sixty times as long divided.
+_SHARED = 2**20
 
 # A multiple of every vector length, so that no element falls to the scalar rest of a vectorised
 # loop, which may round otherwise.
@@ -50,14 +53,21 @@ _VECTORS = 64
 # torch divides no operation on fewer elements than 2 ** 15.
 _UNDIVIDED = 2**15 - _VECTORS
 
+# What each thread of a region calls.
+_MEMBER = ctypes.CFUNCTYPE(None, ctypes.c_void_p)
+
 _TORCH_CPU = "libtorch_cpu.dylib" if sys.platform == "darwin" else "libtorch_cpu.so"
+
+
+# The process whose threads of OpenMP these are: a child that it forks has none of them.
+_process = os.getpid()
 
 
 def runs(count: int, width: int, most: int, elements: int | None = None) -> list[slice]:
     """Blocks that together are [0, count), for `in_parallel`.
 
-    Where they begin depends on no number of threads if they are to be shared, and then neither does
-    a sum over them.
+    Of sixteen or more it depends on no number of threads where they begin, and then neither does a
+    sum over them.
 
     Args:
         count: how many elements, or rows.
@@ -83,7 +93,8 @@ def _block_size(elements: int, most: int) -> int:
         return most * torch.get_num_threads()
     if not _library().works:
         return _UNDIVIDED
-    return elements // (-(-elements // (_EVEN * most)) * _EVEN)
+    multiple = _EVEN if elements >= _EVEN * most else torch.get_num_threads()
+    return elements // (-(-elements // (multiple * most)) * multiple)
 
 
 def in_parallel(
@@ -153,15 +164,52 @@ class _Job(Generic[Piece, Part]):
 
 def _share(job: _Job[Piece, Part], helpers: int) -> None:
     """Run the job in this thread and up to so many others; none of them runs afterwards."""
+    library = _library()
+    try:
+        if library.start_region is None or os.getpid() != _process:
+            _share_with_new(job, helpers)
+        else:
+            _share_in_region(job, 1 + helpers, library)
+    finally:
+        # A thread that is about to end holds the job; autograd copies a gradient that is held.
+        del job.work
+
+
+def _share_in_region(job: _Job[Piece, Part], threads: int, library: "_Library") -> None:
+    """Run the job in this thread and those of OpenMP; this one is in the region meanwhile."""
+    assert library.start_region is not None
+    member = _MEMBER(lambda _: _join(job))
+    started: list[object] = []
+    try:
+        # One call: no interrupt comes between the start of the region and the word of it.
+        started.extend(map(library.start_region, (member,), (None,), (threads,)))
+        _join(job)
+    finally:
+        try:
+            job.waiting.clear()
+        finally:
+            if started:
+                library.end_region()
+
+
+def _join(job: _Job[Piece, Part]) -> None:
+    """Run one thread's part of the job; what it raises is raised again in the calling thread."""
+    try:
+        _run_alone(job)
+    except BaseException as error:
+        job.failures.append(error)
+        job.waiting.clear()
+
+
+def _share_with_new(job: _Job[Piece, Part], helpers: int) -> None:
+    """Run the job in this thread and in new ones."""
     locks: list[threading.RLock] = []
     try:
         _start(job, helpers, locks)
-        _run_alone(job)
+        _join(job)
     finally:
         job.waiting.clear()
         _take(locks)
-        # A thread that is about to end holds the job; autograd copies a gradient that is held.
-        del job.work
 
 
 def _start(job: _Job[Piece, Part], helpers: int, locks: list[threading.RLock]) -> None:
@@ -185,10 +233,7 @@ def _help(job: _Job[Piece, Part], lock: threading.RLock) -> None:
     if not lock.acquire(blocking=False):
         return
     try:
-        _run_alone(job)
-    except BaseException as error:  # raised again in the calling thread
-        job.failures.append(error)
-        job.waiting.clear()
+        _join(job)
     finally:
         lock.release()
 
@@ -240,17 +285,22 @@ class _Library(NamedTuple):
     set_openmp: of OpenMP, which torch divides its operations with.
     set_mkl: of MKL, whose functions of long vectors have threads of their own once
         `torch.set_num_threads` was called; returns the setting before, 0 for none.
+    start_region: has all threads of OpenMP but the calling one, so many with it, call a function;
+        GNU's `GOMP_parallel_start`, None where there is none.
+    end_region: waits for them.
     """
 
     works: bool
     set_openmp: Callable[[int], object]
     set_mkl: Callable[[int], int]
+    start_region: Callable[[Any, None, int], object] | None
+    end_region: Callable[[], object]
 
 
 @functools.cache
 def _library() -> _Library:
     """The functions of the libraries that torch itself uses, if they do what they are to do."""
-    unknown = _Library(False, int, int)
+    unknown = _Library(False, int, int, None, int)
     try:
         torch_cpu = ctypes.CDLL(str(Path(torch.__file__).parent / "lib" / _TORCH_CPU))
         set_openmp = torch_cpu.omp_set_num_threads
@@ -263,4 +313,12 @@ def _library() -> _Library:
         works = torch.get_num_threads() == 1
     finally:
         set_openmp(threads)
-    return _Library(True, set_openmp, set_mkl) if works else unknown
+    if not works:
+        return unknown
+    try:
+        start_region, end_region = torch_cpu.GOMP_parallel_start, torch_cpu.GOMP_parallel_end
+    except AttributeError:
+        return _Library(True, set_openmp, set_mkl, None, int)
+    start_region.argtypes = (_MEMBER, ctypes.c_void_p, ctypes.c_uint)
+    start_region.restype = end_region.restype = None
+    return _Library(True, set_openmp, set_mkl, start_region, end_region)
