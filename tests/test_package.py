@@ -90,7 +90,7 @@ LAYERS = {
         {"forms", "matching"},
         {"autograd"},
         {"backends"},
-        {"cpu"},
+        {"cpu", "triton"},
         {"hard", "margin", "region"},
         {"closed_form", "data", "tracing"},
     ],
@@ -99,6 +99,10 @@ LAYERS = {
         {"elementwise", "classes", "binary_regions", "class_regions"},
         {"blocks"},
         {"threads", "memory"},
+    ],
+    "numerics/triton": [
+        {"__init__"},
+        {"launch", "arithmetic"},
     ],
     "losses": [
         {"region_modules"},
