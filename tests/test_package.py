@@ -87,7 +87,7 @@ LAYERS = {
     "numerics": [
         {"__init__"},
         {"sums"},
-        {"forms", "matching"},
+        {"forms", "matching", "operators"},
         {"autograd"},
         {"backends"},
         {"cpu", "triton"},
@@ -102,6 +102,8 @@ LAYERS = {
     ],
     "numerics/triton": [
         {"__init__"},
+        {"elementwise"},
+        {"losses"},
         {"launch", "arithmetic"},
     ],
     "losses": [

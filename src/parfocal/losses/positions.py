@@ -5,8 +5,17 @@ from typing import NamedTuple
 from torch import Tensor
 
 from parfocal.losses import checks, values
-from parfocal.losses.reduction import normalize, reduce, select, to_input_dtype
-from parfocal.numerics import Data, Loss, elementwise_sum, prepare, tensors_of, varies, with_tensors
+from parfocal.losses.reduction import normalize, reduce, result_dtype, select, to_input_dtype
+from parfocal.numerics import (
+    Data,
+    Loss,
+    elementwise_sum,
+    elementwise_values,
+    prepare,
+    tensors_of,
+    varies,
+    with_tensors,
+)
 
 
 class Positions(NamedTuple):
@@ -33,7 +42,11 @@ class Positions(NamedTuple):
         if fields:
             loss = with_tensors(loss, [_expand(field, inputs) for field in fields])
             values.parameters(call, loss, mask)
-        if self.reduction != "none":
+        if self.reduction == "none":
+            result = elementwise_values(loss, inputs, data, result_dtype(inputs))
+            if result is not None:
+                return result
+        else:
             divisor = self._divisor(inputs)
             total = elementwise_sum(loss, inputs, data, 1.0 if divisor is None else divisor)
             if total is not None:

@@ -11,6 +11,14 @@ def widen(inputs: Tensor) -> Tensor:
     return inputs.to(computation(inputs))
 
 
+def result_dtype(inputs: Tensor) -> torch.dtype:
+    """That of the logits; under autocast that of the computation."""
+    wide = computation(inputs)
+    if wide == inputs.dtype or not torch.is_autocast_enabled(inputs.device.type):
+        return inputs.dtype
+    return wide
+
+
 def to_input_dtype(loss: Tensor, inputs: Tensor) -> Tensor:
     """The loss in the dtype of the logits, rounded once; under autocast as it was computed."""
     if loss.dtype == inputs.dtype or torch.is_autocast_enabled(inputs.device.type):

@@ -11,7 +11,13 @@ from parfocal.numerics.hard import HardLoss
 from parfocal.numerics.margin import margin, margins
 from parfocal.numerics.matching import opposed
 from parfocal.numerics.region import Power, composed_power
-from parfocal.numerics.sums import class_region_power, class_sum, elementwise_sum, region_power
+from parfocal.numerics.sums import (
+    class_region_power,
+    class_sum,
+    elementwise_sum,
+    elementwise_values,
+    region_power,
+)
 from parfocal.numerics.tracing import is_readable, replicate_beside, varies
 
 __all__ = [
@@ -25,6 +31,7 @@ __all__ = [
     "composed_power",
     "computation",
     "elementwise_sum",
+    "elementwise_values",
     "focal",
     "is_readable",
     "margin",

@@ -42,8 +42,30 @@ class Form(Protocol):
         """Of a block: weight L, and its slope if it is needed."""
 
 
+class Kernel(NamedTuple):
+    """How a backend that has loops of its own, compiled ahead, is told of a loss.
+
+    name: of its loop.
+    gamma: its exponent.
+    alpha: the weight of a positive, beside 1 - alpha of a negative; 1 for both where it is None.
+    number: what else there is: a smoothing constant, for one.
+    second: another exponent.
+    is_general: whether no target may take the short form of hard ones.
+    """
+
+    name: str
+    gamma: float
+    alpha: float | None = None
+    number: float | None = 0.0
+    second: float = 0.0
+    is_general: bool = False
+
+
 class Loss(Protocol):
     """An elementwise loss: a record of numbers and tensors."""
+
+    def kernel(self) -> Kernel | None:
+        """The loop of a backend that has one for it."""
 
     def composition(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss of each position, differentiable any number of times."""

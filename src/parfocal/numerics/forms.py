@@ -26,7 +26,7 @@ from parfocal.numerics.closed_form import (
     sides,
     value_and_slope,
 )
-from parfocal.numerics.data import Evaluation, Form, Number
+from parfocal.numerics.data import Evaluation, Form, Kernel, Number
 
 
 class Focal(NamedTuple):
@@ -35,6 +35,11 @@ class Focal(NamedTuple):
     gamma: Number
     alpha: Number | None = None
     epsilon: float = 0.0
+
+    def kernel(self) -> Kernel | None:
+        """One for numbers."""
+        epsilon = self.epsilon
+        return kernel("focal", self.gamma, self.alpha, epsilon, is_general=epsilon > 0)
 
     def composition(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss of each position."""
@@ -73,6 +78,10 @@ class Gaussian(NamedTuple):
     gamma: Number
     beta: float
 
+    def kernel(self) -> Kernel | None:
+        """One for numbers."""
+        return kernel("gaussian", self.gamma, second=self.beta)
+
     def composition(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss of each position."""
         centre, penalty = self.penalize(y)
@@ -106,6 +115,10 @@ class Poly(NamedTuple):
     gamma: Number
     epsilon_1: float
     alpha: Number | None = None
+
+    def kernel(self) -> Kernel | None:
+        """One for numbers."""
+        return kernel("poly", self.gamma, self.alpha, self.epsilon_1)
 
     def composition(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss of each position."""
@@ -151,6 +164,10 @@ class Varifocal(NamedTuple):
     alpha: float
     gamma: Number
 
+    def kernel(self) -> Kernel | None:
+        """One for numbers."""
+        return kernel("varifocal", self.gamma, number=self.alpha)
+
     def composition(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss of each position."""
         negative = (y <= 0).to(y.dtype)
@@ -193,6 +210,10 @@ class Quality(NamedTuple):
     """
 
     beta: float
+
+    def kernel(self) -> Kernel | None:
+        """One for numbers."""
+        return kernel("quality", self.beta)
 
     def composition(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss of each position."""
@@ -248,6 +269,12 @@ class Asymmetric(NamedTuple):
     gamma_pos: Number
     margin: float
 
+    def kernel(self) -> Kernel | None:
+        """One for numbers."""
+        return kernel(
+            "asymmetric", self.gamma_neg, number=self.margin or None, second=self.gamma_pos
+        )
+
     def composition(self, x: Tensor, y: Tensor) -> Tensor:
         """The loss of each position."""
         one = torch.ones_like(x)
@@ -295,6 +322,22 @@ class Asymmetric(NamedTuple):
             inner.mul_(gamma).add_(p.reciprocal_())
             slope = inner.mul_(pq).mul_(factor).mul_(target.direction)
         return weighted(factor.mul_(cross_entropy), slope, weight)
+
+
+def kernel(
+    name: str,
+    gamma: Number,
+    alpha: Number | None = None,
+    number: float | None = 0.0,
+    *,
+    second: Number = 0.0,
+    is_general: bool = False,
+) -> Kernel | None:
+    """The loop of this name, its exponents in float32; None where a number is a tensor."""
+    if isinstance(alpha, Tensor) or not of_numbers((gamma, second)):
+        return None
+    gamma, second = (round_exponent(e, torch.float32) for e in (gamma, second))
+    return Kernel(name, float(gamma), alpha, number, float(second), is_general)
 
 
 def of_numbers(loss: tuple[Any, ...]) -> bool:

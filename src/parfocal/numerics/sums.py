@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from parfocal.numerics import closed_form
-from parfocal.numerics.backends import backend_of
+from parfocal.numerics.backends import backend_of, is_compiled_for_kernels
 from parfocal.numerics.closed_form import Gamma, round_exponent
 from parfocal.numerics.data import Data, Loss, prepare, tensors_of, with_tensors
 from parfocal.numerics.margin import margin, margins
@@ -38,7 +38,29 @@ def elementwise_sum(loss: Loss, x: Tensor, data: Data, divisor: float | Tensor) 
     """
     tensors = (*data, divisor if isinstance(divisor, Tensor) else None, *tensors_of(loss))
     backend = _backend(x, tensors)
-    return None if backend is None else _reduce(_ElementwiseSum(backend, loss, divisor), x, tensors)
+    if backend is not None:
+        return _reduce(_ElementwiseSum(backend, loss, divisor), x, tensors)
+    if is_compiled_for_kernels(x, *tensors):
+        from parfocal.numerics import operators  # takes a second, which nobody else is to wait for
+
+        return operators.elementwise_sum(loss, x, data, divisor)
+    return None
+
+
+def elementwise_values(loss: Loss, x: Tensor, data: Data, dtype: torch.dtype) -> Tensor | None:
+    """weight L of each position in this dtype, 0 where the mask is False; differentiable in x.
+
+    None where no backend has value and slope in one pass each; arguments as in `elementwise_sum`.
+    """
+    tensors = (*data, *tensors_of(loss))
+    backend = _backend(x, tensors)
+    if backend is not None:
+        return _reduce(_Values(backend, loss, dtype), x, tensors)
+    if is_compiled_for_kernels(x, *tensors):
+        from parfocal.numerics import operators
+
+        return operators.elementwise_values(loss, x, data, dtype)
+    return None
 
 
 def class_sum(
@@ -70,7 +92,7 @@ def class_sum(
     backend = _backend(x, tensors)
     if backend is None:
         return None
-    return _reduce(_ClassSum(backend, gamma, divisor), x.contiguous(), tensors)
+    return _reduce(_ClassSum(backend, gamma, divisor), x, tensors)
 
 
 def region_power(
@@ -106,6 +128,15 @@ def class_region_power(
     if backend is None:
         return None
     return _reduce(_ClassRegionPower(backend, power, per_image), x, (index, counts))
+
+
+def composed_values(loss: Loss, x: Tensor, data: Data) -> Tensor:
+    """weight L of each position, 0 where the mask is False, as a composition."""
+    loss, x, (y, weight, mask) = prepare(loss, tensors_of(loss), x, data)
+    value = loss.composition(x, y)
+    if weight is not None:
+        value = weight * value
+    return value if mask is None else torch.where(mask, value, 0.0)
 
 
 def _backend(x: Tensor, tensors: tuple[Any, ...]) -> ModuleType | None:
@@ -181,33 +212,57 @@ class _ElementwiseSum(NamedTuple):
     loss: Loss
     divisor: float | Tensor
 
-    def evaluate(
-        self, x: Tensor, tensors: Tensors, needs_gradient: bool, incoming: Tensor | None = None
-    ) -> Any:
-        """The sum, and its gradient times the incoming one."""
+    def evaluate(self, x: Tensor, tensors: Tensors, needs_gradient: bool) -> Any:
+        """The sum, and its gradient."""
         loss, data, divisor = self._arguments(tensors)
-        return self.backend.elementwise_sum(loss, x, data, divisor, incoming, needs_gradient)
+        return self.backend.elementwise_sum(loss, x, data, divisor, None, needs_gradient)
 
     def gradient(self, x: Tensor, tensors: Tensors, kept: Any, incoming: Tensor) -> Tensor:
         """The gradient times the incoming one."""
-        return _rescale(self, x, tensors, kept, incoming)
+        loss, data, divisor = self._arguments(tensors)
+        gradient: Tensor = self.backend.elementwise_rescale(loss, x, data, divisor, kept, incoming)
+        return gradient
 
     def compose(self, x: Tensor, tensors: Tensors) -> Tensor:
         """The sum of the compositions."""
         loss, data, divisor = self._arguments(tensors)
-        loss, x, (y, weight, mask) = prepare(loss, tensors_of(loss), x, data)
-        value = loss.composition(x, y)
-        if weight is not None:
-            value = weight * value
-        if mask is not None:
-            value = torch.where(mask, value, 0.0)
-        return value.sum() / divisor
+        return composed_values(loss, x, data).sum() / divisor
 
     def _arguments(self, tensors: Tensors) -> tuple[Loss, Data, float | Tensor]:
         y, weight, mask, divisor, *fields = tensors
         assert y is not None
         loss = with_tensors(self.loss, fields)
         return loss, Data(y, weight, mask), self.divisor if divisor is None else divisor
+
+
+class _Values(NamedTuple):
+    """An elementwise loss of each position, whose gradient is made when its own comes in."""
+
+    backend: ModuleType
+    loss: Loss
+    dtype: torch.dtype
+
+    def evaluate(self, x: Tensor, tensors: Tensors, needs_gradient: bool) -> Any:
+        """The values; nothing is kept."""
+        loss, data = self._arguments(tensors)
+        values = self.backend.elementwise_values(loss, x, data, self.dtype)
+        return None if values is None else (values, ())
+
+    def gradient(self, x: Tensor, tensors: Tensors, kept: Any, incoming: Tensor) -> Tensor:
+        """The slopes times what comes in for each."""
+        loss, data = self._arguments(tensors)
+        slopes: Tensor = self.backend.elementwise_slopes(loss, x, data, incoming)
+        return slopes
+
+    def compose(self, x: Tensor, tensors: Tensors) -> Tensor:
+        """The compositions."""
+        loss, data = self._arguments(tensors)
+        return composed_values(loss, x, data).to(self.dtype)
+
+    def _arguments(self, tensors: Tensors) -> tuple[Loss, Data]:
+        y, weight, mask, *fields = tensors
+        assert y is not None
+        return with_tensors(self.loss, fields), Data(y, weight, mask)
 
 
 class _ClassSum(NamedTuple):
@@ -217,16 +272,18 @@ class _ClassSum(NamedTuple):
     gamma: Gamma
     divisor: float | Tensor
 
-    def evaluate(
-        self, x: Tensor, tensors: Tensors, needs_gradient: bool, incoming: Tensor | None = None
-    ) -> Any:
-        """The sum, and its gradient times the incoming one."""
+    def evaluate(self, x: Tensor, tensors: Tensors, needs_gradient: bool) -> Any:
+        """The sum, and its gradient."""
         index, weight, gamma, divisor = self._arguments(tensors)
-        return self.backend.class_sum(gamma, x, index, weight, divisor, incoming, needs_gradient)
+        return self.backend.class_sum(gamma, x, index, weight, divisor, None, needs_gradient)
 
     def gradient(self, x: Tensor, tensors: Tensors, kept: Any, incoming: Tensor) -> Tensor:
         """The gradient times the incoming one."""
-        return _rescale(self, x, tensors, kept, incoming)
+        index, weight, gamma, divisor = self._arguments(tensors)
+        gradient: Tensor = self.backend.class_rescale(
+            gamma, x, index, weight, divisor, kept, incoming
+        )
+        return gradient
 
     def compose(self, x: Tensor, tensors: Tensors) -> Tensor:
         """The sum of the compositions, from margins."""
@@ -251,21 +308,6 @@ class _ClassSum(NamedTuple):
             self.gamma if gamma is None else gamma,
             self.divisor if divisor is None else divisor,
         )
-
-
-def _rescale(
-    reduction: _ElementwiseSum | _ClassSum,
-    x: Tensor,
-    tensors: Tensors,
-    kept: Tensor,
-    incoming: Tensor,
-) -> Tensor:
-    """A finished gradient times the incoming one; made again where it can't be multiplied."""
-    gradient: Tensor | None = reduction.backend.rescale(kept, incoming)
-    if gradient is None:
-        _, gradient = reduction.evaluate(x, tensors, True, incoming)
-        assert gradient is not None
-    return gradient
 
 
 class _RegionPower(NamedTuple):

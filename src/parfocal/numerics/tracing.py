@@ -29,6 +29,24 @@ def is_readable(*arguments: object) -> bool:
     return True
 
 
+def gpu_of(*arguments: object) -> torch.device | None:
+    """The GPU on which all tensors among the arguments are, dense and plain; None if they aren't.
+
+    Nothing traces or transforms the call. A single number may be on the CPU.
+    """
+    if is_traced():
+        return None
+    device = None
+    for argument in arguments:
+        if not isinstance(argument, Tensor) or (argument.is_cpu and argument.ndim == 0):
+            continue
+        is_plain = type(argument) in _PLAIN and argument.layout is torch.strided
+        if not (is_plain and argument.is_cuda and device in (None, argument.device)):
+            return None
+        device = argument.device
+    return device
+
+
 def is_traced() -> bool:
     """Whether the operations of this call are recorded, transformed, or run on stand-ins.
 

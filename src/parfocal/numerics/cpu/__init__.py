@@ -2,17 +2,25 @@
 
 from parfocal.numerics.cpu.binary_regions import region_power, region_slope
 from parfocal.numerics.cpu.class_regions import class_region_power, class_region_slope
-from parfocal.numerics.cpu.classes import class_sum
-from parfocal.numerics.cpu.elementwise import elementwise_sum, opposed, pointwise, rescale
+from parfocal.numerics.cpu.classes import class_rescale, class_sum
+from parfocal.numerics.cpu.elementwise import (
+    elementwise_rescale,
+    elementwise_sum,
+    elementwise_values,
+    opposed,
+    pointwise,
+)
 
 __all__ = [
     "class_region_power",
     "class_region_slope",
+    "class_rescale",
     "class_sum",
+    "elementwise_rescale",
     "elementwise_sum",
+    "elementwise_values",
     "opposed",
     "pointwise",
     "region_power",
     "region_slope",
-    "rescale",
 ]

@@ -65,6 +65,19 @@ def scale_of(divisor: float | Tensor, incoming: Tensor | None) -> float | None:
     return 1 / whole if incoming is None else 1 / whole * incoming.item()
 
 
+def multiply(gradient: Tensor, incoming: Tensor) -> Tensor | None:
+    """A finished gradient times the incoming one; None where that would not be rounded once.
+
+    In 16 bits it is rounded already, and a factor above 1 would enlarge the rounding of numbers
+    that have underflown.
+    """
+    factor = incoming.item()
+    if factor == 1:
+        return gradient
+    may_scale = gradient.dtype.itemsize > 2 and abs(factor) <= 1
+    return gradient.mul_(factor) if may_scale else None
+
+
 def is_finite(total: float) -> bool:
     """Whether it is a number, neither infinite nor NaN."""
     return abs(total) < math.inf

@@ -23,7 +23,7 @@ import torch
 from torch import Tensor
 
 from parfocal.numerics.closed_form import Gamma, round_exponent
-from parfocal.numerics.cpu.blocks import Block, blocks, is_finite, scale_of
+from parfocal.numerics.cpu.blocks import Block, blocks, is_finite, multiply, scale_of
 from parfocal.numerics.cpu.memory import fresh
 from parfocal.numerics.cpu.threads import in_parallel
 from parfocal.numerics.hard import terms_from_odds
@@ -93,6 +93,7 @@ def class_sum(
     scale = scale_of(divisor, incoming)
     if scale is None or x.dtype == torch.float64 or x.numel() == 0 or x.shape[1] < 2:
         return None
+    x = x.contiguous()
     gradient = fresh(x.shape, x.dtype) if needs_gradient else None
     rows = _Rows(x, index, weight, round_exponent(gamma, torch.float32), gradient)
     if x.ndim > 2:
@@ -104,6 +105,25 @@ def class_sum(
         if sums is not None:
             return torch.full((), scale * sum(sums), dtype=torch.float32, device="cpu"), gradient
     return None
+
+
+def class_rescale(
+    gamma: Gamma,
+    x: Tensor,
+    index: Tensor,
+    weight: Tensor | None,
+    divisor: float | Tensor,
+    kept: Tensor,
+    incoming: Tensor,
+) -> Tensor:
+    """The finished gradient times the incoming one; made again where it can't be multiplied."""
+    gradient = multiply(kept, incoming)
+    if gradient is None:
+        evaluation = class_sum(gamma, x, index, weight, divisor, incoming, True)
+        assert evaluation is not None
+        gradient = evaluation[1]
+    assert gradient is not None
+    return gradient
 
 
 def _exponentials(x: Tensor, out: Tensor) -> bool:

@@ -13,7 +13,7 @@ from torch import Tensor
 
 from parfocal.numerics import closed_form, hard
 from parfocal.numerics.closed_form import Gamma, is_ordinary, round_exponent
-from parfocal.numerics.cpu.blocks import flat, is_finite, parts, row_blocks, scale_of
+from parfocal.numerics.cpu.blocks import flat, is_finite, multiply, parts, row_blocks, scale_of
 from parfocal.numerics.cpu.memory import fresh
 from parfocal.numerics.cpu.threads import in_parallel
 from parfocal.numerics.data import Data, Form, Loss, computation, prepare, tensors_of
@@ -72,17 +72,21 @@ def _sum_of_block(
     return total if is_finite(total) else None
 
 
-def rescale(gradient: Tensor, incoming: Tensor) -> Tensor | None:
-    """A finished gradient times the incoming one; None where that would not be rounded once.
+def elementwise_rescale(
+    loss: Loss, x: Tensor, data: Data, divisor: float | Tensor, kept: Tensor, incoming: Tensor
+) -> Tensor:
+    """The finished gradient times the incoming one; made again where it can't be multiplied."""
+    gradient = multiply(kept, incoming)
+    if gradient is None:
+        evaluation = elementwise_sum(loss, x, data, divisor, incoming, True)
+        assert evaluation is not None
+        gradient = evaluation[1]
+    assert gradient is not None
+    return gradient
 
-    In 16 bits it is rounded already, and a factor above 1 would enlarge the rounding of numbers
-    that have underflown.
-    """
-    factor = incoming.item()
-    if factor == 1:
-        return gradient
-    may_scale = gradient.dtype.itemsize > 2 and abs(factor) <= 1
-    return gradient.mul_(factor) if may_scale else None
+
+def elementwise_values(*_: object) -> None:
+    """None: a composition is reduced where it is made, `pointwise` by blocks."""
 
 
 # The closed forms that have a quicker one for hard targets in float32.

@@ -1,1 +1,24 @@
-"""The backend of GPUs: a sum and its gradient in one pass over the logits, by Triton's kernels."""
+"""The backend of GPUs: a sum and its gradient in one pass over the logits, by Triton's kernels.
+
+What it does is decided by dtypes, shapes, strides and options alone: no call waits for the device.
+"""
+
+from parfocal.numerics.triton.elementwise import (
+    elementwise_rescale,
+    elementwise_slopes,
+    elementwise_sum,
+    elementwise_sum_slopes,
+    elementwise_values,
+    pointwise,
+)
+from parfocal.numerics.triton.launch import works_on
+
+__all__ = [
+    "elementwise_rescale",
+    "elementwise_slopes",
+    "elementwise_sum",
+    "elementwise_sum_slopes",
+    "elementwise_values",
+    "pointwise",
+    "works_on",
+]

@@ -64,16 +64,14 @@ A5 = tl.constexpr(2 * math.log2(math.e) / 11)
 MAGIC = tl.constexpr(12582912.0)
 MAGIC_BITS = tl.constexpr(0x4B400000)
 
-# exp(-103) is below half of the least subnormal number, and 2 ** -250 in two steps is 0.
-FARTHEST = tl.constexpr(103.0)
+# exp(-104) is below half of the least subnormal number, and 2 ** -250 in two steps is 0.
+FARTHEST = tl.constexpr(104.0)
 LEAST_POWER = tl.constexpr(-250.0)
 
-# From here on 2 ** -(c a) is 0 for every c that isn't, in float32.
+# From here on exp(-a) is 0, and so is all that a factor q ** gamma is multiplied with.
 LARGE = tl.constexpr(1e4)
 
 LARGEST = tl.constexpr(float.fromhex("0x1.fffffep+127"))
-
-_ALL = tl.constexpr(tl.PropagateNan.ALL)
 
 
 class Exponent(NamedTuple):
