@@ -45,12 +45,18 @@ class _Focal(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, y: Tensor, gamma: Gamma, epsilon: float, t: Tensor | None
     ) -> Tensor:
-        _save(ctx, x, y, gamma, epsilon, t)
-        return _evaluate(closed_form.value, x, y, gamma, epsilon, t)
+        result, slope = _evaluate(closed_form.value, x, y, gamma, epsilon, t), None
+        if result is None:
+            needs_slope = ctx.needs_input_grad[0]
+            result, slope = closed_form.value_and_slope(
+                x, y, gamma, epsilon, t=t, needs_slope=needs_slope, ordinary=False
+            )
+        _save(ctx, x, y, gamma, epsilon, t, slope)
+        return result
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        x, y, gamma, epsilon, t = _saved(ctx)
+        (x, y, gamma, epsilon, t), slope = _saved(ctx)
         needed = ctx.needs_input_grad[:3]
         if torch.is_grad_enabled():  # create_graph: the result will be differentiated itself
             output = closed_form.differentiable_value(
@@ -60,13 +66,11 @@ class _Focal(torch.autograd.Function):
             varied = [a for a, need in zip(arguments, needed, strict=True) if need]
             slopes = iter(torch.autograd.grad(output.sum(), varied, create_graph=True))
             return *(grad * next(slopes) if need else None for need in needed), None, None
-        incoming = None if is_batched(grad) else grad
+        made = (slope, None, None)
         gradients = [
-            _evaluate(form, x, y, gamma, epsilon, t, incoming) if need else None
-            for need, form in zip(needed, _DERIVATIVES, strict=True)
+            _times(there, form, grad, x, y, gamma, epsilon, t) if need else None
+            for need, form, there in zip(needed, _DERIVATIVES, made, strict=True)
         ]
-        if incoming is None:
-            gradients = [None if slope is None else grad * slope for slope in gradients]
         return *gradients, None, None
 
 
@@ -85,25 +89,50 @@ class _Compiled(torch.autograd.Function):
     def forward(
         ctx: Any, x: Tensor, y: Tensor, gamma: Gamma, epsilon: float, t: Tensor | None
     ) -> Tensor:
-        _save(ctx, x, y, gamma, epsilon, t)
+        _save(ctx, x, y, gamma, epsilon, t, None)
         return closed_form.value(x, y, gamma, epsilon, t)
 
     @staticmethod
     def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
-        return grad * closed_form.slope(*_saved(ctx)), None, None, None, None
+        return grad * closed_form.slope(*_saved(ctx)[0]), None, None, None, None
 
 
-def _save(ctx: Any, x: Tensor, y: Tensor, gamma: Gamma, epsilon: float, t: Tensor | None) -> None:
+Arguments = tuple[Tensor, Tensor, Gamma, float, Tensor | None]
+"""x, y, gamma, epsilon and t."""
+
+
+def _save(
+    ctx: Any,
+    x: Tensor,
+    y: Tensor,
+    gamma: Gamma,
+    epsilon: float,
+    t: Tensor | None,
+    slope: Tensor | None,
+) -> None:
     """Keep the arguments of a form; a gamma that is a number isn't autograd's to keep."""
     is_tensor = isinstance(gamma, Tensor)
-    ctx.save_for_backward(x, y, gamma if is_tensor else None, t)
+    ctx.save_for_backward(x, y, gamma if is_tensor else None, t, slope)
     ctx.gamma, ctx.epsilon = None if is_tensor else gamma, epsilon
 
 
-def _saved(ctx: Any) -> tuple[Tensor, Tensor, Gamma, float, Tensor | None]:
-    """The arguments that were kept."""
-    x, y, gamma, t = ctx.saved_tensors
-    return x, y, ctx.gamma if gamma is None else gamma, ctx.epsilon, t
+def _saved(ctx: Any) -> tuple[Arguments, Tensor | None]:
+    """The arguments that were kept, and the slope if it was made."""
+    x, y, gamma, t, slope = ctx.saved_tensors
+    return (x, y, ctx.gamma if gamma is None else gamma, ctx.epsilon, t), slope
+
+
+def _times(
+    slope: Tensor | None, form: Callable[..., Tensor], grad: Tensor, *arguments: Any
+) -> Tensor:
+    """A slope, if it is there, or a form at all of x, times what comes in."""
+    if slope is not None:
+        return grad * slope
+    incoming = None if is_batched(grad) else grad
+    result = _evaluate(form, *arguments, incoming)
+    if result is not None and incoming is not None:
+        return result
+    return grad * (form(*arguments) if result is None else result)
 
 
 def _evaluate(
@@ -114,12 +143,10 @@ def _evaluate(
     epsilon: float,
     t: Tensor | None,
     incoming: Tensor | None = None,
-) -> Tensor:
-    """A closed form at all of x, times the incoming gradient."""
+) -> Tensor | None:
+    """A closed form at all of x, times the incoming gradient; None where no backend has it."""
     backend = backend_of(x, y, gamma, t, incoming)
-    if backend is not None:
-        result: Tensor | None = backend.pointwise(form, x, y, gamma, epsilon, t, incoming)
-        if result is not None:
-            return result
-    result = form(x, y, gamma, epsilon, t)
-    return result if incoming is None else result.mul_(incoming)
+    if backend is None:
+        return None
+    result: Tensor | None = backend.pointwise(form, x, y, gamma, epsilon, t, incoming)
+    return result

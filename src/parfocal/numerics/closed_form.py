@@ -172,21 +172,20 @@ def value_and_slope(
     y: Tensor,
     gamma: Gamma,
     epsilon: float,
-    weight: Tensor | None,
+    weight: Tensor | None = None,
+    t: Tensor | None = None,
     *,
     needs_slope: bool,
     ordinary: bool,
 ) -> tuple[Tensor, Tensor | None]:
-    """weight L and weight dL/dx, which share most terms where all logits are ordinary."""
-    parts = _parts(x, y, gamma, epsilon, None, ordinary, weight)
-    result = None
-    if needs_slope:
-        # An infinite logit has a value of its own, and the slope of a finite one.
-        of_slope = parts
-        if not ordinary:
-            of_slope = _parts(finite(x), y, gamma, epsilon, None, ordinary, weight)
-        result = _slope(of_slope, gamma, ordinary)
-    return parts.cross_entropy.mul_(parts.factor), result
+    """weight L and weight dL/dx, which share their terms."""
+    parts = _parts(x if ordinary else finite(x), y, gamma, epsilon, t, ordinary, weight)
+    cross_entropy = parts.cross_entropy
+    if not ordinary:  # an infinite logit has the slope of a finite one, and a value of its own
+        v, l = parts.s.v, parts.s.l  # noqa: E741
+        cross_entropy = torch.where(v > 0, torch.addcmul(l, v, x.abs()), l)
+    result = _slope(parts, gamma, ordinary) if needs_slope else None
+    return cross_entropy.mul_(parts.factor), result
 
 
 # The three forms above are not themselves differentiated, and what follows makes use of that: the
