@@ -129,7 +129,7 @@ def _times(
     if slope is not None:
         return grad * slope
     incoming = None if is_batched(grad) else grad
-    result = _evaluate(form, *arguments, incoming)
+    result = _evaluate(form, *arguments, incoming=incoming)
     if result is not None and incoming is not None:
         return result
     return grad * (form(*arguments) if result is None else result)
