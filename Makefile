@@ -4,6 +4,7 @@
 # make test-wheel  the built wheel with torch alone
 # make test-torch TORCH=2.6.0   losses, numerics, guard and compilation with that release of torch
 # make bench       what losses, guard, boosting and JAX cost beside what they replace, alone and beside other work; make bench-quick, two minutes: the losses
+# make bench-gpu   the losses on a GPU: whether they are right and what they cost, 400 seconds; PYTHON=python3 of an environment that has torch
 # make bench-training  what a training, its record and a second job cost
 # make reproduction    the committed report from the committed records; PUBLISHED=FOLDER beside the paper's
 # make fuzz        100,000 random calls of the losses against float64, minutes on two cores; CALLS=1000 SEED=7 for others
@@ -22,7 +23,7 @@ WHEEL_TORCH := torch==2.13.0
 # The tests of what changes most often.
 QUICK_TESTS := tests/numerics tests/losses/test_contract.py tests/audit/test_oracle.py tests/test_repository.py
 
-.PHONY: demo test test-quick test-torch test-wheel fuzz ledger bench bench-quick bench-training reproduction clean
+.PHONY: demo test test-quick test-torch test-wheel fuzz ledger bench bench-quick bench-gpu bench-training reproduction clean
 
 # In a venv of its own, which has what the demo needs and nothing else.
 DEMO_VENV := .venv-demo
@@ -60,6 +61,10 @@ bench: $(VENV)/installed
 
 bench-quick: $(VENV)/installed
 	$(BIN)/python benchmarks/losses.py --quick
+
+# With the torch that is there: a GPU's driver and a wheel have to fit, and nothing is downloaded.
+bench-gpu:
+	PYTHONPATH=src $(PYTHON) benchmarks/gpu.py
 
 bench-training: $(VENV)/installed
 	$(BIN)/python benchmarks/training.py

@@ -68,7 +68,7 @@ class _Focal(torch.autograd.Function):
             return *(grad * next(slopes) if need else None for need in needed), None, None
         made = (slope, None, None)
         gradients = [
-            _times(there, form, grad, x, y, gamma, epsilon, t) if need else None
+            _times(there, form, grad, (x, y, gamma, epsilon, t)) if need else None
             for need, form, there in zip(needed, _DERIVATIVES, made, strict=True)
         ]
         return *gradients, None, None
@@ -123,13 +123,13 @@ def _saved(ctx: Any) -> tuple[Arguments, Tensor | None]:
 
 
 def _times(
-    slope: Tensor | None, form: Callable[..., Tensor], grad: Tensor, *arguments: Any
+    slope: Tensor | None, form: Callable[..., Tensor], grad: Tensor, arguments: Arguments
 ) -> Tensor:
     """A slope, if it is there, or a form at all of x, times what comes in."""
     if slope is not None:
         return grad * slope
     incoming = None if is_batched(grad) else grad
-    result = _evaluate(form, *arguments, incoming=incoming)
+    result = _evaluate(form, *arguments, incoming)
     if result is not None and incoming is not None:
         return result
     return grad * (form(*arguments) if result is None else result)
