@@ -2,9 +2,16 @@
 
 import os
 import signal
+from pathlib import Path
 
-import pytest
-import torch
+# Without a GPU, Triton's kernels run in its interpreter, on the CPU: it reads this when it is first
+# imported, which torch may do. /dev has a GPU of NVIDIA, of AMD, or either under Windows.
+DEVICES = ("nvidia[0-9]*", "kfd", "dxg")
+if not any(any(Path("/dev").glob(name)) for name in DEVICES):
+    os.environ.setdefault("TRITON_INTERPRET", "1")
+
+import pytest  # noqa: E402 - torch comes after the variable
+import torch  # noqa: E402
 
 # Where tests are run in the background of a shell, Ctrl-C is ignored, also by what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
