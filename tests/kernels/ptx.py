@@ -143,9 +143,7 @@ def _statement(text: str) -> Statement:
     operation, *modifiers = opcode.split(".")
     # Commas part the operands, but for those of a vector in braces.
     operands = re.findall(r"\{[^}]*\}|\[[^\]]*\]|[^,\s]+", rest)
-    return Statement(
-        text, operation, tuple(modifiers), tuple(operands), guard or "", bool(negated)
-    )
+    return Statement(text, operation, tuple(modifiers), tuple(operands), guard or "", bool(negated))
 
 
 def width(kind: str) -> int:
@@ -338,7 +336,11 @@ class Machine:
         return result * (1 + self.off * UNIT[operation] * sign)
 
     def _float(self, statement: Statement, threads: Mask) -> None:
-        operation, modifiers, kind = statement.operation, statement.modifiers, statement.modifiers[-1]
+        operation, modifiers, kind = (
+            statement.operation,
+            statement.modifiers,
+            statement.modifiers[-1],
+        )
         numbers = [self.get(name, kind).astype(np.float64) for name in statement.operands[1:]]
         if "ftz" in modifiers:
             numbers = [flushed(x) for x in numbers]
@@ -355,7 +357,11 @@ class Machine:
         )
 
     def _integer(self, statement: Statement, threads: Mask) -> None:
-        operation, modifiers, kind = statement.operation, statement.modifiers, statement.modifiers[-1]
+        operation, modifiers, kind = (
+            statement.operation,
+            statement.modifiers,
+            statement.modifiers[-1],
+        )
         numbers = [self.get(name, kind) for name in statement.operands[1:]]
         if "wide" in modifiers:
             wide = f"{kind[0]}{2 * width(kind)}"
