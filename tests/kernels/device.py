@@ -11,7 +11,7 @@ DEVICE = "cpu" if os.environ.get("TRITON_INTERPRET") == "1" else "cuda"
 
 
 def round_fma_once():
-    """Let the interpreter's fma round as a GPU's does: in float32 it takes x * y + z, rounded twice.
+    """Let the interpreter's fma round as a GPU's does; it takes x * y + z, which is rounded twice.
 
     float64 holds the product of two float32 exactly. The sum is rounded to float64 and then to
     float32, which is off by 2 ** -30 of an ULP beside a single rounding.

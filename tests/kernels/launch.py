@@ -40,10 +40,10 @@ def logistic(u: Tensor, grade: int) -> list[Tensor]:
     return _launch(probes.logistic, (u,), 3, GRADE=grade)
 
 
-def modulating_factor(u: Tensor, l: Tensor, gamma: float, grade: int) -> Tensor:
-    """q ** gamma of a margin u, l being log1p(exp(-|u|))."""
+def modulating_factor(u: Tensor, softplus: Tensor, gamma: float, grade: int) -> Tensor:
+    """q ** gamma of a margin u, softplus being log1p(exp(-|u|))."""
     told = exponent(gamma)
-    return _launch(probes.modulating_factor, (u, l), 1, told.c, told.c_rest, GRADE=grade)[0]
+    return _launch(probes.modulating_factor, (u, softplus), 1, told.c, told.c_rest, GRADE=grade)[0]
 
 
 def value_and_slope(x: Tensor, y: Tensor, gamma: float, grade: int) -> list[Tensor]:

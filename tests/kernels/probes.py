@@ -1,4 +1,6 @@
-"""Kernels of the arithmetic alone: each function by itself, and value and slope of a hard target."""
+"""Kernels of the arithmetic alone: each function, and value and slope of a hard target."""
+
+# ruff: noqa: E741, N803 - l = log1p(t); a constant of the compiler is upper case
 
 import triton
 import triton.language as tl
@@ -120,3 +122,12 @@ def total_and_slope(
     slope = -factor * tl.fma(gamma * p, ce, q) * scale
     slope = tl.where(is_positive, slope, -slope)
     tl.store(slope_ptr + at, slope.to(slope_ptr.dtype.element_ty), mask=inside)
+
+
+@triton.jit
+def forbidden(x_ptr, out_ptr, n, BLOCK: tl.constexpr):
+    """What our kernels must not have: float64, and exponentials that flush."""
+    at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
+    x = tl.load(x_ptr + at, mask=at < n, other=0.0)
+    wide = tl.exp2(x).to(tl.float64) + 0.1
+    tl.store(out_ptr + at, (wide * wide).to(tl.float32), mask=at < n)

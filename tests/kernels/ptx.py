@@ -201,7 +201,7 @@ class Memory:
         return (index + 1) << self._APART
 
     def cells(self, addresses: Array, bits: int) -> tuple[Array, Array]:
-        """The tensor that all the addresses lie in, in cells of so many bits, and which they are."""
+        """The tensor that all addresses lie in, in cells of so many bits, and which they are."""
         (index,) = np.unique(addresses >> np.uint64(self._APART))
         size = np.uint64(bits // 8)
         offset = addresses - (index << np.uint64(self._APART))
@@ -362,14 +362,16 @@ class Machine:
             statement.modifiers,
             statement.modifiers[-1],
         )
-        numbers = [self.get(name, kind) for name in statement.operands[1:]]
-        if "wide" in modifiers:
-            wide = f"{kind[0]}{2 * width(kind)}"
-            numbers = [x.astype(numpy_type(wide)) for x in numbers[:2]]
-            numbers += [self.get(name, wide) for name in statement.operands[3:]]
-            kind = wide
-        elif "hi" in modifiers:
+        x, *others = statement.operands[1:]
+        if "hi" in modifiers:
             raise NotImplementedError(statement.text)
+        if "wide" in modifiers:  # factors of half as many bits as the result, and as what is added
+            y, *others = others
+            wide = f"{kind[0]}{2 * width(kind)}"
+            factors = [self.get(name, kind).astype(numpy_type(wide)) for name in (x, y)]
+            numbers, kind = factors + [self.get(name, wide) for name in others], wide
+        else:
+            numbers = [self.get(name, kind) for name in (x, *others)]
         self.put(statement.operands[0], INTEGERS[operation](*numbers), kind, threads)
 
     def _shift(self, statement: Statement, threads: Mask, to_left: bool) -> None:

@@ -1,0 +1,195 @@
+"""The kernels as compiled for a GPU, run statement by statement, against float64.
+
+This is their accuracy on NVIDIA's cards: which products were contracted, what is flushed, and the
+special function unit, exact and off by its whole bound.
+"""
+
+import math
+
+import pytest
+import torch
+
+from kernels import ptx
+from kernels.offline import Case
+from kernels.samples import INF, NAN, closed_form, even, margins, representable, worst
+from parfocal.numerics.triton.arithmetic import exponent
+
+# One warp a block and one element a thread.
+BLOCK = {"BLOCK": 32}
+NUMBERS = {"n": "i64", "gamma": "fp32", "c": "fp32", "c_rest": "fp32"}
+
+
+def _value_and_slope(dtype, grade):
+    pointers = dict.fromkeys(("x_ptr", "y_ptr", "value_ptr", "slope_ptr"), dtype)
+    constants = BLOCK | {"GRADE": grade}
+    return Case("kernels.probes:value_and_slope", pointers | NUMBERS, constants, 32, warps=1)
+
+
+def _function(name):
+    signature = {"x_ptr": "*fp32", "out_ptr": "*fp32", "n": "i64"}
+    return Case("kernels.probes:function", signature, BLOCK | {"NAME": name}, 32, warps=1)
+
+
+CASES = {
+    torch.float32: _value_and_slope("*fp32", 32),
+    torch.float16: _value_and_slope("*fp16", 16),
+    torch.bfloat16: _value_and_slope("*bf16", 16),
+    "reciprocal": _function("reciprocal"),
+    "total": Case(
+        "kernels.probes:total_and_slope",
+        {"x_ptr": "*fp32", "y_ptr": "*fp32", "total_ptr": "*fp32", "slope_ptr": "*fp32"}
+        | NUMBERS
+        | {"alpha": "fp32", "scale": "fp32"},
+        BLOCK | {"GRADE": 32},
+        32,
+        warps=1,
+    ),
+}
+
+UNIT = pytest.mark.parametrize("off", [0.0, 1.0], ids=["exact unit", "unit at its bound"])
+GAMMAS = pytest.mark.parametrize("gamma", [0.0, 1e-3, 0.1, 0.5, 1.0, 2.0, 5.0])
+
+
+@pytest.fixture(scope="module")
+def codes(compile_all):
+    """The PTX of each case."""
+    reports = compile_all({str(name): case for name, case in CASES.items()})
+    return {name: reports[str(name)].text for name in CASES}
+
+
+def launched(code, inputs, outputs, numbers=(), off=0.0):
+    """What a kernel stores for each input; NaN where it stored nothing."""
+    results = [torch.full_like(inputs[0], NAN) for _ in range(outputs)]
+    n = inputs[0].numel()
+    ptx.run(code, [*inputs, *results, n, *numbers], -(-n // 32), off=off)
+    return results
+
+
+@UNIT
+@GAMMAS
+def test_value_and_slope(codes, gamma, off):
+    """4 + 2 gamma ULP, as all losses promise; subnormal results too."""
+    gamma = torch.tensor(gamma).item()
+    u = torch.cat([margins()[::2], even(-4.0, 18.0)])
+    y = (torch.arange(len(u)) % 2).float()
+    x = torch.where(y > 0, u, -u)
+    value, slope = launched(codes[torch.float32], (x, y), 2, exponent(gamma), off)
+    true_value, true_slope = closed_form(u.double(), gamma)
+    for got, truth in ((value, true_value), (torch.where(y > 0, slope, -slope), true_slope)):
+        assert max(worst(got, truth)) <= 4 + 2 * gamma
+
+
+@UNIT
+@GAMMAS
+@pytest.mark.parametrize("dtype", [torch.float16, torch.bfloat16])
+def test_value_and_slope_of_16_bits(codes, dtype, gamma, off):
+    """Half an ULP, and 0.02 of the arithmetic's, at every finite logit there is."""
+    gamma = torch.tensor(gamma).item()
+    x = torch.arange(-(2**15), 2**15).to(torch.int16).view(dtype)
+    x = x[x.isfinite()]
+    got = launched(codes[dtype], (x, torch.ones_like(x)), 2, exponent(gamma), off)
+    for numbers, truth in zip(got, closed_form(x.double(), gamma), strict=True):
+        assert max(worst(numbers, truth)) <= 0.52
+
+
+def test_a_newton_step_makes_up_for_the_unit(codes):
+    """The reciprocal of 1 to 2 is right to 0.6 ULP, though its seed is off by two."""
+    n = even(1.0, 2.0)
+    got = launched(codes["reciprocal"], (n,), 1, off=1.0)[0]
+    assert max(worst(got, 1 / n.double())) <= 0.6
+
+
+def test_sum_of_a_block(codes):
+    """Lanes beyond the end add nothing, and the sum is that of the values."""
+    count = 32 * 20 + 7
+    x = torch.linspace(-90, 90, count)
+    blocks = -(-count // 32)
+    totals, slopes = torch.full((blocks,), NAN), torch.full((count,), NAN)
+    arguments = [x, torch.ones(count), totals, slopes, count, *exponent(2.0), 0.25, 1.0]
+    ptx.run(codes["total"], arguments, blocks)
+    value, slope = closed_form(x.double(), 2.0)
+    padded = torch.nn.functional.pad(0.25 * value, (0, blocks * 32 - count)).view(blocks, 32)
+    assert max(worst(totals, padded.sum(1))) <= 8.0
+    assert max(worst(slopes, 0.25 * slope)) <= 9.0
+
+
+def test_nothing_beyond_the_end_is_touched(codes):
+    """A load or a store outside of a tensor is an error of the interpreter."""
+    x = torch.zeros(33)
+    with pytest.raises(IndexError):
+        ptx.run(codes[torch.float32], [x, x, x.clone(), torch.zeros(32), 33, *exponent(2.0)], 2)
+
+
+# The interpreter itself, on statements whose results are known.
+HEAD = ".visible .entry f(\n.param .u64 .ptr f_param_0\n)\n.reqntid 32\n{\n"
+
+
+def interpreted(body, numbers, off=0.0):
+    """Statements that turn %r1, or %f1 of the same bits, into %r2, for each number."""
+    numbers = torch.nn.functional.pad(numbers, (0, -len(numbers) % 32))
+    load = (
+        "ld.param.b64 %rd1, [f_param_0]; mov.u32 %r8, %tid.x; mov.u32 %r9, %ctaid.x;"
+        "mad.lo.s32 %r8, %r9, 32, %r8; mad.wide.u32 %rd2, %r8, 4, %rd1;"
+        "ld.global.b32 {%r1}, [%rd2+0];"
+    )
+    text = HEAD + load + body + "st.global.b32 [%rd2+0], {%r2};\nret;\n}\n"
+    ptx.run(text, [numbers], len(numbers) // 32, off=off)
+    return numbers
+
+
+def test_fma_rounds_once():
+    """(1 + e) ** 2 - 1 - 2 e is e ** 2, which a product that is rounded first loses."""
+    e = 2.0**-13
+    got = interpreted(f"fma.rn.f32 %r2, %r1, %r1, 0f{_bits(-1 - 2 * e)};", torch.full((32,), 1 + e))
+    assert (got == e * e).all()
+
+
+def _bits(number):
+    return f"{torch.tensor(number).view(torch.int32).item() & 0xFFFFFFFF:08X}"
+
+
+def test_flush_is_where_it_is_written():
+    """ftz takes a subnormal number for 0, before and after."""
+    x = representable()[:4096]
+    kept = interpreted("mul.f32 %r2, %r1, 0f3F000000;", x.clone())
+    flushed = interpreted("mul.ftz.f32 %r2, %r1, 0f3F000000;", x.clone())
+    assert torch.equal(kept[: len(x)], x / 2)
+    is_kept = (x / 2).abs() >= 2.0**-126
+    assert torch.equal(flushed[: len(x)], torch.where(is_kept, x / 2, torch.zeros(())))
+
+
+def test_minimum_and_nan():
+    """min drops a NaN, min.NaN keeps it."""
+    x = torch.tensor([1.0, NAN, INF] + [0.0] * 29)
+    assert interpreted("min.f32 %r2, %r1, 0f40000000;", x.clone())[:3].tolist() == [1.0, 2.0, 2.0]
+    assert math.isnan(interpreted("min.NaN.f32 %r2, %r1, 0f40000000;", x.clone())[1])
+
+
+def test_unit_is_off_by_its_bound():
+    """Up or down by 2 ** -23 of a reciprocal: one ULP of those above 1/2."""
+    x = even(1.0, 2.0)
+    got = interpreted("rcp.approx.f32 %r2, %r1;", x.clone(), off=1.0)[: len(x)]
+    error = got.double() * x.double() - 1
+    assert error.abs().max() > 2.0**-23
+    assert error.abs().max() < 2.0**-22
+    assert error.min() < 0 < error.max()
+
+
+def test_threads_part_and_meet():
+    """A loop that each thread leaves after rounds of its own: powers of two."""
+    body = (
+        "mov.b32 %r2, 0f3F800000; mov.b32 %r3, 0; mov.u32 %r4, %tid.x;\n"
+        "$L_again:\n"
+        "setp.ge.u32 %p1, %r3, %r4; @%p1 bra $L_done; add.s32 %r3, %r3, 1;"
+        "add.f32 %r2, %r2, %r2; bra.uni $L_again;\n"
+        "$L_done:\n"
+        "mul.f32 %r2, %r2, 0f3F000000;"
+    )
+    assert torch.equal(interpreted(body, torch.zeros(32)), 2.0 ** (torch.arange(32) - 1.0))
+
+
+def test_lanes_of_a_warp_exchange():
+    """shfl.bfly gives the number of the lane across."""
+    x = torch.arange(64.0)
+    got = interpreted("shfl.sync.bfly.b32 %r2, %r1, 16, 31, -1;", x.clone())
+    assert torch.equal(got, x.view(2, 2, 16).flip(1).reshape(-1))
