@@ -5,8 +5,8 @@ operator returns nothing that shares memory with an argument, so a gradient isn'
 forward pass but made in the backward pass, with what comes in: as many bytes, and nothing saved but
 the inputs.
 
-The arguments of an operator are x, the columns of `Data`, what is asked for (of a sum, a divisor as
-a tensor or a number; of values, their dtype), and the fields of a `Kernel`.
+The arguments of an operator are x, the columns of `Data`, of values their dtype, and the fields of
+a `Kernel`.
 """
 
 from collections.abc import Callable
@@ -21,7 +21,7 @@ from parfocal.numerics.data import Data, Kernel, Loss
 
 _DATA = "Tensor x, Tensor y, Tensor? weight, Tensor? mask"
 _LOSS = "str name, float gamma, float? alpha, float? number, float second, bool is_general"
-_SUM = f"{_DATA}, Tensor? over, float divisor, {_LOSS}"
+_SUM = f"{_DATA}, {_LOSS}"
 _VALUES = f"{_DATA}, ScalarType dtype, {_LOSS}"
 
 
@@ -30,8 +30,8 @@ def elementwise_sum(loss: Loss, x: Tensor, data: Data, divisor: float | Tensor) 
     kernel = _kernel(loss, x)
     if kernel is None:
         return None
-    of_sum = (divisor, 1.0) if isinstance(divisor, Tensor) else (None, torch.sym_float(divisor))
-    result: Tensor = torch.ops.parfocal.elementwise_sum(x, *data, *of_sum, *kernel)
+    # Divided outside: as an argument a count would be another graph for each size of a batch.
+    result: Tensor = torch.ops.parfocal.elementwise_sum(x, *data, *kernel) / divisor
     return result
 
 
@@ -63,17 +63,14 @@ def _triton() -> ModuleType:
 
 
 def _sum(x: Tensor, *rest: Any) -> Tensor:
-    y, weight, mask, over, divisor, *loss = rest
-    data, divisor = Data(y, weight, mask), divisor if over is None else over
-    total, _ = _triton().elementwise_sum(_Told(*loss), x, data, divisor, None, False)
+    y, weight, mask, *loss = rest
+    total, _ = _triton().elementwise_sum(_Told(*loss), x, Data(y, weight, mask), 1.0, None, False)
     return total  # type: ignore[no-any-return]
 
 
 def _sum_slopes(incoming: Tensor, x: Tensor, *rest: Any) -> Tensor:
-    y, weight, mask, over, divisor, *loss = rest
-    data, divisor = Data(y, weight, mask), divisor if over is None else over
-    backend = _triton()
-    return backend.elementwise_sum_slopes(_Told(*loss), x, data, divisor, incoming)  # type: ignore[no-any-return]
+    y, weight, mask, *loss = rest
+    return _triton().elementwise_sum_slopes(_Told(*loss), x, Data(y, weight, mask), incoming)  # type: ignore[no-any-return]
 
 
 def _values(x: Tensor, *rest: Any) -> Tensor:
@@ -86,9 +83,14 @@ def _slopes(incoming: Tensor, x: Tensor, *rest: Any) -> Tensor:
     return _triton().elementwise_slopes(_Told(*loss), x, Data(y, weight, mask), incoming)  # type: ignore[no-any-return]
 
 
+FUNCTIONS: dict[str, Callable[..., Tensor]] = {}
+"""What the operators compute, by their names."""
+
+
 def _register(
     name: str, arguments: str, function: Callable[..., Tensor], fake: Callable[..., Tensor]
 ) -> None:
+    FUNCTIONS[name] = function
     torch.library.define(f"parfocal::{name}", f"({arguments}) -> Tensor")
     torch.library.impl(f"parfocal::{name}", "CUDA", function)
     torch.library.register_fake(f"parfocal::{name}", fake)

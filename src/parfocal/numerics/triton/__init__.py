@@ -14,11 +14,22 @@ from parfocal.numerics.triton.elementwise import (
 from parfocal.numerics.triton.launch import works_on
 
 __all__ = [
+    "class_region_power",
+    "class_sum",
     "elementwise_rescale",
     "elementwise_slopes",
     "elementwise_sum",
     "elementwise_sum_slopes",
     "elementwise_values",
+    "opposed",
     "pointwise",
+    "region_power",
     "works_on",
 ]
+
+
+def composed(*_: object) -> None:
+    """None: regions and costs of a matcher are composed of torch's operations."""
+
+
+class_sum = region_power = class_region_power = opposed = composed

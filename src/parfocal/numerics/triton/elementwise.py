@@ -36,7 +36,7 @@ def _load(pointer, at, stride, is_there):
 def _block(
     x_ptr, y_ptr, weight_ptr, mask_ptr, n, y_stride, weight_stride, mask_stride, BLOCK: tl.constexpr
 ):
-    """Where a block is, what of it is there, what counts, and its logits, targets and weights.
+    """Where a block is, what of it is there, and counts, and its logits, targets and weights.
 
     What doesn't count has a logit, a target and a weight of 0, whatever stands there.
     """
@@ -49,10 +49,10 @@ def _block(
     if weight_ptr is not None:
         weight = _load(weight_ptr, at, weight_stride, is_there)
     if mask_ptr is not None:
-        counts = _load(mask_ptr, at, mask_stride, is_there) != 0.0
+        counts = is_there & (_load(mask_ptr, at, mask_stride, is_there) != 0.0)
         x, y = tl.where(counts, x, 0.0), tl.where(counts, y, 0.0)
         weight = tl.where(counts, weight, 0.0)
-    return at, is_there, x, y, weight
+    return at, is_there, counts, x, y, weight
 
 
 @triton.jit
@@ -70,7 +70,7 @@ def sum_kernel(
     if IS_MADE:  # noqa: SIM102 - the compiler decides the one, the device the other
         if tl.load(incoming_ptr) == 1.0:
             return
-    at, is_there, x, y, weight = _block(
+    at, is_there, counts, x, y, weight = _block(
         x_ptr, y_ptr, weight_ptr, mask_ptr, n, y_stride, weight_stride, mask_stride, BLOCK
     )
     value, slope = evaluate(
@@ -81,6 +81,8 @@ def sum_kernel(
     if gradient_ptr is not None:
         scale = scale_of(factor, divisor_ptr, incoming_ptr)
         slope = slope * weight * scale
+        if mask_ptr is not None:  # a mean of nothing has an infinite scale
+            slope = tl.where(counts, slope, 0.0)
         tl.store(gradient_ptr + at, slope.to(gradient_ptr.dtype.element_ty), mask=is_there)
 
 
@@ -92,7 +94,7 @@ def each_kernel(
     LOSS: tl.constexpr, SOFT: tl.constexpr, GRADE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Each loss; where something comes in, the slope of each times that."""
-    at, is_there, x, y, weight = _block(
+    at, is_there, _, x, y, weight = _block(
         x_ptr, y_ptr, weight_ptr, mask_ptr, n, y_stride, weight_stride, mask_stride, BLOCK
     )
     value, slope = evaluate(
@@ -138,21 +140,19 @@ def elementwise_rescale(
     return kept
 
 
-def elementwise_sum_slopes(
-    loss: Loss, x: Tensor, data: Data, divisor: float | Tensor, incoming: Tensor
-) -> Tensor:
+def elementwise_sum_slopes(loss: Loss, x: Tensor, data: Data, incoming: Tensor) -> Tensor:
     """The gradient of the sum in x, times the incoming one."""
     call = _Call.of(loss, x, data)
     assert call is not None
     gradient = torch.empty_like(call.x)
     with on_device(x):
-        call.launch_sum(Scale(divisor, x.device), incoming, None, gradient)
+        call.launch_sum(Scale(1.0, x.device), incoming, None, gradient)
     return gradient
 
 
 def elementwise_values(loss: Loss, x: Tensor, data: Data, dtype: torch.dtype) -> Tensor | None:
     """weight L of each position in this dtype, 0 where the mask is False."""
-    call = _Call.of(loss, x, data)
+    call = _Call.of(loss, x, data, dtype)
     if call is None:
         return None
     out = torch.empty_like(call.x, dtype=dtype)
@@ -187,7 +187,7 @@ def pointwise(
         return None
     if form is slope and incoming is None:
         incoming = x.new_ones(()).expand_as(x)
-    call = _Call(Kernel("focal", gamma, None, epsilon, is_general=epsilon > 0), x, Data(y))
+    call = _Call(Kernel("focal", gamma, None, epsilon, is_general=epsilon > 0), x, Data(y), x.dtype)
     out = torch.empty_like(call.x)
     with on_device(x):
         call.launch_each(incoming, out)
@@ -197,7 +197,7 @@ def pointwise(
 class _Call:
     """What all launches of a call share: columns of one layout in memory, and the numbers."""
 
-    def __init__(self, kernel: Kernel, x: Tensor, data: Data) -> None:
+    def __init__(self, kernel: Kernel, x: Tensor, data: Data, dtype: torch.dtype) -> None:
         self.x = x if _is_dense(x) else torch.empty_like(x).copy_(x)
         self.count = x.numel()
         self.programs = triton.cdiv(self.count, _BLOCK)
@@ -214,16 +214,16 @@ class _Call:
         self.options = {
             "LOSS": kernel.name,
             "SOFT": "always" if kernel.is_general else "never" if is_hard else "maybe",
-            "GRADE": 32 if x.dtype == torch.float32 else 16,
+            "GRADE": 32 if dtype == torch.float32 else 16,
             "BLOCK": _BLOCK,
             "num_warps": _WARPS,
         }
 
     @staticmethod
-    def of(loss: Loss, x: Tensor, data: Data) -> "_Call | None":
-        """The call, if there is a kernel for it."""
+    def of(loss: Loss, x: Tensor, data: Data, dtype: torch.dtype | None = None) -> "_Call | None":
+        """The call, if there is a kernel for it; `dtype` is that of what each position gets."""
         kernel = loss.kernel() if x.dtype in _DTYPES else None
-        return None if kernel is None else _Call(kernel, x, data)
+        return None if kernel is None else _Call(kernel, x, data, dtype or x.dtype)
 
     def launch_sum(
         self,

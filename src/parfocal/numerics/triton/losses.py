@@ -98,8 +98,8 @@ def _poly(x, is_positive, gamma, c, c_rest, epsilon_1, GRADE: tl.constexpr):
     Its slope in u is -q ** gamma (q + p (gamma ce + epsilon_1 (gamma + 1) q)).
     """
     factor, ce, p, q = _margin(x, is_positive, c, c_rest, GRADE)
-    inner = tl.fma(gamma, _bounded(ce), epsilon_1 * (gamma + 1.0) * q)
-    slope = factor * tl.fma(p, inner, q)
+    added = epsilon_1 * (gamma + 1.0) * p  # gamma times a bounded ce is infinite, gamma p is not
+    slope = factor * tl.fma(gamma * p, _bounded(ce), tl.fma(added, q, q))
     return factor * tl.fma(q, epsilon_1, ce), tl.where(is_positive, -slope, slope)
 
 
@@ -190,11 +190,9 @@ def _asymmetric(
                 other_value, other_slope = _shifted(x, gamma, margin)
                 other_value = tl.where(is_positive, other_value, positive_value)
                 other_slope = tl.where(is_positive, other_slope, positive_slope)
-            share = tl.where(is_positive, y, 1.0 - y)
-            mixed_value = tl.fma(share, value, (1.0 - share) * other_value)
-            mixed_slope = tl.fma(share, slope, (1.0 - share) * other_slope)
-            value = tl.where(is_soft, mixed_value, value)
-            slope = tl.where(is_soft, mixed_slope, slope)
+            own, rest = tl.where(is_positive, y, 1.0 - y), tl.where(is_positive, 1.0 - y, y)
+            value = tl.where(is_soft, tl.fma(own, value, rest * other_value), value)
+            slope = tl.where(is_soft, tl.fma(own, slope, rest * other_slope), slope)
     return value, slope
 
 
