@@ -240,7 +240,10 @@ class Machine:
             for a in arguments
         ]
         # After those of the source come two pointers to Triton's scratch memory, which isn't used.
-        numbers += [0] * (len(program.parameters) - len(numbers))
+        missing = len(program.parameters) - len(numbers)
+        if missing not in (0, 2):
+            raise TypeError(f"{len(numbers)} arguments of {len(program.parameters)}")
+        numbers += [0] * missing
         self.parameters = [
             encoded(np.array(number), kind)
             for number, kind in zip(numbers, program.parameters, strict=True)
@@ -455,6 +458,14 @@ class Machine:
         source = {"bfly": lane ^ number, "idx": first + number % WARP}[way]
         self.put(to, self.get(of, "b32")[source], "b32", threads)
 
+    def _redux(self, statement: Statement, threads: Mask) -> None:
+        """The largest or least number of a warp, for all of its lanes."""
+        _, way, kind = statement.modifiers
+        to, of, _ = statement.operands
+        numbers = np.broadcast_to(self.get(of, kind), (self.count,)).reshape(-1, WARP)
+        result = {"max": numbers.max, "min": numbers.min}[way](axis=1)
+        self.put(to, np.repeat(result, WARP), kind, threads)
+
     def _memory(self, statement: Statement, threads: Mask) -> None:
         """A load or store; each thread's own, of one number or of two or four that are adjacent."""
         space, kind = statement.modifiers[0], statement.modifiers[-1]
@@ -464,7 +475,7 @@ class Machine:
             index = re.search(r"_param_(\d+)", place)
             assert index
             bits = self.parameters[int(index.group(1))].astype(f"u{width(kind) // 8}")
-            self.put(numbers, bits, f"b{width(kind)}", threads)
+            self._put_loaded(numbers, bits, kind, threads)
             return
         if space != "global":
             raise NotImplementedError(statement.text)
@@ -473,18 +484,29 @@ class Machine:
         start = self.get(found.group(1), "u64") + np.int64(found.group(2) or 0).astype(np.uint64)
         start = np.broadcast_to(start, (self.count,))
         doing = np.arange(self.count) if threads is None else np.flatnonzero(threads)
-        kind = f"b{width(kind)}"
         for i, name in enumerate(_parts(numbers)):
             cells, at = self.memory.cells(
                 start[doing] + np.uint64(i * width(kind) // 8), width(kind)
             )
             if is_load:
-                loaded = np.zeros(self.count, numpy_type(kind))
+                loaded = np.zeros(self.count, cells.dtype)
                 loaded[doing] = cells[at]
-                self.put(name, loaded, kind, threads)
+                self._put_loaded(name, loaded, kind, threads)
             else:
-                stored = np.broadcast_to(self.get(name, kind), (self.count,))
-                cells[at] = stored[doing]
+                stored = self.get(name, f"b{_register_width(name)}").astype(cells.dtype)
+                cells[at] = np.broadcast_to(stored, (self.count,))[doing]
+
+    def _put_loaded(self, name: str, bits: Array, kind: str, threads: Mask) -> None:
+        """Set a register, which may be wider than what is loaded: by zeros, or by the sign."""
+        register = f"{kind[0] if kind[0] in 'su' else 'b'}{_register_width(name)}"
+        source = bits.view(numpy_type(kind)) if kind[0] == "s" else bits
+        self.put(name, source.astype(numpy_type(register)), register, threads)
+
+
+def _register_width(name: str) -> int:
+    """Bits of a register, by its name: %rs1 has 16, %r1 32, %rd1 64; of a constant, 32."""
+    found = re.match(r"%(rs|rd|r)\d", name)
+    return {"rs": 16, "r": 32, "rd": 64}[found.group(1)] if found else 32
 
 
 def _parts(operand: str) -> list[str]:

@@ -10,6 +10,7 @@ import pytest
 import torch
 
 from kernels import ptx
+from kernels.cases import sums, values
 from kernels.offline import Case
 from kernels.samples import INF, NAN, closed_form, even, margins, representable, worst
 from parfocal.numerics.triton.arithmetic import exponent
@@ -34,6 +35,9 @@ CASES = {
     torch.float32: _value_and_slope("*fp32", 32),
     torch.float16: _value_and_slope("*fp16", 16),
     torch.bfloat16: _value_and_slope("*bf16", 16),
+    "sums": sums("*fp32", "*fp32", soft="maybe", elements=32, warps=1),
+    "values": values("*fp32", "*fp32", soft="maybe", elements=32, warps=1),
+    "sums, bfloat16": sums("*bf16", "*bf16", elements=32, warps=1),
     "reciprocal": _function("reciprocal"),
     "total": Case(
         "kernels.probes:total_and_slope",
@@ -90,6 +94,47 @@ def test_value_and_slope_of_16_bits(codes, dtype, gamma, off):
     got = launched(codes[dtype], (x, torch.ones_like(x)), 2, exponent(gamma), off)
     for numbers, truth in zip(got, closed_form(x.double(), gamma), strict=True):
         assert max(worst(numbers, truth)) <= 0.52
+
+
+def told(gamma):
+    """The last numbers of an elementwise kernel: an exponent, `number`, another."""
+    return *exponent(gamma), 0.0, *exponent(0.0)
+
+
+@UNIT
+@GAMMAS
+def test_sigmoid(codes, gamma, off):
+    """The library's own kernels at hard targets, which might be soft: both branches are there."""
+    gamma = torch.tensor(gamma).item()
+    u = torch.cat([margins()[::2], even(-4.0, 18.0)])
+    y = (torch.arange(len(u)) % 2).float()
+    x = torch.where(y > 0, u, -u)
+    count, blocks = len(u), -(-len(u) // 32)
+    true_value, true_slope = closed_form(u.double(), gamma)
+    partial, slope, value = torch.zeros(blocks), torch.full_like(x, NAN), torch.full_like(x, NAN)
+    numbers = [count, 1.0, *told(gamma)]
+    ptx.run(codes["sums"], [x, y, partial, slope, *numbers], blocks, off=off)
+    ptx.run(codes["values"], [x, y, value, count, *told(gamma)], blocks, off=off)
+    assert max(worst(value, true_value)) <= 4 + 2 * gamma
+    assert max(worst(torch.where(y > 0, slope, -slope), true_slope)) <= 4 + 2 * gamma
+    exact = torch.nn.functional.pad(true_value, (0, blocks * 32 - count)).view(blocks, 32).sum(1)
+    normal, subnormal = worst(partial, exact)
+    assert normal <= 5 + 2 * gamma
+    assert subnormal <= 32  # one for each number of the sum
+
+
+@UNIT
+@GAMMAS
+def test_sigmoid_of_bfloat16(codes, gamma, off):
+    """The slope of the library's own kernel at every finite logit."""
+    gamma = torch.tensor(gamma).item()
+    x = torch.arange(-(2**15), 2**15).to(torch.int16).view(torch.bfloat16)
+    x = x[x.isfinite()]
+    count, blocks = len(x), -(-len(x) // 32)
+    slope = torch.full_like(x, NAN)
+    arguments = [x, torch.ones_like(x), torch.zeros(blocks), slope, count, 1.0, *told(gamma)]
+    ptx.run(codes["sums, bfloat16"], arguments, blocks, off=off)
+    assert max(worst(slope, closed_form(x.double(), gamma)[1])) <= 0.52
 
 
 def test_a_newton_step_makes_up_for_the_unit(codes):

@@ -1,0 +1,46 @@
+"""How the kernels of `parfocal.numerics.triton` are compiled for a call: cases for `offline`."""
+
+from kernels.offline import Case
+
+ELEMENTWISE = "parfocal.numerics.triton.elementwise"
+EXPONENTS = dict.fromkeys(("gamma", "c", "c_rest", "number", "second", "c_2", "c_2_rest"), "fp32")
+
+
+def _elementwise(name, pointers, constants, elements, warps):
+    """A call with targets of the layout of x, no weight, no mask, and nothing that comes in."""
+    none = dict.fromkeys(("weight_ptr", "mask_ptr", "incoming_ptr"))
+    strides = {"y_stride": 1, "weight_stride": 0, "mask_stride": 0}
+    signature = pointers | {"n": "i32"} | EXPONENTS
+    constants = none | strides | constants | {"BLOCK": elements}
+    return Case(f"{ELEMENTWISE}:{name}", signature, constants, elements, warps=warps)
+
+
+def sums(x, y, *, soft="never", alpha=None, loss="focal", elements=1024, warps=4):
+    """A mean with its gradient, in one pass.
+
+    x, y: Triton's types of logits and targets: *fp32, *fp16, *bf16; *i1 is bool.
+    alpha: None, or "fp32".
+    """
+    pointers = {"x_ptr": x, "y_ptr": y, "partial_ptr": "*fp32", "gradient_ptr": x, "factor": "fp32"}
+    constants = {"LOSS": loss, "SOFT": soft, "GRADE": _grade(x), "IS_MADE": False}
+    constants |= {"divisor_ptr": None}
+    numbers = {"alpha": alpha} if alpha else {}
+    constants |= {} if alpha else {"alpha": None}
+    return _elementwise("sum_kernel", pointers | numbers, constants, elements, warps)
+
+
+def values(x, y, *, soft="never", loss="focal", elements=1024, warps=4):
+    """Each loss, without alpha."""
+    pointers = {"x_ptr": x, "y_ptr": y, "out_ptr": x}
+    constants = {
+        "LOSS": loss,
+        "SOFT": soft,
+        "GRADE": _grade(x),
+        "incoming_stride": 0,
+        "alpha": None,
+    }
+    return _elementwise("each_kernel", pointers, constants, elements, warps)
+
+
+def _grade(x):
+    return 32 if x == "*fp32" else 16
