@@ -32,7 +32,8 @@ def compile_all(request, tmp_path_factory):
     folder: Path = tmp_path_factory.getbasetemp()
     if "PYTEST_XDIST_WORKER" in os.environ:
         folder = folder.parent  # that of all workers
-    cache = request.config.cache.mkdir("triton")
+    kept = getattr(request.config, "cache", None)
+    cache = kept.mkdir("triton") if kept is not None else folder / "triton"
 
     def reports(cases):
         return offline.reports(cases, folder, cache)
