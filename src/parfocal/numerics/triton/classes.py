@@ -1,0 +1,392 @@
+"""The sum of a softmax focal loss over rows of class logits, and its gradient, by Triton's kernels.
+
+Of a row, with t its true class, and the sums over the others, j != t:
+
+    top = max x_j        s = sum of exp(x_j - top), between 1 and C        ahead = x_t - top
+    e = s exp(-ahead), the odds against t      q = e / (1 + e)      p = 1 / (1 + e)
+    ce = log1p(e)                              dL/du = -q ** gamma (gamma p ce + q)
+    dL/dx_t = dL/du                            dL/dx_j = -(dL/du) exp(x_j - top) / s
+
+A class takes one exponential, all else is done once a row. Of e and 1 / e the smaller is formed, so
+that it is right in both tails. A term feels the rounding of its difference, up to 2 ** -24 d of a
+spread d, and what comes of it is within (1 + gamma)(8 + d + log2(C) / 2) ULP.
+
+Infinite logits count as the largest numbers, and no gradient reaches them; the loss of a class that
+one of them rules out is infinite. NaN makes its row NaN. A row that doesn't count isn't read.
+
+A row that fits on the chip is read once, its exponentials waiting in registers for the gradient.
+Longer ones are read twice. A tile has classes by positions, in whichever order they are in memory.
+"""
+
+import math
+from typing import Any, NamedTuple
+
+import torch
+import triton
+import triton.language as tl
+from torch import Tensor
+
+from parfocal.numerics.closed_form import Gamma, round_exponent
+from parfocal.numerics.triton.arithmetic import (
+    LARGEST,
+    LOG2E,
+    LOG2E_REST,
+    MAGIC,
+    exp2_reduced,
+    log,
+    log1p_reduced,
+    power,
+    quotient,
+    reciprocal,
+)
+from parfocal.numerics.triton.launch import Scale, add_up, on_device, scale_of
+
+# Terms of a row are kept times 2 ** 96: those of every logit are normal numbers, and so is a sum.
+SHIFT = tl.constexpr(96.0)
+SHIFTED = tl.constexpr(2.0**96)
+SHIFTED_BACK = tl.constexpr(2.0**-96)
+
+LOG_OF_2 = tl.constexpr(math.log(2.0))
+
+_ALL = tl.constexpr(tl.PropagateNan.ALL)
+
+
+@triton.jit
+def within(x, low, high):
+    """x between two bounds, NaN if it is."""
+    return tl.minimum(tl.maximum(x, low, propagate_nan=_ALL), high, propagate_nan=_ALL)
+
+
+@triton.jit
+def finite(x):
+    """x with the largest numbers for infinities."""
+    return within(x, -LARGEST, LARGEST)
+
+
+@triton.jit
+def exp_of_fall(top, x, BY: tl.constexpr, GRADE: tl.constexpr):
+    """2 ** BY exp(x - top) for x <= top, and no less than 2 ** -126; 1 for an x above top.
+
+    2 ** j is added to the exponent of exp2(f), in [0.7, 1.5], which has to stay that of a normal
+    number. MAGIC's own bits are shifted out.
+    """
+    if GRADE == 16:
+        z = tl.fma(x - top, LOG2E, BY)
+        return tl.exp2(tl.minimum(z, BY, propagate_nan=_ALL))
+    a = within(top - x, 0.0, (124 + BY) * LOG_OF_2)
+    z = tl.fma(a, -LOG2E, MAGIC + BY)
+    f = tl.fma(a, -LOG2E_REST, tl.fma(a, -LOG2E, -(z - (MAGIC + BY))))
+    bits = exp2_reduced(f).to(tl.int32, bitcast=True) + (z.to(tl.int32, bitcast=True) << 23)
+    return bits.to(tl.float32, bitcast=True)
+
+
+@triton.jit
+def row_terms(own, top, s, classes, gamma):
+    """L, -dL/du and 1 / s of a row, from its logit, the largest of the others and their sum."""
+    ahead = finite(own) - finite(top)
+    # Terms of -inf alone are a sum of 0: they count as equals then.
+    s = tl.where(s < 0.5, classes - 1.0, s)
+    over_s = reciprocal(s)
+    fall = exp_of_fall(0.0, -tl.abs(ahead), SHIFT, 32)
+    is_ahead = ahead >= 0.0
+    ratio = tl.where(is_ahead, s * fall, quotient(fall, s, over_s)) * SHIFTED_BACK
+    odds = tl.where(is_ahead, tl.maximum(ratio, 1.0), s)  # and exp(-ahead) where it is behind
+    wins = is_ahead & (ratio <= 1.0)
+    t = tl.where(ratio > 1.0, reciprocal(odds), ratio)
+    l = log1p_reduced(t)
+    n = 1.0 + t
+    r = reciprocal(n)
+    smaller = quotient(t, n, r)
+    q = tl.where(wins, smaller, r)
+    p = tl.where(wins, r, smaller)
+    ce = l + (log(odds) + tl.maximum(-ahead, 0.0))
+    is_ruled_out = ((own == float("-inf")) & (top > float("-inf"))) | (
+        (own < float("inf")) & (top == float("inf"))
+    )
+    factor = power(q, gamma)
+    slope = factor * (gamma * p * tl.minimum(ce, LARGEST) + q)
+    return factor * tl.where(is_ruled_out, ce + float("inf"), ce), slope, over_s
+
+
+@triton.jit
+def reached(g, x):
+    """A gradient, 0 where the logit is infinite; NaN stays."""
+    return tl.where(tl.abs(x) == float("inf"), g * 0.0, g)
+
+
+@triton.jit
+def others_of(logit, column, first, classes, own_column, counts):
+    """A tile of the logits of a row from a class on, -inf where there is none, and at its own."""
+    mask = (column < classes - first) & counts
+    x = tl.load(logit, mask=mask, other=float("-inf")).to(tl.float32)
+    return tl.where(column == own_column - first, float("-inf"), x)
+
+
+def _class_kernel(
+    x_ptr,
+    index_ptr,
+    weight_ptr,
+    divisor_ptr,
+    incoming_ptr,
+    partial_ptr,
+    gradient_ptr,
+    positions,
+    classes,
+    image_stride,
+    position_stride,
+    class_stride,
+    gamma,
+    factor,
+    GRADE: tl.constexpr,
+    CLASSES: tl.constexpr,
+    POSITIONS: tl.constexpr,
+    LOOPS: tl.constexpr,
+    ALL_CLASSES: tl.constexpr,
+    IN_ROWS: tl.constexpr,
+):
+    """The sum of weight L over some positions of an image, and their gradient times the scale.
+
+    CLASSES, POSITIONS: the tile. LOOPS: whether there may be more classes than it holds.
+    ALL_CLASSES: their number where it is compiled in, else 0. IN_ROWS: whether the gradient is
+    stored along the classes, though it is made along the positions.
+    partial_ptr: None to make the gradient alone, and that only if what comes in isn't 1.
+    """
+    if partial_ptr is None:
+        if tl.load(incoming_ptr).to(tl.float32) == 1.0:
+            return
+    if ALL_CLASSES > 0:
+        classes = ALL_CLASSES
+    program = tl.program_id(0)
+    tiles = tl.cdiv(positions, POSITIONS)
+    image = (program // tiles).to(tl.int64)
+    position = (program % tiles).to(tl.int64) * POSITIONS + tl.arange(0, POSITIONS)
+    row = image * positions + position
+    is_row = position < positions
+    counts = is_row
+    if weight_ptr is not None:
+        weight = tl.load(weight_ptr + row, mask=is_row, other=0.0)
+        counts = counts & (weight != 0.0)
+    index = tl.load(index_ptr + row, mask=counts, other=0)
+    # An index that is no class finds no logit, and makes its row NaN.
+    is_class = counts & (index >= 0) & (index < classes)
+    start = image * image_stride + position * position_stride
+    own = tl.load(x_ptr + start + index * class_stride, mask=is_class, other=float("nan"))
+    own = own.to(tl.float32)
+
+    # From here on classes are rows of a tile, and positions its columns.
+    column = tl.arange(0, CLASSES)[:, None]
+    own_column = index.to(tl.int32)[None, :]
+    logit = (x_ptr + start)[None, :]
+    if gradient_ptr is not None:
+        target = (gradient_ptr + start)[None, :]
+    if LOOPS:
+        highest = tl.full((CLASSES, POSITIONS), float("-inf"), tl.float32)
+        sums = tl.zeros((CLASSES, POSITIONS), tl.float32)
+        for first in range(0, classes, CLASSES):
+            offset = (column + first).to(tl.int64) * class_stride
+            x = others_of(logit + offset, column, first, classes, own_column, counts[None, :])
+            rise = finite(x) - finite(highest)
+            fall = exp_of_fall(tl.abs(rise), 0.0, 0.0, GRADE)
+            sums = tl.where(rise > 0.0, tl.fma(sums, fall, 1.0), sums + fall)
+            highest = tl.maximum(highest, x)
+        top = tl.max(highest, 0)
+        height = finite(top)[None, :]
+        s = tl.sum(sums * exp_of_fall(height, finite(highest), 0.0, GRADE), 0)
+    else:
+        offset = column.to(tl.int64) * class_stride
+        x = others_of(logit + offset, column, 0, classes, own_column, counts[None, :])
+        top = tl.max(x, 0)
+        height = finite(top)[None, :]
+        terms = exp_of_fall(height, x, SHIFT, GRADE)
+        s = tl.sum(terms, 0) * SHIFTED_BACK
+
+    loss, slope, over_s = row_terms(own, top, s, classes, gamma)
+    if weight_ptr is not None:
+        loss, slope = loss * weight, slope * weight
+    if partial_ptr is not None:
+        tl.store(partial_ptr + program, tl.sum(tl.where(counts, loss, 0.0)))
+    if gradient_ptr is not None:
+        g = tl.where(counts, slope * scale_of(factor, divisor_ptr, incoming_ptr), 0.0)
+        of_own = reached(-g, own)[None, :]
+        of_others = reached(g * over_s, top)
+        # Times 2 ** -96: at once where it is large; where it is small, when no digit is lost by it.
+        is_large = tl.abs(of_others) > 1.0
+        before = tl.where(is_large, of_others * SHIFTED_BACK, of_others)[None, :]
+        after = tl.where(is_large, 1.0, SHIFTED_BACK)[None, :]
+        if LOOPS:
+            for first in range(0, classes, CLASSES):
+                offset = (column + first).to(tl.int64) * class_stride
+                x = others_of(logit + offset, column, first, classes, own_column, counts[None, :])
+                of_class = exp_of_fall(height, x, SHIFT, GRADE) * before * after
+                of_class = tl.where(column == own_column - first, of_own, of_class)
+                mask = (column < classes - first) & is_row[None, :]
+                tl.store(target + offset, of_class.to(gradient_ptr.dtype.element_ty), mask=mask)
+        else:
+            of_class = tl.where(column == own_column, of_own, terms * before * after)
+            mask = (column < classes) & is_row[None, :]
+            if IN_ROWS:
+                offset = column.to(tl.int64)
+            tl.store(target + offset, of_class.to(gradient_ptr.dtype.element_ty), mask=mask)
+
+
+# Threads go along whatever is adjacent in memory, as the compiler sees it by the strides.
+_whole_rows = triton.jit(_class_kernel)
+
+# It doesn't see it here, and gives a thread a position and all classes of a tile.
+_a_position_a_thread = triton.jit(
+    _class_kernel, do_not_specialize=("position_stride", "class_stride")
+)
+
+
+class _Tile(NamedTuple):
+    """What a program takes at a time, classes by positions, and how it goes about it."""
+
+    classes: int
+    positions: int
+    warps: int
+    loops: bool = False
+    one_a_thread: bool = False
+
+
+def _tile(classes: int, rows: "_Rows") -> _Tile:
+    """The tile for so many classes; none of these numbers has been measured on a card.
+
+    A thread does what is done once a row, some 250 instructions, for all rows it has a part of, so
+    32 or 64 classes are its part: fewer make that dear, more don't stay in registers. A row of 256
+    gives 8 to a thread of its warp, and a gradient that goes out as it comes in. Where a warp has
+    32 positions side by side, a class is one access to adjacent memory on a map; to rows it takes
+    detours through the cache, which pays for short ones.
+    """
+    width = triton.next_power_of_2(classes)
+    in_rows = rows.class_stride == 1
+    if width <= 64:
+        return _Tile(width, min(128, triton.next_power_of_2(rows.positions)), 4, one_a_thread=True)
+    if width <= 128 or (width <= 512 and not in_rows):
+        return _Tile(width, 32, width // 32, one_a_thread=True)
+    if not in_rows:
+        return _Tile(256, 32, 8, loops=True, one_a_thread=True)
+    if width <= 4096:
+        return _Tile(width, 1, max(1, width // 1024))
+    if width <= 32768:  # beyond, a thread would need more than its 64 registers at 32 warps
+        return _Tile(width, 1, width // 2048)
+    return _Tile(8192, 1, 16, loops=True)  # with few rows on the chip, the second read is near
+
+
+class _Rows(NamedTuple):
+    """Rows of class logits, as a kernel finds them: images of positions, and the strides of each."""
+
+    images: int
+    positions: int
+    image_stride: int
+    position_stride: int
+    class_stride: int
+
+
+def _rows(x: Tensor) -> _Rows | None:
+    """The rows of (N, C, ...), or None if their positions don't follow each other evenly."""
+    merged: list[tuple[int, int]] = []
+    for dim in (0, *range(2, x.ndim)):
+        size, stride = x.shape[dim], x.stride(dim)
+        if merged and merged[-1][1] == size * stride:
+            size *= merged.pop()[0]
+        if size != 1:
+            merged.append((size, stride))
+    if len(merged) > 2:
+        return None
+    (images, image_stride), (positions, position_stride) = [(1, 0)] * (2 - len(merged)) + merged
+    return _Rows(images, positions, image_stride, position_stride, x.stride(1))
+
+
+def class_sum(
+    gamma: Gamma,
+    x: Tensor,
+    index: Tensor,
+    weight: Tensor | None,
+    divisor: float | Tensor,
+    incoming: Tensor | None,
+    needs_gradient: bool,
+) -> tuple[Tensor, Tensor | None] | None:
+    """The sum of weight L over rows, over the divisor; its gradient in x, times the incoming one.
+
+    None for a gamma of each row and for float64; arguments as in `sums.class_sum`. The gradient is
+    laid out in memory as x is, if that has no gaps.
+    """
+    if isinstance(gamma, Tensor) or x.dtype == torch.float64 or x.numel() == 0 or x.shape[1] < 2:
+        return None
+    gradient = torch.empty_like(x) if needs_gradient else None
+    if _rows(x) is None or (gradient is not None and _rows(gradient) != _rows(x)):
+        x = x.contiguous()
+        gradient = torch.empty_like(x) if needs_gradient else None
+    scale = Scale(divisor, x.device)
+    programs = _programs(x)
+    partials = torch.empty(programs, dtype=torch.float32, device=x.device)
+    with on_device(x):
+        _launch(gamma, x, index, weight, scale, incoming, partials, gradient)
+        return add_up(partials, scale), gradient
+
+
+def class_rescale(
+    gamma: float,
+    x: Tensor,
+    index: Tensor,
+    weight: Tensor | None,
+    divisor: float | Tensor,
+    kept: Tensor,
+    incoming: Tensor,
+) -> Tensor:
+    """A finished gradient times the incoming one, and rounded once, in its own memory.
+
+    One launch, which does nothing where 1 comes in; else the gradient is made again.
+    """
+    if _rows(x) != _rows(kept):
+        x = x.contiguous()
+    with on_device(x):
+        _launch(gamma, x, index, weight, Scale(divisor, x.device), incoming, None, kept)
+    return kept
+
+
+def _programs(x: Tensor) -> int:
+    """How many programs the rows of x are divided among."""
+    rows = _rows(x)
+    assert rows is not None
+    return rows.images * triton.cdiv(rows.positions, _tile(x.shape[1], rows).positions)
+
+
+def _launch(
+    gamma: float,
+    x: Tensor,
+    index: Tensor,
+    weight: Tensor | None,
+    scale: Scale,
+    incoming: Tensor | None,
+    partials: Tensor | None,
+    gradient: Tensor | None,
+) -> None:
+    """One pass over the rows of x: partial sums, the gradient, or both."""
+    rows, classes = _rows(x), x.shape[1]
+    assert rows is not None
+    tile = _tile(classes, rows)
+    kernel: Any = _a_position_a_thread if tile.one_a_thread else _whole_rows
+    kernel[(_programs(x),)](
+        x,
+        index.contiguous(),
+        None if weight is None else weight.contiguous(),
+        scale.divisor,
+        incoming,
+        partials,
+        gradient,
+        rows.positions,
+        classes,
+        rows.image_stride,
+        rows.position_stride,
+        rows.class_stride,
+        round_exponent(gamma, torch.float32),
+        scale.factor,
+        GRADE=32 if x.dtype == torch.float32 else 16,
+        CLASSES=tile.classes,
+        POSITIONS=tile.positions,
+        LOOPS=tile.loops,
+        ALL_CLASSES=classes if tile.classes <= 64 else 0,
+        IN_ROWS=tile.one_a_thread and rows.class_stride == 1,
+        num_warps=tile.warps,
+    )
