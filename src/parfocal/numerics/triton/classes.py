@@ -115,11 +115,71 @@ def reached(g, x):
 
 
 @triton.jit
-def others_of(logit, column, first, classes, own_column, counts):
-    """A tile of the logits of a row from a class on, -inf where there is none, and at its own."""
-    mask = (column < classes - first) & counts
-    x = tl.load(logit, mask=mask, other=float("-inf")).to(tl.float32)
-    return tl.where(column == own_column - first, float("-inf"), x)
+def gradient_factors(slope, over_s, own, top):
+    """The gradient of the true class, and two factors of the terms of the others: theirs.
+
+    The 2 ** -96 of the terms goes with the first where that is large, and else comes last, when no
+    digit is lost by it.
+    """
+    g = reached(slope * over_s, top)
+    is_large = tl.abs(g) > 1.0
+    first = tl.where(is_large, g * SHIFTED_BACK, g)
+    return reached(-slope, own), first, tl.where(is_large, 1.0, SHIFTED_BACK)
+
+
+@triton.jit
+def rows_of_program(positions, image_stride, position_stride, POSITIONS: tl.constexpr):
+    """Which rows a program has, where each starts, and whether there is one."""
+    program = tl.program_id(0)
+    tiles = tl.cdiv(positions, POSITIONS)
+    image = (program // tiles).to(tl.int64)
+    position = (program % tiles).to(tl.int64) * POSITIONS + tl.arange(0, POSITIONS)
+    start = image * image_stride + position * position_stride
+    return image * positions + position, start, position < positions
+
+
+@triton.jit
+def weight_of(weight_ptr, row, is_row):
+    """What a row counts; 0 where it doesn't."""
+    if weight_ptr is None:
+        return tl.where(is_row, 1.0, 0.0)
+    return tl.load(weight_ptr + row, mask=is_row, other=0.0).to(tl.float32)
+
+
+@triton.jit
+def true_class(logit, index_ptr, row, counts, classes, class_stride):
+    """The class of a row and its logit; NaN where it is no class."""
+    index = tl.load(index_ptr + row, mask=counts, other=0)
+    is_class = counts & (index >= 0) & (index < classes)
+    own = tl.load(logit + index * class_stride, mask=is_class, other=float("nan"))
+    return index.to(tl.int32), own.to(tl.float32)
+
+
+@triton.jit
+def others(logit, column, own, classes, class_stride, counts):
+    """A tile of logits in float32; -inf for the true class, and where there is nothing to count."""
+    mask = (column < classes) & counts
+    at = logit + column.to(tl.int64) * class_stride
+    x = tl.load(at, mask=mask, other=float("-inf")).to(tl.float32)
+    return tl.where(column == own, float("-inf"), x)
+
+
+@triton.jit
+def sum_of_all(logit, column, own, classes, class_stride, counts, GRADE: tl.constexpr):
+    """The largest of the others and their sum relative to it, from tiles; in lanes, then of these.
+
+    A lane takes one exponential a class: either its sum or the new term is the smaller.
+    """
+    highest = tl.full(column.shape, float("-inf"), tl.float32) + tl.zeros(own.shape, tl.float32)
+    s = tl.zeros_like(highest)
+    for first in range(0, classes, column.shape[0]):
+        x = others(logit, column + first, own, classes, class_stride, counts)
+        rise = tl.minimum(x, LARGEST, propagate_nan=_ALL) - finite(highest)
+        fall = exp_of_fall(tl.abs(rise), 0.0, 0.0, GRADE)
+        s = tl.where(rise > 0.0, tl.fma(s, fall, 1.0), s + fall)
+        highest = tl.maximum(highest, x)
+    top = tl.max(highest, 0)
+    return top, tl.sum(s * exp_of_fall(finite(top)[None, :], finite(highest), 0.0, GRADE), 0)
 
 
 def _class_kernel(
@@ -151,88 +211,50 @@ def _class_kernel(
     stored along the classes, though it is made along the positions.
     partial_ptr: None to make the gradient alone, and that only if what comes in isn't 1.
     """
-    if partial_ptr is None:
-        if tl.load(incoming_ptr).to(tl.float32) == 1.0:
-            return
+    if partial_ptr is None and tl.load(incoming_ptr).to(tl.float32) == 1.0:
+        return
     if ALL_CLASSES > 0:
         classes = ALL_CLASSES
-    program = tl.program_id(0)
-    tiles = tl.cdiv(positions, POSITIONS)
-    image = (program // tiles).to(tl.int64)
-    position = (program % tiles).to(tl.int64) * POSITIONS + tl.arange(0, POSITIONS)
-    row = image * positions + position
-    is_row = position < positions
-    counts = is_row
-    if weight_ptr is not None:
-        weight = tl.load(weight_ptr + row, mask=is_row, other=0.0)
-        counts = counts & (weight != 0.0)
-    index = tl.load(index_ptr + row, mask=counts, other=0)
-    # An index that is no class finds no logit, and makes its row NaN.
-    is_class = counts & (index >= 0) & (index < classes)
-    start = image * image_stride + position * position_stride
-    own = tl.load(x_ptr + start + index * class_stride, mask=is_class, other=float("nan"))
-    own = own.to(tl.float32)
+    row, start, is_row = rows_of_program(positions, image_stride, position_stride, POSITIONS)
+    weight = weight_of(weight_ptr, row, is_row)
+    counts = weight != 0.0
+    index, own = true_class(x_ptr + start, index_ptr, row, counts, classes, class_stride)
 
-    # From here on classes are rows of a tile, and positions its columns.
+    # From here on a tile: its rows are classes, and its columns positions.
     column = tl.arange(0, CLASSES)[:, None]
-    own_column = index.to(tl.int32)[None, :]
+    place = index[None, :]
     logit = (x_ptr + start)[None, :]
-    if gradient_ptr is not None:
-        target = (gradient_ptr + start)[None, :]
     if LOOPS:
-        highest = tl.full((CLASSES, POSITIONS), float("-inf"), tl.float32)
-        sums = tl.zeros((CLASSES, POSITIONS), tl.float32)
-        for first in range(0, classes, CLASSES):
-            offset = (column + first).to(tl.int64) * class_stride
-            x = others_of(logit + offset, column, first, classes, own_column, counts[None, :])
-            rise = finite(x) - finite(highest)
-            fall = exp_of_fall(tl.abs(rise), 0.0, 0.0, GRADE)
-            sums = tl.where(rise > 0.0, tl.fma(sums, fall, 1.0), sums + fall)
-            highest = tl.maximum(highest, x)
-        top = tl.max(highest, 0)
-        height = finite(top)[None, :]
-        s = tl.sum(sums * exp_of_fall(height, finite(highest), 0.0, GRADE), 0)
+        top, s = sum_of_all(logit, column, place, classes, class_stride, counts[None, :], GRADE)
     else:
-        offset = column.to(tl.int64) * class_stride
-        x = others_of(logit + offset, column, 0, classes, own_column, counts[None, :])
+        x = others(logit, column, place, classes, class_stride, counts[None, :])
         top = tl.max(x, 0)
-        height = finite(top)[None, :]
-        terms = exp_of_fall(height, x, SHIFT, GRADE)
+        terms = exp_of_fall(finite(top)[None, :], x, SHIFT, GRADE)
         s = tl.sum(terms, 0) * SHIFTED_BACK
 
     loss, slope, over_s = row_terms(own, top, s, classes, gamma)
-    if weight_ptr is not None:
-        loss, slope = loss * weight, slope * weight
     if partial_ptr is not None:
-        tl.store(partial_ptr + program, tl.sum(tl.where(counts, loss, 0.0)))
+        tl.store(partial_ptr + tl.program_id(0), tl.sum(tl.where(counts, loss * weight, 0.0)))
     if gradient_ptr is not None:
-        g = tl.where(counts, slope * scale_of(factor, divisor_ptr, incoming_ptr), 0.0)
-        of_own = reached(-g, own)[None, :]
-        of_others = reached(g * over_s, top)
-        # Times 2 ** -96: at once where it is large; where it is small, when no digit is lost by it.
-        is_large = tl.abs(of_others) > 1.0
-        before = tl.where(is_large, of_others * SHIFTED_BACK, of_others)[None, :]
-        after = tl.where(is_large, 1.0, SHIFTED_BACK)[None, :]
-        if LOOPS:
-            for first in range(0, classes, CLASSES):
-                offset = (column + first).to(tl.int64) * class_stride
-                x = others_of(logit + offset, column, first, classes, own_column, counts[None, :])
-                of_class = exp_of_fall(height, x, SHIFT, GRADE) * before * after
-                of_class = tl.where(column == own_column - first, of_own, of_class)
-                mask = (column < classes - first) & is_row[None, :]
-                tl.store(target + offset, of_class.to(gradient_ptr.dtype.element_ty), mask=mask)
-        else:
-            of_class = tl.where(column == own_column, of_own, terms * before * after)
-            mask = (column < classes) & is_row[None, :]
-            if IN_ROWS:
-                offset = column.to(tl.int64)
-            tl.store(target + offset, of_class.to(gradient_ptr.dtype.element_ty), mask=mask)
+        slope = slope * weight * scale_of(factor, divisor_ptr, incoming_ptr)
+        slope = tl.where(counts, slope, 0.0)
+        of_own, before, after = gradient_factors(slope, over_s, own, top)
+        of_own, before, after = of_own[None, :], before[None, :], after[None, :]
+        target = (gradient_ptr + start)[None, :]
+        for first in range(0, classes if LOOPS else 1, CLASSES):
+            if LOOPS:
+                x = others(logit, column + first, place, classes, class_stride, counts[None, :])
+                terms = exp_of_fall(finite(top)[None, :], x, SHIFT, GRADE)
+            g = tl.where(column + first == place, of_own, terms * before * after)
+            at = target + (column + first).to(tl.int64) * (1 if IN_ROWS else class_stride)
+            mask = (column + first < classes) & is_row[None, :]
+            tl.store(at, g.to(gradient_ptr.dtype.element_ty), mask=mask)
 
 
-# Threads go along whatever is adjacent in memory, as the compiler sees it by the strides.
+# Threads go along what is adjacent in memory, as the compiler sees it by the strides.
 _whole_rows = triton.jit(_class_kernel)
 
-# It doesn't see it here, and gives a thread a position and all classes of a tile.
+# It doesn't see it here, and gives a thread one position, and all classes of a tile or a share.
 _a_position_a_thread = triton.jit(
     _class_kernel, do_not_specialize=("position_stride", "class_stride")
 )
@@ -273,7 +295,7 @@ def _tile(classes: int, rows: "_Rows") -> _Tile:
 
 
 class _Rows(NamedTuple):
-    """Rows of class logits, as a kernel finds them: images of positions, and the strides of each."""
+    """Rows of class logits, as a kernel finds them: images of positions, and all strides."""
 
     images: int
     positions: int
@@ -349,7 +371,7 @@ def _programs(x: Tensor) -> int:
     """How many programs the rows of x are divided among."""
     rows = _rows(x)
     assert rows is not None
-    return rows.images * triton.cdiv(rows.positions, _tile(x.shape[1], rows).positions)
+    return rows.images * -(-rows.positions // _tile(x.shape[1], rows).positions)
 
 
 def _launch(
