@@ -165,21 +165,32 @@ def others(logit, column, own, classes, class_stride, counts):
 
 
 @triton.jit
-def sum_of_all(logit, column, own, classes, class_stride, counts, GRADE: tl.constexpr):
+def sum_of_all(
+    logit,
+    column,
+    own,
+    classes,
+    class_stride,
+    counts,
+    GRADE: tl.constexpr,
+    CLASSES: tl.constexpr,
+    DIM: tl.constexpr,
+):
     """The largest of the others and their sum relative to it, from tiles; in lanes, then of these.
 
     A lane takes one exponential a class: either its sum or the new term is the smaller.
     """
-    highest = tl.full(column.shape, float("-inf"), tl.float32) + tl.zeros(own.shape, tl.float32)
-    s = tl.zeros_like(highest)
-    for first in range(0, classes, column.shape[0]):
+    s = tl.zeros_like(column + own).to(tl.float32)
+    highest = s + float("-inf")
+    for first in range(0, classes, CLASSES):
         x = others(logit, column + first, own, classes, class_stride, counts)
         rise = tl.minimum(x, LARGEST, propagate_nan=_ALL) - finite(highest)
         fall = exp_of_fall(tl.abs(rise), 0.0, 0.0, GRADE)
         s = tl.where(rise > 0.0, tl.fma(s, fall, 1.0), s + fall)
         highest = tl.maximum(highest, x)
-    top = tl.max(highest, 0)
-    return top, tl.sum(s * exp_of_fall(finite(top)[None, :], finite(highest), 0.0, GRADE), 0)
+    top = tl.max(highest, DIM)
+    height = tl.expand_dims(finite(top), DIM)
+    return top, tl.sum(s * exp_of_fall(height, finite(highest), 0.0, GRADE), DIM)
 
 
 def _class_kernel(
@@ -203,12 +214,13 @@ def _class_kernel(
     LOOPS: tl.constexpr,
     ALL_CLASSES: tl.constexpr,
     IN_ROWS: tl.constexpr,
+    DIM: tl.constexpr,
 ):
     """The sum of weight L over some positions of an image, and their gradient times the scale.
 
     CLASSES, POSITIONS: the tile. LOOPS: whether there may be more classes than it holds.
     ALL_CLASSES: their number where it is compiled in, else 0. IN_ROWS: whether the gradient is
-    stored along the classes, though it is made along the positions.
+    stored along the classes, though it is made along the positions. DIM: that of the classes.
     partial_ptr: None to make the gradient alone, and that only if what comes in isn't 1.
     """
     if partial_ptr is None and tl.load(incoming_ptr).to(tl.float32) == 1.0:
@@ -220,44 +232,47 @@ def _class_kernel(
     counts = weight != 0.0
     index, own = true_class(x_ptr + start, index_ptr, row, counts, classes, class_stride)
 
-    # From here on a tile: its rows are classes, and its columns positions.
-    column = tl.arange(0, CLASSES)[:, None]
-    place = index[None, :]
-    logit = (x_ptr + start)[None, :]
+    # From here on a tile of classes and positions; what is one a row is spread over the classes.
+    column = tl.expand_dims(tl.arange(0, CLASSES), 1 - DIM)
+    place, in_tile = tl.expand_dims(index, DIM), tl.expand_dims(counts, DIM)
+    logit = tl.expand_dims(x_ptr + start, DIM)
     if LOOPS:
-        top, s = sum_of_all(logit, column, place, classes, class_stride, counts[None, :], GRADE)
+        top, s = sum_of_all(
+            logit, column, place, classes, class_stride, in_tile, GRADE, CLASSES, DIM
+        )
     else:
-        x = others(logit, column, place, classes, class_stride, counts[None, :])
-        top = tl.max(x, 0)
-        terms = exp_of_fall(finite(top)[None, :], x, SHIFT, GRADE)
-        s = tl.sum(terms, 0) * SHIFTED_BACK
+        x = others(logit, column, place, classes, class_stride, in_tile)
+        top = tl.max(x, DIM)
+        terms = exp_of_fall(tl.expand_dims(finite(top), DIM), x, SHIFT, GRADE)
+        s = tl.sum(terms, DIM) * SHIFTED_BACK
 
     loss, slope, over_s = row_terms(own, top, s, classes, gamma)
     if partial_ptr is not None:
         tl.store(partial_ptr + tl.program_id(0), tl.sum(tl.where(counts, loss * weight, 0.0)))
     if gradient_ptr is not None:
         slope = slope * weight * scale_of(factor, divisor_ptr, incoming_ptr)
-        slope = tl.where(counts, slope, 0.0)
-        of_own, before, after = gradient_factors(slope, over_s, own, top)
-        of_own, before, after = of_own[None, :], before[None, :], after[None, :]
-        target = (gradient_ptr + start)[None, :]
+        of_own, before, after = gradient_factors(tl.where(counts, slope, 0.0), over_s, own, top)
+        of_own, before = tl.expand_dims(of_own, DIM), tl.expand_dims(before, DIM)
+        after, height = tl.expand_dims(after, DIM), tl.expand_dims(finite(top), DIM)
+        target = tl.expand_dims(gradient_ptr + start, DIM)
         for first in range(0, classes if LOOPS else 1, CLASSES):
             if LOOPS:
-                x = others(logit, column + first, place, classes, class_stride, counts[None, :])
-                terms = exp_of_fall(finite(top)[None, :], x, SHIFT, GRADE)
+                x = others(logit, column + first, place, classes, class_stride, in_tile)
+                terms = exp_of_fall(height, x, SHIFT, GRADE)
             g = tl.where(column + first == place, of_own, terms * before * after)
             at = target + (column + first).to(tl.int64) * (1 if IN_ROWS else class_stride)
-            mask = (column + first < classes) & is_row[None, :]
+            mask = (column + first < classes) & tl.expand_dims(is_row, DIM)
             tl.store(at, g.to(gradient_ptr.dtype.element_ty), mask=mask)
 
 
 # Threads go along what is adjacent in memory, as the compiler sees it by the strides.
 _whole_rows = triton.jit(_class_kernel)
 
-# It doesn't see it here, and gives a thread one position, and all classes of a tile or a share.
-_a_position_a_thread = triton.jit(
-    _class_kernel, do_not_specialize=("position_stride", "class_stride")
-)
+# Here it doesn't see that classes are, and gives a thread one position and a share of its classes.
+_a_position_a_thread = triton.jit(_class_kernel, do_not_specialize=("class_stride",))
+
+# Where it sees neither, as in rows, threads go along the dimension that it takes for the inner one.
+_OUTER = 0 if tuple(map(int, triton.__version__.split(".")[:2])) >= (3, 7) else 1
 
 
 class _Tile(NamedTuple):
@@ -410,5 +425,6 @@ def _launch(
         LOOPS=tile.loops,
         ALL_CLASSES=classes if tile.classes <= 64 else 0,
         IN_ROWS=tile.one_a_thread and rows.class_stride == 1,
+        DIM=_OUTER,
         num_warps=tile.warps,
     )
