@@ -6,6 +6,7 @@ from typing import NamedTuple
 import pytest
 import torch
 from kernels.device import DEVICE
+from kernels.offline import Case
 from torch import Tensor
 
 from parfocal.audit.oracle import Truth
@@ -336,3 +337,75 @@ def test_what_has_no_kernel_is_refused():
     assert refuses(x, index, torch.ones(len(x)))
     assert refuses(x[:, :1], index)
     assert refuses(x[:0], index[:0])
+
+
+def compiled(tile, width, dtype, gpu, strides=()):
+    """How rows of a width are compiled, their gradient wanted; strides: those that are 1."""
+    pointers = {f"{name}_ptr": dtype for name in ("x", "gradient")}
+    pointers |= {"index_ptr": "*i64", "weight_ptr": "*fp32", "partial_ptr": "*fp32"}
+    numbers = {"positions", "classes", "image_stride", "position_stride", "class_stride"}
+    return Case(
+        "parfocal.numerics.triton.classes:"
+        + ("_a_position_a_thread" if tile.one_a_thread else "_whole_rows"),
+        pointers
+        | dict.fromkeys(numbers - set(strides), "i32")
+        | {"gamma": "fp32", "factor": "fp32"},
+        dict.fromkeys(strides, 1)
+        | {
+            "divisor_ptr": None,
+            "incoming_ptr": None,
+            "GRADE": 32 if dtype == "*fp32" else 16,
+            "CLASSES": tile.classes,
+            "POSITIONS": tile.positions,
+            "LOOPS": tile.loops,
+            "ALL_CLASSES": width if tile.classes <= 64 else 0,
+            "IN_ROWS": tile.one_a_thread and not strides,
+            "DIM": classes._OUTER,
+        },
+        elements=tile.classes * tile.positions if tile.loops else width * tile.positions,
+        warps=tile.warps,
+        gpu=gpu,
+        divisible=(),
+    )
+
+
+def tile_of(width: int, in_rows: bool):
+    """The tile of long rows, or of large maps."""
+    rows = classes._Rows(1, 2**20, 0, width if in_rows else 1, 1 if in_rows else 2**20)
+    return classes._tile(width, rows)
+
+
+# Instructions for a class that an H100 has time for, at the bytes that it has to move: 8 and 4 if
+# a row is read once, 12 and 6 if twice. Short rows in 16 bits, and maps of a hundred classes, go
+# through more, for accesses that are whole.
+BUDGETS = {
+    (21, "maps"): (79, 41),
+    (21, "rows"): (79, 70),
+    (100, "rows"): (79, 70),
+    (150, "maps"): (95, 82),
+    (1000, "rows"): (79, 39),
+    (32_000, "rows"): (79, 39),
+    (128_256, "rows"): (118, 77),
+}
+
+
+@pytest.mark.parametrize("gpu", ["sm_80", "sm_90"])
+@pytest.mark.parametrize("of", BUDGETS)
+def test_instructions_leave_time_for_memory(of, gpu, compile_all):
+    cases = {}
+    for width, sort in BUDGETS:
+        tile = tile_of(width, sort == "rows")
+        strides = ("position_stride",) if sort == "maps" else ("class_stride",)
+        strides = () if tile.one_a_thread and sort == "rows" else strides
+        for dtype in ("*fp32", "*bf16"):
+            for card in ("sm_80", "sm_90"):
+                cases[f"{width} {sort} {dtype} {card}"] = compiled(
+                    tile, width, dtype, card, strides
+                )
+    reports = compile_all(cases)
+    width, sort = of
+    for dtype, budget in zip(("*fp32", "*bf16"), BUDGETS[of], strict=True):
+        report = reports[f"{width} {sort} {dtype} {gpu}"]
+        assert report.instructions <= budget
+        assert report.spills == 0
+        assert report.float64 == 0
