@@ -129,6 +129,16 @@ def test_tails_are_kept_down_to_the_least_number(width, dtype, gamma):
     assert (errors.amax(1) / allowed(rows, gamma)).max() <= 1
 
 
+@pytest.mark.parametrize("gamma", GAMMAS)
+@pytest.mark.parametrize("width", [3, 21, 300, 40_000])
+def test_spread_costs_nothing_where_differences_are_exact(width, gamma):
+    x, index = sample(width)
+    rows = Rows((x * 2).round().clamp(-50, 50), index)
+    _, gradient = evaluate(rows, gamma)
+    errors = ulp(gradient, truth(rows, gamma).gradient)
+    assert errors.max() <= (1 + gamma) * (8 + math.log2(width) / 2)
+
+
 def test_sum_of_many_rows_is_within_two_ulp():
     rows = sample(10, count=5000)
     total, _ = evaluate(rows, 0.5)
@@ -375,17 +385,18 @@ def tile_of(width: int, in_rows: bool):
     return classes._tile(width, rows)
 
 
-# Instructions for a class that an H100 has time for, at the bytes that it has to move: 8 and 4 if
-# a row is read once, 12 and 6 if twice. Short rows in 16 bits, and maps of a hundred classes, go
-# through more, for accesses that are whole.
+# Instructions for a class, at most. In the time of 8 bytes an H100 has 79, in that of 4 bytes 39;
+# of the 12 and 6 of a row that is read twice, 118 and 59, beside what is done once, which is here
+# counted with each tile. Short rows in 16 bits take more for stores that are whole, and maps of a
+# hundred classes for those that their tile doesn't fill.
 BUDGETS = {
     (21, "maps"): (79, 41),
     (21, "rows"): (79, 70),
     (100, "rows"): (79, 70),
-    (150, "maps"): (95, 82),
+    (150, "maps"): (95, 77),
     (1000, "rows"): (79, 39),
     (32_000, "rows"): (79, 39),
-    (128_256, "rows"): (118, 77),
+    (128_256, "rows"): (118, 82),
 }
 
 
