@@ -5,10 +5,10 @@ from typing import NamedTuple
 
 import pytest
 import torch
-from kernels.device import DEVICE
-from kernels.offline import Case
 from torch import Tensor
 
+from kernels.device import DEVICE
+from kernels.offline import Case
 from parfocal.audit.oracle import Truth
 from parfocal.audit.ulp import ulp_error
 from parfocal.numerics.triton import classes
