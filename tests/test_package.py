@@ -102,7 +102,7 @@ LAYERS = {
     ],
     "numerics/triton": [
         {"__init__"},
-        {"elementwise"},
+        {"elementwise", "classes"},
         {"losses"},
         {"launch", "arithmetic"},
     ],

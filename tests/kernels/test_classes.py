@@ -370,6 +370,7 @@ def compiled(tile, width, dtype, gpu, strides=()):
             "LOOPS": tile.loops,
             "ALL_CLASSES": width if tile.classes <= 64 else 0,
             "IN_ROWS": tile.one_a_thread and not strides,
+            "IS_MADE": False,
             "DIM": classes._OUTER,
         },
         elements=tile.classes * tile.positions if tile.loops else width * tile.positions,

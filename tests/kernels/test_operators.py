@@ -44,6 +44,45 @@ def test_opcheck():
             torch.library.opcheck(OPERATORS.elementwise_values, (x, *columns, dtype, *FOCAL))
 
 
+def rows():
+    """Rows, maps, other layouts of them; with weights, and without."""
+    yield torch.randn(30, 5, device=DEVICE), (30,), None
+    yield torch.randn(30, 5, device=DEVICE).bfloat16(), (30,), torch.rand(30, device=DEVICE)
+    yield torch.randn(2, 5, 4, 3, device=DEVICE), (2, 4, 3), None
+    yield torch.randn(2, 4, 3, 5, device=DEVICE).permute(0, 3, 1, 2), (2, 4, 3), None
+    yield torch.randn(4, 3, 2, 5, device=DEVICE).permute(0, 3, 2, 1), (4, 2, 3), None
+    yield torch.randn(30, 10, device=DEVICE)[:, ::2], (30,), None
+
+
+@pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
+@pytest.mark.filterwarnings("ignore:The .grad attribute")
+def test_opcheck_of_classes():
+    """The same of class indices."""
+    for x, shape, weight in rows():
+        index = torch.randint(0, 5, shape, device=DEVICE)
+        torch.library.opcheck(OPERATORS.class_sum, (x.requires_grad_(), index, weight, 0.5))
+
+
+@pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
+def test_compiled_classes_are_eager(dtype):
+    """With weights of classes and ignored rows."""
+
+    def step(x, index, weight):
+        return 3 * parfocal.softmax_focal_loss(2 * x, index, weight, ignore_index=1)
+
+    x, index, weight = to_device(
+        torch.randn(40, 9).to(dtype).requires_grad_(), torch.arange(40) % 9, torch.rand(9)
+    )
+    eager = step(x, index, weight)
+    (expected,) = torch.autograd.grad(eager, x)
+    compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
+    (gradient,) = torch.autograd.grad(compiled(x, index, weight), x)
+    rtol = 2 * torch.finfo(dtype).eps
+    assert torch.allclose(compiled(x, index, weight), eager, rtol=rtol)
+    assert torch.allclose(gradient, expected, rtol=rtol, atol=1e-30)
+
+
 def test_fake_tensors_of_a_gpu():
     """Shapes, dtypes, strides and devices are known where there is no GPU."""
     with FakeTensorMode():

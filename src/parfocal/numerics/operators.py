@@ -5,8 +5,8 @@ operator returns nothing that shares memory with an argument, so a gradient isn'
 forward pass but made in the backward pass, with what comes in: as many bytes, and nothing saved but
 the inputs.
 
-The arguments of an operator are x, the columns of `Data`, of values their dtype, and the fields of
-a `Kernel`.
+The arguments of an elementwise operator are x, the columns of `Data`, of values their dtype, and
+the fields of a `Kernel`.
 """
 
 from collections.abc import Callable
@@ -17,12 +17,14 @@ import torch
 from torch import Tensor
 
 from parfocal.numerics.backends import kernels
+from parfocal.numerics.closed_form import Gamma
 from parfocal.numerics.data import Data, Kernel, Loss
 
 _DATA = "Tensor x, Tensor y, Tensor? weight, Tensor? mask"
 _LOSS = "str name, float gamma, float? alpha, float? number, float second, bool is_general"
 _SUM = f"{_DATA}, {_LOSS}"
 _VALUES = f"{_DATA}, ScalarType dtype, {_LOSS}"
+_CLASSES = "Tensor x, Tensor index, Tensor? weight, float gamma"
 
 
 def elementwise_sum(loss: Loss, x: Tensor, data: Data, divisor: float | Tensor) -> Tensor | None:
@@ -41,6 +43,16 @@ def elementwise_values(loss: Loss, x: Tensor, data: Data, dtype: torch.dtype) ->
     if kernel is None:
         return None
     result: Tensor = torch.ops.parfocal.elementwise_values(x, *data, dtype, *kernel)
+    return result
+
+
+def class_sum(
+    x: Tensor, index: Tensor, gamma: Gamma, weight: Tensor | None, divisor: float | Tensor
+) -> Tensor | None:
+    """The sum of weight L over rows, differentiable in x once; None without a kernel."""
+    if isinstance(gamma, Tensor) or x.dtype == torch.float64 or x.shape[1] < 2:
+        return None
+    result: Tensor = torch.ops.parfocal.class_sum(x, index, weight, gamma) / divisor
     return result
 
 
@@ -81,6 +93,19 @@ def _values(x: Tensor, *rest: Any) -> Tensor:
 def _slopes(incoming: Tensor, x: Tensor, *rest: Any) -> Tensor:
     y, weight, mask, _, *loss = rest
     return _triton().elementwise_slopes(_Told(*loss), x, Data(y, weight, mask), incoming)  # type: ignore[no-any-return]
+
+
+def _class_sum(x: Tensor, index: Tensor, weight: Tensor | None, gamma: float) -> Tensor:
+    if x.numel() == 0:
+        return x.new_zeros((), dtype=torch.float32)
+    total, _ = _triton().class_sum(gamma, x, index, weight, 1.0, None, False)
+    return total  # type: ignore[no-any-return]
+
+
+def _class_slopes(
+    incoming: Tensor, x: Tensor, index: Tensor, weight: Tensor | None, gamma: float
+) -> Tensor:
+    return _triton().class_slopes(gamma, x, index, weight, incoming)  # type: ignore[no-any-return]
 
 
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {}
@@ -131,5 +156,13 @@ _register(
     _slopes,
     lambda incoming, x, *_: torch.empty_like(x),
 )
+_register("class_sum", _CLASSES, _class_sum, lambda x, *_: x.new_empty((), dtype=torch.float32))
+_register(
+    "class_slopes",
+    f"Tensor incoming, {_CLASSES}",
+    _class_slopes,
+    lambda incoming, x, *_: torch.empty_like(x),
+)
 _differentiate("elementwise_sum", "elementwise_sum_slopes")
+_differentiate("class_sum", "class_slopes")
 _differentiate("elementwise_values", "elementwise_slopes")

@@ -90,9 +90,13 @@ def class_sum(
         divisor if isinstance(divisor, Tensor) else None,
     )
     backend = _backend(x, tensors)
-    if backend is None:
-        return None
-    return _reduce(_ClassSum(backend, gamma, divisor), x, tensors)
+    if backend is not None:
+        return _reduce(_ClassSum(backend, gamma, divisor), x, tensors)
+    if is_compiled_for_kernels(x, *tensors):
+        from parfocal.numerics import operators
+
+        return operators.class_sum(x, index, gamma, weight, divisor)
+    return None
 
 
 def region_power(
@@ -288,7 +292,10 @@ class _ClassSum(NamedTuple):
     def compose(self, x: Tensor, tensors: Tensors) -> Tensor:
         """The sum of the compositions, from margins."""
         index, weight, gamma, divisor = self._arguments(tensors)
-        u, t = margin(x.float(), index)
+        x = x.float()
+        if weight is not None:  # what doesn't count may hold anything
+            x = torch.where((weight != 0).unsqueeze(1), x, 0.0)
+        u, t = margin(x, index)
         loss = closed_form.differentiable_value(
             u,
             torch.ones_like(u),

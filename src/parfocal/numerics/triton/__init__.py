@@ -3,6 +3,7 @@
 What it does is decided by dtypes, shapes, strides and options alone: no call waits for the device.
 """
 
+from parfocal.numerics.triton.classes import class_rescale, class_slopes, class_sum
 from parfocal.numerics.triton.elementwise import (
     elementwise_rescale,
     elementwise_slopes,
@@ -15,6 +16,8 @@ from parfocal.numerics.triton.launch import works_on
 
 __all__ = [
     "class_region_power",
+    "class_rescale",
+    "class_slopes",
     "class_sum",
     "elementwise_rescale",
     "elementwise_slopes",
@@ -32,4 +35,4 @@ def composed(*_: object) -> None:
     """None: regions and costs of a matcher are composed of torch's operations."""
 
 
-class_sum = region_power = class_region_power = opposed = composed
+region_power = class_region_power = opposed = composed

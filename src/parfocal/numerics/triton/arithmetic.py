@@ -10,6 +10,7 @@ Of the special function unit the careful forms take the seed of a reciprocal, wh
 corrects. Those for 16 bits take its exponential.
 """
 
+import functools
 import math
 import struct
 from typing import NamedTuple
@@ -82,6 +83,7 @@ class Exponent(NamedTuple):
     c_rest: float
 
 
+@functools.lru_cache(maxsize=256)
 def exponent(gamma: float) -> Exponent:
     """An exponent that float32 holds, as a kernel is told it; c to 2 ** -48, relative."""
     c = struct.unpack("f", struct.pack("f", gamma * math.log2(math.e)))[0]

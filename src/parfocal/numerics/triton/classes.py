@@ -214,17 +214,19 @@ def _class_kernel(
     LOOPS: tl.constexpr,
     ALL_CLASSES: tl.constexpr,
     IN_ROWS: tl.constexpr,
+    IS_MADE: tl.constexpr,
     DIM: tl.constexpr,
 ):
     """The sum of weight L over some positions of an image, and their gradient times the scale.
 
     CLASSES, POSITIONS: the tile. LOOPS: whether there may be more classes than it holds.
     ALL_CLASSES: their number where it is compiled in, else 0. IN_ROWS: whether the gradient is
-    stored along the classes, though it is made along the positions. DIM: that of the classes.
-    partial_ptr: None to make the gradient alone, and that only if what comes in isn't 1.
+    stored along the classes, though it is made along the positions. IS_MADE: whether it is there,
+    as it is for an incoming gradient of 1. DIM: that of the classes.
     """
-    if partial_ptr is None and tl.load(incoming_ptr).to(tl.float32) == 1.0:
-        return
+    if IS_MADE:  # noqa: SIM102 - the compiler decides the one, the device the other
+        if tl.load(incoming_ptr).to(tl.float32) == 1.0:
+            return
     if ALL_CLASSES > 0:
         classes = ALL_CLASSES
     row, start, is_row = rows_of_program(positions, image_stride, position_stride, POSITIONS)
@@ -350,10 +352,8 @@ def class_sum(
     """
     if isinstance(gamma, Tensor) or x.dtype == torch.float64 or x.numel() == 0 or x.shape[1] < 2:
         return None
+    x = _in_rows(x)
     gradient = torch.empty_like(x) if needs_gradient else None
-    if _rows(x) is None or (gradient is not None and _rows(gradient) != _rows(x)):
-        x = x.contiguous()
-        gradient = torch.empty_like(x) if needs_gradient else None
     scale = Scale(divisor, x.device)
     programs = _programs(x)
     partials = torch.empty(programs, dtype=torch.float32, device=x.device)
@@ -375,11 +375,32 @@ def class_rescale(
 
     One launch, which does nothing where 1 comes in; else the gradient is made again.
     """
-    if _rows(x) != _rows(kept):
-        x = x.contiguous()
     with on_device(x):
-        _launch(gamma, x, index, weight, Scale(divisor, x.device), incoming, None, kept)
+        scale = Scale(divisor, x.device)
+        _launch(gamma, _in_rows(x), index, weight, scale, incoming, None, kept, is_made=True)
     return kept
+
+
+def class_slopes(
+    gamma: float, x: Tensor, index: Tensor, weight: Tensor | None, incoming: Tensor
+) -> Tensor:
+    """The gradient of the sum in x, times the incoming one."""
+    if x.numel() == 0:
+        return torch.empty_like(x)
+    rows = _in_rows(x)
+    gradient = torch.empty_like(rows)
+    with on_device(x):
+        _launch(gamma, rows, index, weight, Scale(1.0, x.device), incoming, None, gradient)
+    like = torch.empty_like(x, device="meta")
+    return gradient if gradient.stride() == like.stride() else torch.empty_like(x).copy_(gradient)
+
+
+def _in_rows(x: Tensor) -> Tensor:
+    """x, or a copy of it in the order of its dimensions in memory, whose rows a kernel finds."""
+    like = torch.empty_like(x, device="meta")
+    if _rows(x) is not None and _rows(x) == _rows(like):
+        return x
+    return torch.empty_like(x).copy_(x) if _rows(like) is not None else x.contiguous()
 
 
 def _programs(x: Tensor) -> int:
@@ -398,6 +419,8 @@ def _launch(
     incoming: Tensor | None,
     partials: Tensor | None,
     gradient: Tensor | None,
+    *,
+    is_made: bool = False,
 ) -> None:
     """One pass over the rows of x: partial sums, the gradient, or both."""
     rows, classes = _rows(x), x.shape[1]
@@ -425,6 +448,7 @@ def _launch(
         LOOPS=tile.loops,
         ALL_CLASSES=classes if tile.classes <= 64 else 0,
         IN_ROWS=tile.one_a_thread and rows.class_stride == 1,
+        IS_MADE=is_made,
         DIM=_OUTER,
         num_warps=tile.warps,
     )
