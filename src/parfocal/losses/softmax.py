@@ -7,9 +7,9 @@ import torch
 from torch import Tensor
 
 from parfocal.losses import checks, numbers, values
-from parfocal.losses.reduction import reduce, select, to_input_dtype
+from parfocal.losses.reduction import reduce, result_dtype, select, to_input_dtype
 from parfocal.losses.rows import Rows, rows
-from parfocal.numerics import class_sum, focal, margin, margins, varies
+from parfocal.numerics import class_sum, class_values, focal, margin, margins, varies
 
 
 def softmax_focal_loss(
@@ -125,11 +125,11 @@ def softmax_focal_loss(
         position_weight = None if position_weight is None else position_weight.view(1)
     r = rows(call, inputs, targets, ignored, mask)
     weights = Weights(weight, position_weight, reduction, normalizer)
-    is_plain = not (label_smoothing or epsilon or reduction == "none" or len(shape) == 1)
+    is_plain = not (label_smoothing or epsilon or len(shape) == 1)
     if is_plain and not isinstance(gamma, Tensor) and r.labels is not None:
-        total = weights.sum(r, r.labels, gamma)
-        if total is not None:
-            return to_input_dtype(total, inputs)
+        result = weights.evaluate(r, r.labels, gamma)
+        if result is not None:
+            return to_input_dtype(result, inputs)
 
     r = r.prepare()
     if isinstance(gamma, Tensor):
@@ -168,8 +168,8 @@ class Weights(NamedTuple):
     reduction: str
     normalizer: float | Tensor | None
 
-    def sum(self, r: Rows, labels: Tensor, gamma: float) -> Tensor | None:
-        """The mean or the sum in one pass over the logits; None where there is no such pass."""
+    def evaluate(self, r: Rows, labels: Tensor, gamma: float) -> Tensor | None:
+        """What was asked for in one pass over the logits; None where there is no such pass."""
         if varies(self.of_classes, self.of_positions, self.normalizer):
             return None
         factor = self._class_weights(r, torch.float32)
@@ -181,6 +181,8 @@ class Weights(NamedTuple):
             factor = others if factor is None else factor * others
         if factor is None and r.mask is not None:
             factor = r.mask.float()
+        if self.reduction == "none":
+            return class_values(r.x, labels, gamma, factor, result_dtype(r.x))
         return class_sum(r.x, labels, gamma, factor, 1.0 if divisor is None else divisor)
 
     def reduce(self, r: Rows, loss: Tensor) -> Tensor:

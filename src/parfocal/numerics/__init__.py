@@ -14,6 +14,7 @@ from parfocal.numerics.region import Power, composed_power
 from parfocal.numerics.sums import (
     class_region_power,
     class_sum,
+    class_values,
     elementwise_sum,
     elementwise_values,
     region_power,
@@ -28,6 +29,7 @@ __all__ = [
     "Power",
     "class_region_power",
     "class_sum",
+    "class_values",
     "composed_power",
     "computation",
     "elementwise_sum",

@@ -99,6 +99,18 @@ def class_sum(
     return None
 
 
+def class_values(
+    x: Tensor, index: Tensor, gamma: Gamma, weight: Tensor | None, dtype: torch.dtype
+) -> Tensor | None:
+    """weight L of each row in this dtype, differentiable in x; arguments as in `class_sum`.
+
+    None where no backend has value and slope in one pass each.
+    """
+    tensors = (index, weight, gamma if isinstance(gamma, Tensor) else None)
+    backend = _backend(x, tensors)
+    return None if backend is None else _reduce(_ClassValues(backend, gamma, dtype), x, tensors)
+
+
 def region_power(
     u: Tensor, y: Tensor, mask: Tensor | None, dims: tuple[int, ...], power: Power
 ) -> Tensor:
@@ -141,6 +153,19 @@ def composed_values(loss: Loss, x: Tensor, data: Data) -> Tensor:
     if weight is not None:
         value = weight * value
     return value if mask is None else torch.where(mask, value, 0.0)
+
+
+def composed_rows(x: Tensor, index: Tensor, gamma: Gamma, weight: Tensor | None) -> Tensor:
+    """weight L of each row as a composition, from its margin, in float32."""
+    x = x.float()
+    if weight is not None:  # what doesn't count may hold anything
+        x = torch.where((weight != 0).unsqueeze(1), x, 0.0)
+    u, t = margin(x, index)
+    gamma = round_exponent(gamma, torch.float32)
+    loss = closed_form.differentiable_value(
+        u, torch.ones_like(u), gamma, 0.0, t, target_varies=False
+    )
+    return loss if weight is None else weight * loss
 
 
 def _backend(x: Tensor, tensors: tuple[Any, ...]) -> ModuleType | None:
@@ -290,21 +315,9 @@ class _ClassSum(NamedTuple):
         return gradient
 
     def compose(self, x: Tensor, tensors: Tensors) -> Tensor:
-        """The sum of the compositions, from margins."""
+        """The sum of the compositions."""
         index, weight, gamma, divisor = self._arguments(tensors)
-        x = x.float()
-        if weight is not None:  # what doesn't count may hold anything
-            x = torch.where((weight != 0).unsqueeze(1), x, 0.0)
-        u, t = margin(x, index)
-        loss = closed_form.differentiable_value(
-            u,
-            torch.ones_like(u),
-            round_exponent(gamma, torch.float32),
-            0.0,
-            t,
-            target_varies=False,
-        )
-        return (loss if weight is None else weight * loss).sum() / divisor
+        return composed_rows(x, index, gamma, weight).sum() / divisor
 
     def _arguments(self, tensors: Tensors) -> tuple[Tensor, Tensor | None, Gamma, float | Tensor]:
         index, weight, gamma, divisor = tensors
@@ -315,6 +328,36 @@ class _ClassSum(NamedTuple):
             self.gamma if gamma is None else gamma,
             self.divisor if divisor is None else divisor,
         )
+
+
+class _ClassValues(NamedTuple):
+    """A loss of class indices of each row, whose gradient is made when its own comes in."""
+
+    backend: ModuleType
+    gamma: Gamma
+    dtype: torch.dtype
+
+    def evaluate(self, x: Tensor, tensors: Tensors, needs_gradient: bool) -> Any:
+        """The losses; nothing is kept."""
+        index, weight, gamma = tensors
+        exponent = self.gamma if gamma is None else gamma
+        losses = self.backend.class_values(exponent, x, index, weight, self.dtype)
+        return None if losses is None else (losses, ())
+
+    def gradient(self, x: Tensor, tensors: Tensors, kept: Any, incoming: Tensor) -> Tensor:
+        """The slopes: what comes in for a row is a weight of it."""
+        index, weight, _ = tensors
+        incoming = incoming.float()
+        weight = incoming if weight is None else torch.where(weight == 0, 0.0, weight * incoming)
+        slopes: Tensor = self.backend.class_slopes(self.gamma, x, index, weight, None)
+        return slopes
+
+    def compose(self, x: Tensor, tensors: Tensors) -> Tensor:
+        """The compositions."""
+        index, weight, gamma = tensors
+        assert index is not None
+        exponent = self.gamma if gamma is None else gamma
+        return composed_rows(x, index, exponent, weight).to(self.dtype)
 
 
 class _RegionPower(NamedTuple):

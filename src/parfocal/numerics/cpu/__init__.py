@@ -2,7 +2,7 @@
 
 from parfocal.numerics.cpu.binary_regions import region_power, region_slope
 from parfocal.numerics.cpu.class_regions import class_region_power, class_region_slope
-from parfocal.numerics.cpu.classes import class_rescale, class_sum
+from parfocal.numerics.cpu.classes import class_rescale, class_sum, class_values
 from parfocal.numerics.cpu.elementwise import (
     elementwise_rescale,
     elementwise_sum,
@@ -16,6 +16,7 @@ __all__ = [
     "class_region_slope",
     "class_rescale",
     "class_sum",
+    "class_values",
     "elementwise_rescale",
     "elementwise_sum",
     "elementwise_values",

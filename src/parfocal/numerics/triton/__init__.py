@@ -3,7 +3,7 @@
 What it does is decided by dtypes, shapes, strides and options alone: no call waits for the device.
 """
 
-from parfocal.numerics.triton.classes import class_rescale, class_slopes, class_sum
+from parfocal.numerics.triton.classes import class_rescale, class_slopes, class_sum, class_values
 from parfocal.numerics.triton.elementwise import (
     elementwise_rescale,
     elementwise_slopes,
@@ -19,6 +19,7 @@ __all__ = [
     "class_rescale",
     "class_slopes",
     "class_sum",
+    "class_values",
     "elementwise_rescale",
     "elementwise_slopes",
     "elementwise_sum",

@@ -200,6 +200,7 @@ def _class_kernel(
     divisor_ptr,
     incoming_ptr,
     partial_ptr,
+    loss_ptr,
     gradient_ptr,
     positions,
     classes,
@@ -217,7 +218,7 @@ def _class_kernel(
     IS_MADE: tl.constexpr,
     DIM: tl.constexpr,
 ):
-    """The sum of weight L over some positions of an image, and their gradient times the scale.
+    """weight L of some positions of an image, their sum, and their gradient times the scale.
 
     CLASSES, POSITIONS: the tile. LOOPS: whether there may be more classes than it holds.
     ALL_CLASSES: their number where it is compiled in, else 0. IN_ROWS: whether the gradient is
@@ -251,6 +252,9 @@ def _class_kernel(
     loss, slope, over_s = row_terms(own, top, s, classes, gamma)
     if partial_ptr is not None:
         tl.store(partial_ptr + tl.program_id(0), tl.sum(tl.where(counts, loss * weight, 0.0)))
+    if loss_ptr is not None:
+        loss = tl.where(counts, loss * weight, 0.0)
+        tl.store(loss_ptr + row, loss.to(loss_ptr.dtype.element_ty), mask=is_row)
     if gradient_ptr is not None:
         slope = slope * weight * scale_of(factor, divisor_ptr, incoming_ptr)
         of_own, before, after = gradient_factors(tl.where(counts, slope, 0.0), over_s, own, top)
@@ -381,10 +385,23 @@ def class_rescale(
     return kept
 
 
+def class_values(
+    gamma: Gamma, x: Tensor, index: Tensor, weight: Tensor | None, dtype: torch.dtype
+) -> Tensor | None:
+    """weight L of each row in this dtype; None where `class_sum` is."""
+    if isinstance(gamma, Tensor) or x.dtype == torch.float64 or x.numel() == 0 or x.shape[1] < 2:
+        return None
+    losses = torch.empty(index.shape, dtype=dtype, device=x.device)
+    scale = Scale(1.0, x.device)
+    with on_device(x):
+        _launch(gamma, _in_rows(x), index, weight, scale, None, None, None, losses=losses)
+    return losses
+
+
 def class_slopes(
-    gamma: float, x: Tensor, index: Tensor, weight: Tensor | None, incoming: Tensor
+    gamma: float, x: Tensor, index: Tensor, weight: Tensor | None, incoming: Tensor | None
 ) -> Tensor:
-    """The gradient of the sum in x, times the incoming one."""
+    """The gradient of the sum in x, times the incoming one if any."""
     if x.numel() == 0:
         return torch.empty_like(x)
     rows = _in_rows(x)
@@ -420,9 +437,10 @@ def _launch(
     partials: Tensor | None,
     gradient: Tensor | None,
     *,
+    losses: Tensor | None = None,
     is_made: bool = False,
 ) -> None:
-    """One pass over the rows of x: partial sums, the gradient, or both."""
+    """One pass over the rows of x: partial sums, losses, the gradient, or some of these."""
     rows, classes = _rows(x), x.shape[1]
     assert rows is not None
     tile = _tile(classes, rows)
@@ -434,6 +452,7 @@ def _launch(
         scale.divisor,
         incoming,
         partials,
+        losses,
         gradient,
         rows.positions,
         classes,
@@ -442,7 +461,9 @@ def _launch(
         rows.class_stride,
         round_exponent(gamma, torch.float32),
         scale.factor,
-        GRADE=32 if x.dtype == torch.float32 else 16,
+        GRADE=16
+        if torch.float32 not in (x.dtype, None if losses is None else losses.dtype)
+        else 32,
         CLASSES=tile.classes,
         POSITIONS=tile.positions,
         LOOPS=tile.loops,
