@@ -1,6 +1,7 @@
 """How the kernels of `parfocal.numerics.triton` are compiled for a call: cases for `offline`."""
 
 from kernels.offline import Case
+from parfocal.numerics.triton import classes
 
 ELEMENTWISE = "parfocal.numerics.triton.elementwise"
 EXPONENTS = dict.fromkeys(("gamma", "c", "c_rest", "number", "second", "c_2", "c_2_rest"), "fp32")
@@ -44,3 +45,35 @@ def values(x, y, *, soft="never", loss="focal", elements=1024, warps=4):
 
 def _grade(x):
     return 32 if x == "*fp32" else 16
+
+
+def rows_of_classes(tile, width, dtype, gpu="sm_90", strides=()):
+    """How rows of a width are compiled, their gradient wanted; strides: those that are 1."""
+    pointers = {f"{name}_ptr": dtype for name in ("x", "gradient")}
+    pointers |= {"index_ptr": "*i64", "weight_ptr": "*fp32", "partial_ptr": "*fp32"}
+    numbers = {"positions", "classes", "image_stride", "position_stride", "class_stride"}
+    return Case(
+        "parfocal.numerics.triton.classes:"
+        + ("_a_position_a_thread" if tile.one_a_thread else "_whole_rows"),
+        pointers
+        | dict.fromkeys(numbers - set(strides), "i32")
+        | {"gamma": "fp32", "factor": "fp32"},
+        dict.fromkeys(strides, 1)
+        | {
+            "divisor_ptr": None,
+            "incoming_ptr": None,
+            "loss_ptr": None,
+            "GRADE": 32 if dtype == "*fp32" else 16,
+            "CLASSES": tile.classes,
+            "POSITIONS": tile.positions,
+            "LOOPS": tile.loops,
+            "ALL_CLASSES": width if tile.classes <= 64 else 0,
+            "IN_ROWS": tile.one_a_thread and not strides,
+            "IS_MADE": False,
+            "DIM": classes._OUTER,
+        },
+        elements=tile.classes * tile.positions if tile.loops else width * tile.positions,
+        warps=tile.warps,
+        gpu=gpu,
+        divisible=(),
+    )

@@ -7,8 +7,8 @@ import pytest
 import torch
 from torch import Tensor
 
+from kernels.cases import rows_of_classes
 from kernels.device import DEVICE
-from kernels.offline import Case
 from parfocal.audit.oracle import Truth
 from parfocal.audit.ulp import ulp_error
 from parfocal.numerics.triton import classes
@@ -349,37 +349,6 @@ def test_what_has_no_kernel_is_refused():
     assert refuses(x[:0], index[:0])
 
 
-def compiled(tile, width, dtype, gpu, strides=()):
-    """How rows of a width are compiled, their gradient wanted; strides: those that are 1."""
-    pointers = {f"{name}_ptr": dtype for name in ("x", "gradient")}
-    pointers |= {"index_ptr": "*i64", "weight_ptr": "*fp32", "partial_ptr": "*fp32"}
-    numbers = {"positions", "classes", "image_stride", "position_stride", "class_stride"}
-    return Case(
-        "parfocal.numerics.triton.classes:"
-        + ("_a_position_a_thread" if tile.one_a_thread else "_whole_rows"),
-        pointers
-        | dict.fromkeys(numbers - set(strides), "i32")
-        | {"gamma": "fp32", "factor": "fp32"},
-        dict.fromkeys(strides, 1)
-        | {
-            "divisor_ptr": None,
-            "incoming_ptr": None,
-            "GRADE": 32 if dtype == "*fp32" else 16,
-            "CLASSES": tile.classes,
-            "POSITIONS": tile.positions,
-            "LOOPS": tile.loops,
-            "ALL_CLASSES": width if tile.classes <= 64 else 0,
-            "IN_ROWS": tile.one_a_thread and not strides,
-            "IS_MADE": False,
-            "DIM": classes._OUTER,
-        },
-        elements=tile.classes * tile.positions if tile.loops else width * tile.positions,
-        warps=tile.warps,
-        gpu=gpu,
-        divisible=(),
-    )
-
-
 def tile_of(width: int, in_rows: bool):
     """The tile of long rows, or of large maps."""
     rows = classes._Rows(1, 2**20, 0, width if in_rows else 1, 1 if in_rows else 2**20)
@@ -411,7 +380,7 @@ def test_instructions_leave_time_for_memory(of, gpu, compile_all):
         strides = () if tile.one_a_thread and sort == "rows" else strides
         for dtype in ("*fp32", "*bf16"):
             for card in ("sm_80", "sm_90"):
-                cases[f"{width} {sort} {dtype} {card}"] = compiled(
+                cases[f"{width} {sort} {dtype} {card}"] = rows_of_classes(
                     tile, width, dtype, card, strides
                 )
     reports = compile_all(cases)

@@ -79,8 +79,8 @@ def test_compiled_classes_are_eager(dtype):
     compiled = torch.compile(step, fullgraph=True, backend="aot_eager")
     (gradient,) = torch.autograd.grad(compiled(x, index, weight), x)
     rtol = 2 * torch.finfo(dtype).eps
-    assert torch.allclose(compiled(x, index, weight), eager, rtol=rtol)
-    assert torch.allclose(gradient, expected, rtol=rtol, atol=1e-30)
+    assert torch.allclose(compiled(x, index, weight), eager, rtol=2 * rtol)
+    assert torch.allclose(gradient, expected, rtol=2 * rtol, atol=1e-30)
 
 
 def test_fake_tensors_of_a_gpu():

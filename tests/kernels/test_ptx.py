@@ -9,11 +9,13 @@ import math
 import pytest
 import torch
 
+import parfocal
 from kernels import ptx
-from kernels.cases import sums, values
+from kernels.cases import rows_of_classes, sums, values
 from kernels.offline import Case
 from kernels.samples import INF, NAN, closed_form, even, margins, representable, worst
 from parfocal.numerics.triton.arithmetic import exponent
+from parfocal.numerics.triton.classes import _Tile
 
 # One warp a block and one element a thread.
 BLOCK = {"BLOCK": 32}
@@ -31,7 +33,12 @@ def _function(name):
     return Case("kernels.probes:function", signature, BLOCK | {"NAME": name}, 32, warps=1)
 
 
+# 21 classes in one warp: maps, and rows as long ones are. Short rows go through shared memory.
+SHORT, LONG = _Tile(32, 32, 1, one_a_thread=True), _Tile(32, 1, 1)
+
 CASES = {
+    "maps": rows_of_classes(SHORT, 21, "*fp32", strides=("position_stride",)),
+    "long rows": rows_of_classes(LONG, 21, "*fp32", strides=("class_stride",)),
     torch.float32: _value_and_slope("*fp32", 32),
     torch.float16: _value_and_slope("*fp16", 16),
     torch.bfloat16: _value_and_slope("*bf16", 16),
@@ -135,6 +142,38 @@ def test_sigmoid_of_bfloat16(codes, gamma, off):
     arguments = [x, torch.ones_like(x), torch.zeros(blocks), slope, count, 1.0, *told(gamma)]
     ptx.run(codes["sums, bfloat16"], arguments, blocks, off=off)
     assert max(worst(slope, closed_form(x.double(), gamma)[1])) <= 0.52
+
+
+@UNIT
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("layout", ["maps", "long rows"])
+def test_classes(codes, layout, gamma, off):
+    """The gradient of class indices and its sum within (1 + gamma)(8 + d + log2(C) / 2) ULP."""
+    gamma = torch.tensor(gamma).item()
+    generator = torch.Generator().manual_seed(3)
+    rows = 1024
+    size = torch.rand(rows, 1, generator=generator) * 30
+    x = torch.randn(rows, 21, generator=generator) * size
+    index = torch.randint(0, 21, (rows,), generator=generator)
+    weight = torch.rand(rows, generator=generator) + 0.5
+    wide = x.double().requires_grad_()  # in float64, where no kernel is
+    losses = parfocal.softmax_focal_loss(wide, index, gamma=gamma, reduction="none")
+    total = (weight.double() * losses).sum()
+    (slope,) = torch.autograd.grad(total, wide)
+    in_rows = layout != "maps"
+    flat = (x if in_rows else x.t()).contiguous()
+    programs = rows if in_rows else rows // 32
+    partial, gradient = torch.full((programs,), NAN), torch.full_like(flat, NAN)
+    strides = [0, 21 if in_rows else rows]  # of images; of rows, or of classes: the other is 1
+    arguments = [flat, index, weight, partial, gradient, rows, 21, *strides, gamma, 1.0]
+    ptx.run(codes[layout], arguments, programs, off=off)
+    gradient = gradient if in_rows else gradient.t()
+    spread = x.amax(1) - x.amin(1)
+    bound = (1 + gamma) * (8 + spread + math.log2(21) / 2)
+    unit = torch.maximum(slope.abs(), torch.tensor(2.0**-126)).float()
+    errors = (gradient.double() - slope).abs() / (unit.nextafter(unit + 1) - unit).double()
+    assert (errors.amax(1) <= bound).all()
+    assert torch.allclose(partial.double().sum(), total, rtol=1e-6)
 
 
 def test_a_newton_step_makes_up_for_the_unit(codes):

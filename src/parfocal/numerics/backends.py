@@ -17,7 +17,6 @@ import torch
 from torch import Tensor
 
 from parfocal.numerics import cpu
-from parfocal.numerics.closed_form import is_exporting
 from parfocal.numerics.tracing import gpu_of, is_readable, is_watched, varies
 
 
@@ -38,11 +37,13 @@ def has_kernels(device: torch.device) -> bool:
 def is_compiled_for_kernels(x: Tensor, *tensors: object) -> bool:
     """Whether torch.compile traces a call, in which x alone is differentiated, for such a device.
 
-    An export is left to the composition, which whoever loads it can run without this package.
+    An export is left to the composition, which whoever loads it can run without this package. It
+    is told by what torch.compiler.is_exporting returns, for which the compiler of torch 2.11 puts
+    True in all that it compiles.
     """
     return (
         torch.compiler.is_compiling()
-        and not is_exporting()
+        and not getattr(torch.compiler, "_is_exporting_flag", False)
         and _is_for_kernels(x)
         and not varies(*tensors)
         and not is_watched(x, *tensors)
