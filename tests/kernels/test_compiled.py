@@ -8,6 +8,7 @@ from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
+import triton
 
 from kernels.cases import sums, values
 from kernels.offline import Case
@@ -74,6 +75,10 @@ CASES = {
     for name, budget in BUDGETS.items()
     for gpu in GPUS
 }
+COUNTED = pytest.mark.skipif(
+    tuple(map(int, triton.__version__.split(".")[:2])) < (3, 8),
+    reason="counted with Triton 3.8; 3.6 makes up to a tenth more",
+)
 ROWS = pytest.mark.parametrize("gpu", GPUS)
 NAMES = pytest.mark.parametrize("name", BUDGETS)
 
@@ -84,6 +89,7 @@ def reports(compile_all):
     return compile_all(CASES)
 
 
+@COUNTED
 @ROWS
 @NAMES
 def test_instructions_of_an_element(reports, name, gpu):
@@ -92,6 +98,7 @@ def test_instructions_of_an_element(reports, name, gpu):
     assert reports[f"{name}, {gpu}"].instructions <= most
 
 
+@COUNTED
 @ROWS
 @NAMES
 def test_special_functions_of_an_element(reports, name, gpu):

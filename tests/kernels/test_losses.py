@@ -1,5 +1,8 @@
 """The losses by their public functions, on the kernels: what they mean, and what they are told."""
 
+import contextlib
+import functools
+import logging
 import math
 
 import pytest
@@ -13,7 +16,8 @@ from kernels.device import DEVICE
 from kernels.forced import to_device, use_kernels
 from parfocal.audit.oracle import focal_truth
 from parfocal.audit.ulp import ulp_error
-from parfocal.numerics.triton import elementwise
+from parfocal.numerics import backends
+from parfocal.numerics.triton import elementwise, launch
 
 SUMMED = [case for case in LOSSES if case.options >= ELEMENTWISE or "indices" in case.name]
 CALLS = 700
@@ -286,3 +290,27 @@ def test_checkpoints_and_hooks_of_saved_tensors():
     with torch.autograd.graph.save_on_cpu():
         kept = loss(x)
     assert torch.equal(torch.autograd.grad(kept, x)[0], expected)
+
+
+def test_where_no_kernel_runs_all_is_composed(monkeypatch, caplog, launches):
+    """A compiler or a driver that is missing is a line of the log, once, and never an error."""
+
+    def fail(*arguments):
+        raise RuntimeError("no C compiler")
+
+    works_on = launch.works_on.__wrapped__
+    monkeypatch.setattr(launch, "works_on", functools.cache(works_on))
+    monkeypatch.setattr(launch, "add_up", fail)
+    monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
+    monkeypatch.setattr(backends, "has_kernels", launch.works_on)
+    x, y = to_device(torch.randn(50).requires_grad_(), torch.ones(50))
+    with caplog.at_level(logging.INFO, logger="parfocal"):
+        for _ in range(2):
+            parfocal.sigmoid_focal_loss(x, y, reduction="mean").backward()
+    assert [r.message for r in caplog.records if r.name == "parfocal"] == [
+        f"no Triton kernels on {x.device}: RuntimeError: no C compiler"
+    ]
+    assert launches == []
+    wide = x.detach().double().requires_grad_()
+    parfocal.sigmoid_focal_loss(wide, y.double(), reduction="mean").backward()
+    assert torch.allclose(x.grad.double(), 2 * wide.grad, rtol=1e-5)
