@@ -292,6 +292,39 @@ def test_checkpoints_and_hooks_of_saved_tensors():
     assert torch.equal(torch.autograd.grad(kept, x)[0], expected)
 
 
+@pytest.fixture
+def one_process(tmp_path):
+    """A process group of this process alone."""
+    store = torch.distributed.FileStore(str(tmp_path / "store"), 1)
+    backend = "gloo" if DEVICE == "cpu" else "nccl"
+    torch.distributed.init_process_group(backend, store=store, rank=0, world_size=1)
+    yield
+    torch.distributed.destroy_process_group()
+
+
+@pytest.mark.skipif(not torch.distributed.is_available(), reason="no torch.distributed here")
+@pytest.mark.parametrize("how", ["DDP", "FSDP"])
+def test_a_network_on_several_processes(one_process, how):
+    """Its outputs are plain tensors, and the gradients those of the network alone."""
+    torch.manual_seed(0)
+    x, y = to_device(torch.randn(8, 5), torch.randint(0, 3, (8,)))
+    network = nn.Linear(5, 3).to(DEVICE)
+    parfocal.softmax_focal_loss(network(x), y).backward()
+    expected = network.weight.grad.clone()
+    network.zero_grad()
+    if how == "DDP":
+        wrapped = nn.parallel.DistributedDataParallel(network)
+    else:
+        from torch.distributed.fsdp import fully_shard
+
+        mesh = torch.distributed.device_mesh.init_device_mesh(DEVICE, (1,))
+        wrapped = fully_shard(network, mesh=mesh)
+    parfocal.softmax_focal_loss(wrapped(x), y).backward()
+    gradient = network.weight.grad
+    gradient = gradient.full_tensor() if hasattr(gradient, "full_tensor") else gradient
+    assert torch.allclose(gradient, expected)
+
+
 def test_where_no_kernel_runs_all_is_composed(monkeypatch, caplog, launches):
     """A compiler or a driver that is missing is a line of the log, once, and never an error."""
 
