@@ -35,19 +35,25 @@ from gpu_session import (
     torchvision,
 )
 
+from parfocal.numerics import backends
+
 
 def machine(session: Session) -> None:
     """The card, the versions, and the time of a copy."""
     for name in ("torch", "triton", "torchvision", "liger_kernel", "numpy", "parfocal"):
         try:
             version = getattr(importlib.import_module(name), "__version__", "?")
-        except ImportError:
-            version = None
+        except Exception as error:  # of a package that is broken, whatever it raises
+            version = None if isinstance(error, ImportError) else str(error)
         session.note("machine", name, version)
     session.note("machine", "python", sys.version.split()[0])
     if session.device == "cuda":
         session.note("machine", "card", torch.cuda.get_device_name())
         session.note("machine", "clocks", clocks())
+        has_kernels = backends.has_kernels(torch.device("cuda", torch.cuda.current_device()))
+        session.note("machine", "kernels", has_kernels)
+        if not has_kernels:  # or what is measured is the composition
+            session.note("failed", "kernels", "they don't run: see the log above")
     n = session.size.copied
     source, target = torch.ones(n, device=session.device), torch.empty(n, device=session.device)
     ms = milliseconds(session.device, lambda: target.copy_(source))

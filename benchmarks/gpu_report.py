@@ -81,7 +81,12 @@ def _rows(size: Size) -> Iterator[Row]:
     for shape in ((8192, 32000), (2048, 128256)):
         name = f"softmax bfloat16 {shape}"
         theirs = f"Liger cross_entropy bfloat16 {shape}"
-        yield Row(f"{name} / Liger's cross-entropy", f"parfocal {name}", theirs, 1.1)
+        yield Row(
+            f"{name} / Liger's cross-entropy and a copy of its logits, which it overwrites",
+            f"parfocal {name}",
+            theirs,
+            1.1,
+        )
     name = f"sigmoid float32 {small} gamma 2"
     yield Row(f"{name} / torchvision", f"parfocal {name}", f"torchvision {name}", 0.5)
 
@@ -92,14 +97,30 @@ def ratio(found: dict[str, dict[str, Any]], row: Row) -> float:
     return float(ms.get(row.ours, math.nan)) / float(ms.get(row.theirs, math.nan))
 
 
+def _ours(found: dict[str, dict[str, Any]], kind: str) -> list[tuple[str, float]]:
+    """What was measured of our losses."""
+    return [(k, v) for k, v in found.get(kind, {}).items() if k.startswith("parfocal")]
+
+
+def most(what: str, bound: float, numbers: list[float], least: float) -> str:
+    """A line of the table for the largest of some numbers, none of which can be below the least."""
+    if not numbers or min(numbers) < least:
+        return f"| {what} | at most {bound:g} | unmeasured |  |"
+    is_met = max(numbers) <= bound
+    return f"| {what} | at most {bound:g} | {max(numbers):.3g} | {'yes' if is_met else '**no**'} |"
+
+
 def report(found: dict[str, dict[str, Any]], size: Size) -> str:
     """gpu.md."""
     card = found.get("machine", {})
     if card.get("card"):
-        versions = ", ".join(f"{k} {card[k]}" for k in ("torch", "triton", "torchvision", "python"))
-        head = (
-            f"Measured on: {card['card']}, {versions}; a copy moves {card['copy, TB/s']:.2f} TB/s."
+        versions = ", ".join(
+            f"{k} {card.get(k)}" for k in ("torch", "triton", "torchvision", "python")
         )
+        copied = card.get("copy, TB/s", math.nan)
+        head = f"Measured on: {card['card']}, {versions}; a copy moves {copied:.2f} TB/s."
+        if not card.get("kernels"):
+            head += " **The kernels did not run**: ours is the composition."
     else:
         head = "Measured on a GPU: not yet."
     lines = ["| what | target | measured | met |", "|---|---|---|---|"]
@@ -113,26 +134,11 @@ def report(found: dict[str, dict[str, Any]], size: Size) -> str:
         )
         sign = "at least" if row.is_least else "at most"
         lines.append(f"| {row.what} | {sign} {row.bound:g} | {' | '.join(cells)} |")
-    peaks = [
-        v
-        for k, v in found.get("peak", {}).items()
-        if k.startswith("parfocal") and " none " not in k
-    ]
-    peak = (
-        f"{max(peaks):.3g} | {'yes' if max(peaks) <= 1.05 else '**no**'}"
-        if peaks
-        else "unmeasured | "
-    )
-    lines.append(
-        f"| largest peak of a sum, above the inputs, in gradients | at most 1.05 | {peak} |"
-    )
-    kernels = [v for k, v in found.get("kernels", {}).items() if k.startswith("parfocal")]
-    launched = (
-        f"{max(kernels)} | {'yes' if max(kernels) <= 4 else '**no**'}"
-        if kernels
-        else "unmeasured | "
-    )
-    lines.append(f"| kernels of both passes | at most 4 | {launched} |")
+    what = "largest peak of a sum, above the inputs, in gradients"
+    small = f" {size.flat[0]} "  # the allocator counts in pieces of 512 bytes
+    peaks = [v for k, v in _ours(found, "peak") if " none " not in k and small not in f"{k} "]
+    lines.append(most(what, 1.05, peaks, 0.0))
+    lines.append(most("kernels of both passes", 4, [v for _, v in _ours(found, "kernels")], 1))
     checks = found.get("correct", {})
     right = [f"| {name} | {value} |" for name, value in checks.items()] or ["| all | unmeasured |"]
     failed = [f"- {name}: {text}" for name, text in found.get("failed", {}).items()] or ["- none"]
@@ -164,7 +170,11 @@ def draw(found: dict[str, dict[str, Any]], size: Size, path: Path) -> None:
     measured = [(row, value) for row, value in measured if not math.isnan(value)]
     if not measured:
         return
-    import matplotlib as mpl
+    try:
+        import matplotlib as mpl
+    except ImportError:
+        print("Matplotlib is not installed: no figure")
+        return
 
     mpl.use("svg")
     mpl.rcParams.update({"svg.hashsalt": "parfocal", "svg.fonttype": "none"})

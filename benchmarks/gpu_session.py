@@ -110,6 +110,7 @@ def measure(
 ) -> None:
     """Milliseconds of both passes, the peak of memory above the inputs, and how many kernels."""
     if session.is_over:
+        session.note("failed", name, "no time was left")
         return
     incoming = options.pop("incoming", None)
 

@@ -1,7 +1,6 @@
 """The losses by their public functions, on the kernels: what they mean, and what they are told."""
 
 import contextlib
-import functools
 import logging
 import math
 
@@ -113,6 +112,21 @@ def test_infinite_logits_are_the_limit(gamma, target):
     assert torch.allclose(loss.detach().cpu(), entropy, equal_nan=True)
     expected = (p - target) * distance**gamma
     assert torch.allclose(slope.cpu(), expected, rtol=1e-6, equal_nan=True)
+
+
+@pytest.mark.filterwarnings("ignore:gaussian_focal_loss. no value")
+@pytest.mark.parametrize("reduction", ["none", "sum"])
+@pytest.mark.parametrize("target", [0.0, 0.3, 1.0])
+@pytest.mark.parametrize(
+    "case", [c for c in SUMMED if c.kind == "binary" and "hard" not in c.name], ids=lambda c: c.name
+)
+def test_nan_is_not_hidden(case, target, reduction):
+    """In value and gradient, and nowhere else."""
+    (x,) = to_device(torch.tensor([math.nan, 1.0]).requires_grad_())
+    loss = case.loss(x, torch.full_like(x, target), reduction=reduction)
+    (gradient,) = torch.autograd.grad(loss.sum(), x)
+    assert gradient.isnan().tolist() == [True, False]
+    assert loss.isnan().tolist() == ([True, False] if reduction == "none" else True)
 
 
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
@@ -331,13 +345,13 @@ def test_where_no_kernel_runs_all_is_composed(monkeypatch, caplog, launches):
     def fail(*arguments):
         raise RuntimeError("no C compiler")
 
-    works_on = launch.works_on.__wrapped__
-    monkeypatch.setattr(launch, "works_on", functools.cache(works_on))
+    monkeypatch.setattr(launch, "_works", {})
     monkeypatch.setattr(launch, "add_up", fail)
+    monkeypatch.setattr(torch.cuda, "is_current_stream_capturing", lambda: False)
     monkeypatch.setattr(torch.cuda, "device", lambda device: contextlib.nullcontext())
     monkeypatch.setattr(backends, "has_kernels", launch.works_on)
     x, y = to_device(torch.randn(50).requires_grad_(), torch.ones(50))
-    with caplog.at_level(logging.INFO, logger="parfocal"):
+    with caplog.at_level(logging.WARNING, logger="parfocal"):
         for _ in range(2):
             parfocal.sigmoid_focal_loss(x, y, reduction="mean").backward()
     assert [r.message for r in caplog.records if r.name == "parfocal"] == [

@@ -11,8 +11,9 @@ and what torch computes within a region it doesn't divide again. They are there 
 spin for work after the operation before; threads of another sort would have to compete with them
 for the processors.
 
-Where torch has no OpenMP of GNU's interface (on a Mac), and in a forked process (the threads have
-stayed with its parent, and a region would wait for them for ever), new threads are started. They
+Where torch has no OpenMP of GNU's interface (on a Mac), and in a process that was forked since
+(the threads have stayed with its parent, and a region would wait for them for ever), new threads
+are started. They
 live as long as the call, and the calling thread is one of them: there is no pool that waits at the
 exit of the interpreter, or that misses what a new thread has from the one that starts it.
 

@@ -32,8 +32,8 @@ __all__ = [
 ]
 
 
-def composed(*_: object) -> None:
+def _composed(*_: object) -> None:
     """None: regions and costs of a matcher are composed of torch's operations."""
 
 
-region_power = class_region_power = opposed = composed
+region_power = class_region_power = opposed = _composed

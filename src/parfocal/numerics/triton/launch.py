@@ -4,7 +4,6 @@ A kernel's programs write a partial sum each; one more program adds them up, alw
 order. There are no atomics, and no number is brought to the host.
 """
 
-import functools
 import logging
 from contextlib import AbstractContextManager, nullcontext
 from typing import Any
@@ -77,13 +76,26 @@ def on_device(x: Tensor) -> AbstractContextManager[Any]:
     return torch.cuda.device(x.device)
 
 
-@functools.cache
+# What was found of each device.
+_works: dict[torch.device, bool] = {}
+
+
 def works_on(device: torch.device) -> bool:
-    """Whether a kernel can be compiled and run there; tried once, and the answer logged if not."""
-    try:
-        with torch.cuda.device(device):
-            add_up(torch.ones(1, device=device), Scale(1.0, device))
-    except Exception as error:  # a compiler, a driver or the card is missing something
-        _LOGGER.info("no Triton kernels on %s: %s: %s", device, type(error).__name__, error)
-        return False
-    return True
+    """Whether a kernel can be compiled and run there; tried once, and logged if not.
+
+    That memory is short, or that a graph is being captured, will pass: then it is tried again.
+    """
+    if device not in _works:
+        try:
+            with torch.cuda.device(device):
+                if torch.cuda.is_current_stream_capturing():
+                    return False
+                add_up(torch.ones(1, device=device), Scale(1.0, device))
+        except torch.OutOfMemoryError:
+            return False
+        except Exception as error:  # a compiler, a driver or the card is missing something
+            _LOGGER.warning("no Triton kernels on %s: %s: %s", device, type(error).__name__, error)
+            _works[device] = False
+        else:
+            _works[device] = True
+    return _works[device]

@@ -109,8 +109,9 @@ def _cross_entropy(x, y):
     l, p, q = logistic(x, 32)
     v = tl.where(x > 0.0, 1.0 - y, y)
     ce = l + tl.where(v > 0.0, v * tl.abs(x), 0.0)
-    ce = tl.where(x != x, x, ce)  # noqa: PLR0124 - NaN
-    return ce, tl.fma(1.0 - y, p, -(y * q)), p, q
+    slope = tl.fma(1.0 - y, p, -(y * q))
+    is_nan = x != x  # noqa: PLR0124
+    return tl.where(is_nan, x, ce), tl.where(is_nan, x, slope), p, q
 
 
 @triton.jit
