@@ -21,13 +21,14 @@ Infinite logits count as the largest numbers, in the margins of the others too, 
 are. A class that is ruled out, by -inf or by the +inf of another, has the margin -inf.
 """
 
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from parfocal.numerics.closed_form import finite
+from parfocal.numerics.closed_form import finite, is_exporting
+from parfocal.numerics.tracing import is_batched, is_traced, is_watched
 
 
 class Margin(NamedTuple):
@@ -48,12 +49,20 @@ def margin(x: Tensor, index: Tensor) -> Margin:
         Each (N, ...). With a single class u is infinite: its probability is 1.
     """
     index = index.unsqueeze(1)
+    if x.shape[1] == 1:
+        return _certain(finite(x).squeeze(1))
+    if is_watched(x) or not _is_plain(x):
+        return _composed(x, index)
+    if torch.compiler.is_compiling() and not is_exporting():
+        return Margin(*_CompiledMargin.apply(x, index))
+    return _composed(x, index) if is_traced() else Margin(*_Margin.apply(x, index))
+
+
+def _composed(x: Tensor, index: Tensor) -> Margin:
+    """The margin of classes (N, 1, ...), differentiable any number of times in every mode."""
     logits, x = x.detach(), finite(x)
     own = x.gather(1, index).squeeze(1)
-    if x.shape[1] == 1:
-        return _certain(own)
-    is_own = _is_class(x, index)
-    others = x.masked_fill(is_own, -torch.inf)
+    others = x.masked_fill(_is_class(x, index), -torch.inf)
     top, place = others.max(dim=1, keepdim=True)
     fixed = top.detach()
     is_crowded = (others.detach() - fixed).exp().sum(dim=1, keepdim=True) > 2
@@ -63,6 +72,89 @@ def margin(x: Tensor, index: Tensor) -> Margin:
     log_others = torch.where(is_crowded, (step.exp() + beside).log(), torch.log1p(beside))
     is_ruled_out = _is_ruled_out(logits.gather(1, index), logits.gather(1, place)).squeeze(1)
     return _margin(own, base.squeeze(1), log_others, 1 + beside.detach(), is_ruled_out)
+
+
+class _Margin(torch.autograd.Function):
+    """The margin with its closed gradient, in one tensor of the size of x beside x itself.
+
+    With e_j = exp(x_j - top) and S their sum over the other classes,
+
+        du/dx_t = 1        du/dx_j = -e_j / S
+
+    and nothing goes through an infinite logit. The further derivatives are those of the
+    composition.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(x, index)
+        ctx.set_materialize_grads(False)
+        (u, t), *ctx.kept = _evaluate(x, index)
+        ctx.mark_non_differentiable(t)
+        return u, t
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor, None]:
+        x, index = ctx.saved_tensors  # refuses an x that has been changed meanwhile
+        again = torch.is_grad_enabled()  # create_graph: the result will be differentiated itself
+        if again or is_batched(grad):
+            with torch.enable_grad():
+                u = _composed(x, index).u
+                return torch.autograd.grad(u, x, grad, create_graph=again)[0], None
+        # Changed in place and given away: another backward pass over the graph makes its own.
+        kept, ctx.kept = ctx.kept, None
+        terms, total, is_finite = kept or _evaluate(x, index)[1:]
+        grad = grad.unsqueeze(1)
+        terms.mul_((grad / total).neg_())
+        return terms.scatter_(1, index, grad * is_finite), None
+
+
+def _evaluate(x: Tensor, index: Tensor) -> tuple[Margin, Tensor, Tensor, Tensor]:
+    """The margin; e_j, with 0 for the class itself; S; and whether the logit of that is finite.
+
+    S is infinite where the top is: e_j / S is 0 there.
+    """
+    logit, count = x.gather(1, index), x.shape[1]
+    terms = _below_infinity(x).scatter_(1, index, -torch.inf)
+    top, place = terms.max(dim=1, keepdim=True)
+    fixed, top = finite(top), x.gather(1, place)
+    terms.sub_(fixed).exp_().scatter_(1, place, 0.0)
+    # If all others are -inf they are alike, and otherwise they add nothing.
+    beside = terms.sum(dim=1, keepdim=True).masked_fill_(top == -torch.inf, count - 2.0)
+    terms.scatter_(1, place, 1.0)
+    total, is_ruled_out = 1 + beside, _is_ruled_out(logit, top)
+    rows = (finite(logit), fixed, beside.log1p_(), total, is_ruled_out)
+    result = _margin(*(row.squeeze(1) for row in rows))
+    return result, terms, total.masked_fill(top.isinf(), torch.inf), logit.isfinite()
+
+
+class _CompiledMargin(torch.autograd.Function):
+    """The margin with its closed gradient, in selections that a compiler makes part of its loops.
+
+    Two passes over x, for the largest and for the sum, and one for the gradient.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+        bounded = finite(x)
+        others = torch.where(_is_class(x, index), -torch.inf, bounded)
+        top, place = others.max(dim=1, keepdim=True)
+        terms = torch.where(_is_class(x, place), 0.0, (others - top).exp())
+        beside = terms.sum(dim=1, keepdim=True)
+        total = 1 + beside
+        is_ruled_out = _is_ruled_out(x.gather(1, index), x.gather(1, place))
+        rows = (bounded.gather(1, index), top, beside.log1p(), total, is_ruled_out)
+        u, t = _margin(*(row.squeeze(1) for row in rows))
+        ctx.save_for_backward(x, index, top, total)
+        ctx.mark_non_differentiable(t)
+        return u, t
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None]:
+        x, index, top, total = ctx.saved_tensors
+        grad = grad.unsqueeze(1)
+        slope = torch.where(_is_class(x, index), grad, -(grad / total) * (finite(x) - top).exp())
+        return slope * x.isfinite(), None
 
 
 def margins(x: Tensor) -> Margin:
@@ -104,8 +196,8 @@ def _margin(
     fixed = ahead.detach()
     back = own.detach() - fixed
     error = (own.detach() - (fixed + back)) + (back - top.detach())
-    error = torch.where(error.isfinite(), error, 0.0)
-    half = torch.exp(-fixed.abs() / 2)
+    error = error.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)  # of infinite differences
+    half = torch.exp(fixed.abs() * -0.5)
     total = others.detach()
     u = ahead - log_others + torch.where(is_ruled_out, -torch.inf, 0.0)
     product = torch.where(fixed > 0, total * half * half, total / half / half)
@@ -122,9 +214,18 @@ def _is_ruled_out(logit: Tensor, top: Tensor) -> Tensor:
     return (logit == -torch.inf) & (top > -torch.inf) | (logit < torch.inf) & (top == torch.inf)
 
 
+def _below_infinity(x: Tensor) -> Tensor:
+    """A copy of x with the largest number for +inf."""
+    return torch.nan_to_num(x, nan=torch.nan, posinf=torch.finfo(x.dtype).max, neginf=-torch.inf)
+
+
+def _is_plain(x: Tensor) -> bool:
+    return type(x) in (Tensor, Parameter)
+
+
 def _is_class(x: Tensor, index: Tensor) -> Tensor:
     """Of each class along dim 1 of x, whether the index (N, 1, ...) is it."""
-    if type(x) not in (Tensor, Parameter):  # a DTensor, say, is compared with its like alone
+    if not _is_plain(x):  # a DTensor, say, is compared with its like alone
         return torch.zeros_like(x, dtype=torch.bool).scatter(1, index, True)
     classes = torch.arange(x.shape[1], device=x.device)
     return classes.view(-1, *(1,) * (x.ndim - 2)) == index
