@@ -94,7 +94,9 @@ class _Margin(torch.autograd.Function):
         return u, t
 
     @staticmethod
-    def backward(ctx: Any, grad: Tensor, _: None) -> tuple[Tensor, None]:
+    def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, None]:
+        if grad is None:
+            return None, None
         x, index = ctx.saved_tensors  # refuses an x that has been changed meanwhile
         again = torch.is_grad_enabled()  # create_graph: the result will be differentiated itself
         if again or is_batched(grad):
