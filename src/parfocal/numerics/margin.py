@@ -21,6 +21,7 @@ Infinite logits count as the largest numbers, in the margins of the others too, 
 are. A class that is ruled out, by -inf or by the +inf of another, has the margin -inf.
 """
 
+from collections.abc import Callable
 from typing import Any, NamedTuple
 
 import torch
@@ -36,6 +37,59 @@ class Margin(NamedTuple):
 
     u: Tensor
     t: Tensor
+
+
+_Kept = tuple[Tensor, ...]
+
+
+class _Form(NamedTuple):
+    """Margins of (x, index) in closed form.
+
+    evaluate: the margins, and what is kept for their slope.
+    slope: the gradient in x, from what was kept, which it may use up, and from what comes in.
+    compose: the margins, as autograd may differentiate them any number of times in every mode.
+    """
+
+    evaluate: Callable[[Tensor, Any], tuple[Margin, _Kept]]
+    slope: Callable[[Tensor, Any, _Kept, Tensor], Tensor]
+    compose: Callable[[Tensor, Any], Margin]
+
+
+class _Margin(torch.autograd.Function):
+    """Margins with their closed gradient; the further derivatives are those of the composition.
+
+    With e_j = exp(x_j - top) and S_c the sum of them over the classes other than c,
+
+        du_c/dx_c = 1        du_c/dx_j = -e_j / S_c
+
+    and nothing goes through an infinite logit. Autograd's own gradient would scatter into a tensor
+    of zeros for each gather and each largest, and add them up.
+    """
+
+    @staticmethod
+    def forward(ctx: Any, x: Tensor, index: Tensor | None, form: _Form) -> tuple[Tensor, Tensor]:
+        ctx.save_for_backward(x, index)
+        ctx.set_materialize_grads(False)
+        (u, t), ctx.kept = form.evaluate(x, index)
+        ctx.form = form
+        ctx.mark_non_differentiable(t)
+        return u, t
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, None, None]:
+        if grad is None:
+            return None, None, None
+        x, index = ctx.saved_tensors  # refuses an x that has been changed meanwhile
+        again = torch.is_grad_enabled()  # create_graph: the result will be differentiated itself
+        if again or is_batched(grad):
+            with torch.enable_grad():
+                u = ctx.form.compose(x, index).u
+                return torch.autograd.grad(u, x, grad, create_graph=again)[0], None, None
+        # Changed in place and given away: another backward pass over the graph makes its own.
+        kept, ctx.kept = ctx.kept, None
+        if kept is None:
+            _, kept = ctx.form.evaluate(x, index)
+        return ctx.form.slope(x, index, kept, grad), None, None
 
 
 def margin(x: Tensor, index: Tensor) -> Margin:
@@ -55,7 +109,9 @@ def margin(x: Tensor, index: Tensor) -> Margin:
         return _composed(x, index)
     if torch.compiler.is_compiling() and not is_exporting():
         return Margin(*_CompiledMargin.apply(x, index))
-    return _composed(x, index) if is_traced() else Margin(*_Margin.apply(x, index))
+    if is_traced():
+        return _composed(x, index)
+    return Margin(*_Margin.apply(x, index, _Form(_one, _slope_of_one, _composed)))
 
 
 def _composed(x: Tensor, index: Tensor) -> Margin:
@@ -74,44 +130,7 @@ def _composed(x: Tensor, index: Tensor) -> Margin:
     return _margin(own, base.squeeze(1), log_others, 1 + beside.detach(), is_ruled_out)
 
 
-class _Margin(torch.autograd.Function):
-    """The margin with its closed gradient, in one tensor of the size of x beside x itself.
-
-    With e_j = exp(x_j - top) and S their sum over the other classes,
-
-        du/dx_t = 1        du/dx_j = -e_j / S
-
-    and nothing goes through an infinite logit. The further derivatives are those of the
-    composition.
-    """
-
-    @staticmethod
-    def forward(ctx: Any, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
-        ctx.save_for_backward(x, index)
-        ctx.set_materialize_grads(False)
-        (u, t), *ctx.kept = _evaluate(x, index)
-        ctx.mark_non_differentiable(t)
-        return u, t
-
-    @staticmethod
-    def backward(ctx: Any, grad: Tensor | None, _: None) -> tuple[Tensor | None, None]:
-        if grad is None:
-            return None, None
-        x, index = ctx.saved_tensors  # refuses an x that has been changed meanwhile
-        again = torch.is_grad_enabled()  # create_graph: the result will be differentiated itself
-        if again or is_batched(grad):
-            with torch.enable_grad():
-                u = _composed(x, index).u
-                return torch.autograd.grad(u, x, grad, create_graph=again)[0], None
-        # Changed in place and given away: another backward pass over the graph makes its own.
-        kept, ctx.kept = ctx.kept, None
-        terms, total, is_finite = kept or _evaluate(x, index)[1:]
-        grad = grad.unsqueeze(1)
-        terms.mul_((grad / total).neg_())
-        return terms.scatter_(1, index, grad * is_finite), None
-
-
-def _evaluate(x: Tensor, index: Tensor) -> tuple[Margin, Tensor, Tensor, Tensor]:
+def _one(x: Tensor, index: Tensor) -> tuple[Margin, _Kept]:
     """The margin; e_j, with 0 for the class itself; S; and whether the logit of that is finite.
 
     S is infinite where the top is: e_j / S is 0 there.
@@ -127,7 +146,14 @@ def _evaluate(x: Tensor, index: Tensor) -> tuple[Margin, Tensor, Tensor, Tensor]
     total, is_ruled_out = 1 + beside, _is_ruled_out(logit, top)
     rows = (finite(logit), fixed, beside.log1p_(), total, is_ruled_out)
     result = _margin(*(row.squeeze(1) for row in rows))
-    return result, terms, total.masked_fill(top.isinf(), torch.inf), logit.isfinite()
+    return result, (terms, total.masked_fill(top.isinf(), torch.inf), logit.isfinite())
+
+
+def _slope_of_one(x: Tensor, index: Tensor, kept: _Kept, grad: Tensor) -> Tensor:
+    """du/dx_t = 1 and du/dx_j = -e_j / S, times what comes in."""
+    terms, total, is_finite = kept
+    grad = grad.unsqueeze(1)
+    return terms.mul_((grad / total).neg_()).scatter_(1, index, grad * is_finite)
 
 
 class _CompiledMargin(torch.autograd.Function):
@@ -165,9 +191,16 @@ def margins(x: Tensor) -> Margin:
     The sum over the others of a class is the sum over all less its own term; that cancels for the
     largest class alone, whose sum is taken over the others themselves.
     """
-    logits, x = x.detach(), finite(x)
     if x.shape[1] == 1:
-        return _certain(x)
+        return _certain(finite(x))
+    if is_watched(x) or not _is_plain(x) or is_traced():
+        return _composed_all(x)
+    return Margin(*_Margin.apply(x, None, _Form(_all, _slope_of_all, _composed_all)))
+
+
+def _composed_all(x: Tensor, _: None = None) -> Margin:
+    """The margins of all classes, differentiable any number of times in every mode."""
+    logits, x = x.detach(), finite(x)
     top, index = x.detach().max(dim=1, keepdim=True)
     is_top = _is_class(x, index)
     second, of_top = _sum_exp(x.masked_fill(is_top, -torch.inf))
@@ -180,10 +213,52 @@ def margins(x: Tensor) -> Margin:
     return _margin(x, torch.where(is_top, second, top), others.log(), others, is_ruled_out)
 
 
+def _all(x: Tensor, _: None = None) -> tuple[Margin, _Kept]:
+    """The margins; e_j, of the largest class 1; S_c, of that inf; its exp(x_j - second) / S; where.
+
+    All others have x <= top and S >= 1: u <= 0 and t = e / S, which is not lost before t is.
+    """
+    bounded = finite(x)
+    top, place = bounded.max(dim=1, keepdim=True)
+    below = bounded.scatter(1, place, -torch.inf)
+    second = below.amax(dim=1, keepdim=True)
+    below.sub_(second).exp_()
+    of_top = below.sum(dim=1, keepdim=True)
+    largest = _margin(top, second, of_top.log(), of_top, torch.zeros_like(top, dtype=torch.bool))
+
+    ahead = bounded - top
+    terms = ahead.exp().scatter_(1, place, 0.0)
+    sums = (terms.sum(dim=1, keepdim=True) - terms).add_(1.0)
+    t = (terms / sums).mul_(_rounding(bounded, top, ahead).add_(1.0))
+    u = ahead.sub_(sums.log()).masked_fill_(_is_ruled_out(x, x.gather(1, place)), -torch.inf)
+    result = Margin(u.scatter_(1, place, largest.u), t.scatter_(1, place, largest.t))
+    kept = (terms.scatter_(1, place, 1.0), sums.scatter_(1, place, torch.inf), below, of_top, place)
+    return result, kept
+
+
+def _slope_of_all(x: Tensor, _: None, kept: _Kept, grad: Tensor) -> Tensor:
+    """g_j - e_j (sum of g_c / S_c over c != j), and for the largest class what is its own.
+
+    That has no part in the sum, for its S was put to infinity, and a term for each j beside.
+    """
+    terms, sums, below, of_top, place = kept
+    shares = torch.div(grad, sums, out=sums)
+    slope = terms.mul_(torch.sub(shares.sum(dim=1, keepdim=True), shares, out=shares))
+    slope.addcmul_(below, grad.gather(1, place) / of_top)
+    return torch.sub(grad, slope, out=slope).mul_(x.isfinite())
+
+
 def _sum_exp(x: Tensor) -> tuple[Tensor, Tensor]:
     """The largest of dim 1, and the sum of exp(x - largest)."""
     top = x.detach().amax(dim=1, keepdim=True)
     return top, (x - top).exp().sum(dim=1, keepdim=True)
+
+
+def _rounding(own: Tensor, top: Tensor, ahead: Tensor) -> Tensor:
+    """By how much own - top is more than ahead, to which it was rounded: Knuth's two-sum."""
+    back = own - ahead
+    error = (own - (ahead + back)) + (back - top)
+    return error.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)  # of an infinite difference
 
 
 def _margin(
@@ -192,13 +267,11 @@ def _margin(
     """u = own - top - log_others, the logarithm of the others, summed relative to top.
 
     exp(-u) is formed from the halves of own - top, none of which is subnormal where t is normal,
-    and corrected by the rounding of that difference, which Knuth's two-sum gives.
+    and corrected by the rounding of that difference.
     """
     ahead = own - top
     fixed = ahead.detach()
-    back = own.detach() - fixed
-    error = (own.detach() - (fixed + back)) + (back - top.detach())
-    error = error.nan_to_num(nan=0.0, posinf=0.0, neginf=0.0)  # of infinite differences
+    error = _rounding(own.detach(), top.detach(), fixed)
     half = torch.exp(fixed.abs() * -0.5)
     total = others.detach()
     u = ahead - log_others + torch.where(is_ruled_out, -torch.inf, 0.0)
