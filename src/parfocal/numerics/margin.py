@@ -207,7 +207,8 @@ def _composed_all(x: Tensor, _: None = None) -> Margin:
     terms = (x - top).exp()
     beside_top = terms.masked_fill(is_top, 0.0)
     # The top term is 1, and no other is larger: what remains after the subtraction is not small.
-    sums = terms.gather(1, index) + (beside_top.sum(dim=1, keepdim=True) - beside_top)
+    top_term = torch.where(is_top, terms, 0.0).sum(dim=1, keepdim=True)
+    sums = top_term + (beside_top.sum(dim=1, keepdim=True) - beside_top)
     others = torch.where(is_top, of_top, sums)
     is_ruled_out = _is_ruled_out(logits, logits.gather(1, index))
     return _margin(x, torch.where(is_top, second, top), others.log(), others, is_ruled_out)
