@@ -28,7 +28,7 @@ import torch
 from torch import Tensor
 from torch.nn import Parameter
 
-from parfocal.numerics.closed_form import finite, is_exporting
+from parfocal.numerics.closed_form import finite
 from parfocal.numerics.tracing import is_batched, is_traced, is_watched
 
 
@@ -107,7 +107,7 @@ def margin(x: Tensor, index: Tensor) -> Margin:
         return _certain(finite(x).squeeze(1))
     if is_watched(x) or not _is_plain(x):
         return _composed(x, index)
-    if torch.compiler.is_compiling() and not is_exporting():
+    if torch.compiler.is_compiling():
         return Margin(*_CompiledMargin.apply(x, index))
     if is_traced():
         return _composed(x, index)
