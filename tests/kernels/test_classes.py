@@ -71,13 +71,11 @@ def ulp(got: Tensor, want: Tensor) -> Tensor:
     return ulp_error(got.cpu(), Truth(want, torch.zeros_like(want), want.abs()))
 
 
-def evaluate(rows: Rows, gamma=2.0, weight=None, divisor=1.0, incoming=None, needs_gradient=True):
+def evaluate(rows: Rows, gamma=2.0, weight=None, divisor=1.0, needs_gradient=True):
     """The total and the gradient, on the CPU."""
     given = [v.to(DEVICE) if isinstance(v, Tensor) else v for v in (*rows, weight, divisor)]
     x, index, weight, divisor = given
-    if incoming is not None:
-        incoming = torch.tensor(incoming, device=DEVICE)
-    total, gradient = classes.class_sum(gamma, x, index, weight, divisor, incoming, needs_gradient)
+    total, gradient = classes.class_sum(gamma, x, index, weight, divisor, needs_gradient)
     return total.cpu(), None if gradient is None else gradient.cpu()
 
 
@@ -237,10 +235,12 @@ def test_rescaled_gradient_is_rounded_once(width, dtype):
     incoming = torch.tensor(3.0, device=DEVICE)
     given = [v.to(DEVICE) for v in rows]
     divisor = torch.tensor(7, device=DEVICE)
-    _, kept = classes.class_sum(0.5, *given, None, divisor, None, True)
+    _, kept = classes.class_sum(0.5, *given, None, divisor, True)
     found = classes.class_rescale(0.5, *given, None, divisor, kept, incoming).cpu()
     assert found.data_ptr() == kept.data_ptr() or DEVICE != "cpu"
-    assert same(found, evaluate(rows, 0.5, None, divisor.cpu(), 3.0)[1])
+    _, single = classes.class_sum(0.5, *given, None, 1.0, True)
+    anew = classes.class_rescale(0.5, *given, None, 1.0, single, incoming)
+    assert same(anew, classes.class_slopes(0.5, *given, None, incoming))
     errors = ulp(found, truth(rows, 0.5).gradient * 3 / 7).amax(1)
     assert (errors / (allowed(rows, 0.5) + (dtype == torch.float32) * 2)).max() <= 1
 
@@ -341,7 +341,7 @@ def test_what_has_no_kernel_is_refused():
     x, index = sample(21)
 
     def refuses(x, index, gamma=2.0):
-        return classes.class_sum(gamma, x, index, None, 1.0, None, True) is None
+        return classes.class_sum(gamma, x, index, None, 1.0, True) is None
 
     assert refuses(x.double(), index)
     assert refuses(x, index, torch.ones(len(x)))

@@ -17,6 +17,7 @@ import torch
 from torch import Tensor
 
 from parfocal.numerics import cpu
+from parfocal.numerics.closed_form import is_exporting
 from parfocal.numerics.tracing import gpu_of, is_readable, is_watched, varies
 
 
@@ -34,16 +35,19 @@ def has_kernels(device: torch.device) -> bool:
     return backend is not None and backend.works_on(device)
 
 
+# A compiler calls it and takes the answer for granted. torch.compiler.assume_constant_result sets
+# the same, but imports the compiler for that.
+has_kernels._dynamo_marked_constant = True  # type: ignore[attr-defined]
+
+
 def is_compiled_for_kernels(x: Tensor, *tensors: object) -> bool:
     """Whether torch.compile traces a call, in which x alone is differentiated, for such a device.
 
-    An export is left to the composition, which whoever loads it can run without this package. It
-    is told by what torch.compiler.is_exporting returns, for which the compiler of torch 2.11 puts
-    True in all that it compiles.
+    An export is left to the composition, which whoever loads it can run without this package.
     """
     return (
         torch.compiler.is_compiling()
-        and not getattr(torch.compiler, "_is_exporting_flag", False)
+        and not is_exporting()
         and _is_for_kernels(x)
         and not varies(*tensors)
         and not is_watched(x, *tensors)
@@ -51,16 +55,7 @@ def is_compiled_for_kernels(x: Tensor, *tensors: object) -> bool:
 
 
 def _is_for_kernels(x: Tensor) -> bool:
-    return x.is_cuda and _has_kernels(x.device)
-
-
-def _has_kernels(device: torch.device) -> bool:
-    return has_kernels(device)
-
-
-# A compiler calls it and takes the answer for granted. torch.compiler.assume_constant_result sets
-# the same, but imports the compiler for that.
-_has_kernels._dynamo_marked_constant = True  # type: ignore[attr-defined]
+    return x.is_cuda and has_kernels(x.device)
 
 
 @functools.cache

@@ -27,14 +27,10 @@ of gamma b ** (gamma - 1) b' at b = 0, which is an infinity times a zero there.
 """
 
 import math
-from collections.abc import Callable
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-
-# From torch 2.7 on.
-is_exporting: Callable[[], bool] = getattr(torch.compiler, "is_exporting", lambda: False)
 
 Gamma = float | Tensor
 
@@ -119,6 +115,15 @@ def sides(x: Tensor, y: Tensor, t: Tensor | None = None, *, ordinary: bool = Fal
     other = 1 - y
     w, v = torch.lerp(other, y, h), torch.lerp(y, other, h)
     return Sides(h, a, t, n, l, w, v, t / n, torch.ceil(_SMALL - t.detach()))
+
+
+def is_exporting() -> bool:
+    """Whether torch.export traces the call, with ONNX behind it.
+
+    It is what torch.compiler.is_exporting returns, from torch 2.7 on, and for which the compiler of
+    torch 2.11 puts True in all that it compiles.
+    """
+    return getattr(torch.compiler, "_is_exporting_flag", False)
 
 
 def _sign(x: Tensor) -> Tensor:

@@ -76,7 +76,7 @@ def _triton() -> ModuleType:
 
 def _sum(x: Tensor, *rest: Any) -> Tensor:
     y, weight, mask, *loss = rest
-    total, _ = _triton().elementwise_sum(_Told(*loss), x, Data(y, weight, mask), 1.0, None, False)
+    total, _ = _triton().elementwise_sum(_Told(*loss), x, Data(y, weight, mask), 1.0, False)
     return total  # type: ignore[no-any-return]
 
 
@@ -98,7 +98,7 @@ def _slopes(incoming: Tensor, x: Tensor, *rest: Any) -> Tensor:
 def _class_sum(x: Tensor, index: Tensor, weight: Tensor | None, gamma: float) -> Tensor:
     if x.numel() == 0:
         return x.new_zeros((), dtype=torch.float32)
-    total, _ = _triton().class_sum(gamma, x, index, weight, 1.0, None, False)
+    total, _ = _triton().class_sum(gamma, x, index, weight, 1.0, False)
     return total  # type: ignore[no-any-return]
 
 
@@ -137,32 +137,24 @@ def _differentiate(name: str, slopes: str) -> None:
     torch.library.register_autograd(f"parfocal::{name}", backward, setup_context=save)
 
 
-_register("elementwise_sum", _SUM, _sum, lambda x, *_: x.new_empty((), dtype=torch.float32))
-_register(
-    "elementwise_sum_slopes",
-    f"Tensor incoming, {_SUM}",
-    _sum_slopes,
-    lambda incoming, x, *_: torch.empty_like(x),
-)
-_register(
-    "elementwise_values",
-    _VALUES,
-    _values,
-    lambda x, y, weight, mask, dtype, *_: torch.empty_like(x, dtype=dtype),
-)
-_register(
-    "elementwise_slopes",
-    f"Tensor incoming, {_VALUES}",
-    _slopes,
-    lambda incoming, x, *_: torch.empty_like(x),
-)
-_register("class_sum", _CLASSES, _class_sum, lambda x, *_: x.new_empty((), dtype=torch.float32))
-_register(
-    "class_slopes",
-    f"Tensor incoming, {_CLASSES}",
-    _class_slopes,
-    lambda incoming, x, *_: torch.empty_like(x),
-)
+def _like_total(x: Tensor, *_: Any) -> Tensor:
+    return x.new_empty((), dtype=torch.float32)
+
+
+def _like_values(x: Tensor, y: Any, weight: Any, mask: Any, dtype: torch.dtype, *_: Any) -> Tensor:
+    return torch.empty_like(x, dtype=dtype)
+
+
+def _like_slopes(incoming: Tensor, x: Tensor, *_: Any) -> Tensor:
+    return torch.empty_like(x)
+
+
+_register("elementwise_sum", _SUM, _sum, _like_total)
+_register("elementwise_sum_slopes", f"Tensor incoming, {_SUM}", _sum_slopes, _like_slopes)
+_register("elementwise_values", _VALUES, _values, _like_values)
+_register("elementwise_slopes", f"Tensor incoming, {_VALUES}", _slopes, _like_slopes)
+_register("class_sum", _CLASSES, _class_sum, _like_total)
+_register("class_slopes", f"Tensor incoming, {_CLASSES}", _class_slopes, _like_slopes)
 _differentiate("elementwise_sum", "elementwise_sum_slopes")
 _differentiate("class_sum", "class_slopes")
 _differentiate("elementwise_values", "elementwise_slopes")

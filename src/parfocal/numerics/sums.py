@@ -244,7 +244,7 @@ class _ElementwiseSum(NamedTuple):
     def evaluate(self, x: Tensor, tensors: Tensors, needs_gradient: bool) -> Any:
         """The sum, and its gradient."""
         loss, data, divisor = self._arguments(tensors)
-        return self.backend.elementwise_sum(loss, x, data, divisor, None, needs_gradient)
+        return self.backend.elementwise_sum(loss, x, data, divisor, needs_gradient)
 
     def gradient(self, x: Tensor, tensors: Tensors, kept: Any, incoming: Tensor) -> Tensor:
         """The gradient times the incoming one."""
@@ -304,7 +304,7 @@ class _ClassSum(NamedTuple):
     def evaluate(self, x: Tensor, tensors: Tensors, needs_gradient: bool) -> Any:
         """The sum, and its gradient."""
         index, weight, gamma, divisor = self._arguments(tensors)
-        return self.backend.class_sum(gamma, x, index, weight, divisor, None, needs_gradient)
+        return self.backend.class_sum(gamma, x, index, weight, divisor, needs_gradient)
 
     def gradient(self, x: Tensor, tensors: Tensors, kept: Any, incoming: Tensor) -> Tensor:
         """The gradient times the incoming one."""

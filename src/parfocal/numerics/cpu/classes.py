@@ -83,8 +83,8 @@ def class_sum(
     index: Tensor,
     weight: Tensor | None,
     divisor: float | Tensor,
-    incoming: Tensor | None,
     needs_gradient: bool,
+    incoming: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None] | None:
     """The sum of weight L over rows, over the divisor; its gradient in x, times the incoming one.
 
@@ -108,7 +108,7 @@ def class_sum(
 
 
 def class_values(*_: object) -> None:
-    """None: rows that aren't summed are composed, `pointwise` by blocks."""
+    """None: a composition takes the blocks of `pointwise`."""
 
 
 def class_rescale(
@@ -123,7 +123,7 @@ def class_rescale(
     """The finished gradient times the incoming one; made again where it can't be multiplied."""
     gradient = multiply(kept, incoming)
     if gradient is None:
-        evaluation = class_sum(gamma, x, index, weight, divisor, incoming, True)
+        evaluation = class_sum(gamma, x, index, weight, divisor, True, incoming)
         assert evaluation is not None
         gradient = evaluation[1]
     assert gradient is not None

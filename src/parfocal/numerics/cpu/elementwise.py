@@ -25,8 +25,8 @@ def elementwise_sum(
     x: Tensor,
     data: Data,
     divisor: float | Tensor,
-    incoming: Tensor | None,
     needs_gradient: bool,
+    incoming: Tensor | None = None,
 ) -> tuple[Tensor, Tensor | None] | None:
     """The sum of weight L over the divisor, and its gradient in x times the incoming one."""
     scale = scale_of(divisor, incoming)
@@ -78,7 +78,7 @@ def elementwise_rescale(
     """The finished gradient times the incoming one; made again where it can't be multiplied."""
     gradient = multiply(kept, incoming)
     if gradient is None:
-        evaluation = elementwise_sum(loss, x, data, divisor, incoming, True)
+        evaluation = elementwise_sum(loss, x, data, divisor, True, incoming)
         assert evaluation is not None
         gradient = evaluation[1]
     assert gradient is not None
@@ -86,7 +86,7 @@ def elementwise_rescale(
 
 
 def elementwise_values(*_: object) -> None:
-    """None: a composition is reduced where it is made, `pointwise` by blocks."""
+    """None: a composition takes the blocks of `pointwise`."""
 
 
 # The closed forms that have a quicker one for hard targets in float32.

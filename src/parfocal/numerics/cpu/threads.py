@@ -13,9 +13,9 @@ for the processors.
 
 Where torch has no OpenMP of GNU's interface (on a Mac), and in a process that was forked since
 (the threads have stayed with its parent, and a region would wait for them for ever), new threads
-are started. They
-live as long as the call, and the calling thread is one of them: there is no pool that waits at the
-exit of the interpreter, or that misses what a new thread has from the one that starts it.
+are started. They live as long as the call, and the calling thread is one of them: there is no pool
+that waits at the exit of the interpreter, or that misses what a new thread has from the one that
+starts it.
 
 A block of 2 ** 17 elements holds the interpreter for about 20 microseconds and its processor for
 800 (sum and gradient of the focal loss, gamma 2, float32, two cores of an AMD EPYC): the
@@ -43,7 +43,7 @@ Part = TypeVar("Part")
 # So many blocks, or a multiple, are shared out evenly by 2, 4, 8 and 16 threads.
 _EVEN = 16
 
-# Elements from which on blocks are shared. Quiet, it costs a seventh at 2 ** 20 and nothing from
+# Elements from which on blocks are shared. Quiet, it costs a tenth at 2 ** 20 and nothing from
 # 2 ** 21 on; beside other work the same losses took up to sixty times as long divided.
 _SHARED = 2**20
 

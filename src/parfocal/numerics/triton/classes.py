@@ -346,10 +346,9 @@ def class_sum(
     index: Tensor,
     weight: Tensor | None,
     divisor: float | Tensor,
-    incoming: Tensor | None,
     needs_gradient: bool,
 ) -> tuple[Tensor, Tensor | None] | None:
-    """The sum of weight L over rows, over the divisor; its gradient in x, times the incoming one.
+    """The sum of weight L over rows, over the divisor, and its gradient in x.
 
     None for a gamma of each row and for float64; arguments as in `sums.class_sum`. The gradient is
     laid out in memory as x is, if that has no gaps.
@@ -362,7 +361,7 @@ def class_sum(
     programs = _programs(x)
     partials = torch.empty(programs, dtype=torch.float32, device=x.device)
     with on_device(x):
-        _launch(gamma, x, index, weight, scale, incoming, partials, gradient)
+        _launch(gamma, x, index, weight, scale, None, partials, gradient)
         return add_up(partials, scale), gradient
 
 

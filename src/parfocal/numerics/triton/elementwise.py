@@ -107,14 +107,9 @@ def each_kernel(
 
 
 def elementwise_sum(
-    loss: Loss,
-    x: Tensor,
-    data: Data,
-    divisor: float | Tensor,
-    incoming: Tensor | None,
-    needs_gradient: bool,
+    loss: Loss, x: Tensor, data: Data, divisor: float | Tensor, needs_gradient: bool
 ) -> tuple[Tensor, Tensor | None] | None:
-    """The sum of weight L over the divisor, and its gradient in x times the incoming one."""
+    """The sum of weight L over the divisor, and its gradient in x."""
     call = _Call.of(loss, x, data)
     if call is None:
         return None
@@ -122,7 +117,7 @@ def elementwise_sum(
     partials = call.x.new_empty(call.programs, dtype=torch.float32)
     scale = Scale(divisor, x.device)
     with on_device(x):
-        call.launch_sum(scale, incoming, partials, gradient)
+        call.launch_sum(scale, None, partials, gradient)
         return add_up(partials, scale), gradient
 
 
