@@ -79,7 +79,7 @@ test-torch:
 	test -d $(TORCH_VENV) || $(PYTHON) -m venv $(TORCH_VENV)
 	PIP_CONSTRAINT=/dev/null $(TORCH_VENV)/bin/python -m pip install --quiet "torch==$(TORCH)" --editable ".[tests]"
 	$(TORCH_VENV)/bin/python -c "import sys, torch; print('Python', sys.version.split()[0], 'torch', torch.__version__)"
-	$(TORCH_VENV)/bin/python -m pytest --quiet tests/losses tests/numerics tests/monitor
+	$(TORCH_VENV)/bin/python -m pytest --quiet tests/losses tests/numerics tests/guard
 
 test-wheel: $(VENV)/installed
 	rm -rf dist $(WHEEL_VENV)

@@ -31,7 +31,7 @@ from parfocal.experiments.events import Epoch, Failure
 from parfocal.experiments.spec import RunSpec
 from parfocal.experiments.specs import read_grid
 from parfocal.experiments.trainer import Trainer
-from parfocal.monitor import FocalGuard, FocalGuardWarning
+from parfocal.guard import FocalGuard, FocalGuardWarning
 
 OUT = Path(__file__).parents[1] / "docs" / "guard" / "runs.csv"
 FIELDS = (

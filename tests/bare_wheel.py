@@ -14,7 +14,7 @@ warnings.filterwarnings("error", module="parfocal")
 
 import parfocal  # noqa: E402 - the filter has to be there first
 from parfocal.extras import COMMANDS, install  # noqa: E402
-from parfocal.monitor import FocalGuard  # noqa: E402
+from parfocal.guard import FocalGuard  # noqa: E402
 
 
 def _run(*command: object) -> "subprocess.CompletedProcess[str]":

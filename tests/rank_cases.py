@@ -8,7 +8,7 @@ from torch.nn.parallel import DistributedDataParallel
 from torchvision.ops import sigmoid_focal_loss
 
 import parfocal
-from parfocal.monitor import FocalGuard, FocalGuardError
+from parfocal.guard import FocalGuard, FocalGuardError
 
 
 def quarter_of_a_batch(rank):

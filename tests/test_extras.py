@@ -140,7 +140,7 @@ parfocal.sigmoid_focal_loss(x, torch.ones(1), gamma=0.5).sum().backward()
 assert x.grad.isfinite().all()
 """,
     "guard": """
-from parfocal.monitor import FocalGuard, FocalGuardError
+from parfocal.guard import FocalGuard, FocalGuardError
 Path("loss.py").write_text(LOSS)
 sys.path.insert(0, os.getcwd())
 import loss

@@ -26,14 +26,15 @@ ALLOWED = {
     "places": set(),
     "audit": {"extras", "floats", "places"},
     "testing": {"audit", "extras"},
-    "monitor": {"extras", "floats", "places", "numerics"},
-    "callbacks": {"monitor"},
+    "guard": {"extras", "floats", "places", "numerics"},
+    "monitor": {"guard"},
+    "callbacks": {"guard"},
     "boosting": {"extras", "numerics"},
     "jax": {"extras"},
-    "experiments": {"losses", "audit", "extras", "numerics", "monitor"},
-    "cli": {"experiments", "audit", "extras", "monitor", "places"},
+    "experiments": {"losses", "audit", "extras", "numerics", "guard"},
+    "cli": {"experiments", "audit", "extras", "guard", "places"},
     "__main__": {"cli", "extras"},
-    "__init__": {"losses", "monitor"},
+    "__init__": {"losses", "guard"},
 }
 
 
@@ -141,8 +142,35 @@ def _of_room(room):
     return [path for path in _files() if (ROOT / room) in path.parents]
 
 
+# Rooms under their former names, whose import warns.
+FORMER = ("monitor", "callbacks")
+
+
 def _modules():
-    return [name for _, name, _ in pkgutil.walk_packages(parfocal.__path__, "parfocal.")]
+    rooms = [name for _, name, _ in pkgutil.iter_modules(parfocal.__path__) if name not in FORMER]
+    inner = (
+        name
+        for room in rooms
+        for _, name, _ in pkgutil.walk_packages([str(ROOT / room)], f"parfocal.{room}.")
+    )
+    return [*(f"parfocal.{room}" for room in rooms), *inner]
+
+
+@pytest.mark.parametrize(
+    ("former", "now", "name"),
+    [
+        ("monitor", "guard", "FocalGuard"),
+        ("callbacks.lightning", "guard.lightning", "FocalGuardCallback"),
+        ("callbacks.transformers", "guard.transformers", "FocalGuardCallback"),
+    ],
+)
+def test_former_names_work_and_warn(former, now, name):
+    """What a training imported from there is what it is called now."""
+    for module in [m for m in sys.modules if m.startswith(f"parfocal.{former.split('.')[0]}")]:
+        del sys.modules[module]
+    with pytest.warns(DeprecationWarning, match=r"parfocal\.guard"):
+        module = importlib.import_module(f"parfocal.{former}")
+    assert getattr(module, name) is getattr(importlib.import_module(f"parfocal.{now}"), name)
 
 
 @pytest.mark.parametrize("name", ["parfocal", *_modules()])

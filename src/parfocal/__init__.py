@@ -4,6 +4,7 @@ from importlib import import_module
 from typing import TYPE_CHECKING, Any
 
 if TYPE_CHECKING:
+    from parfocal.guard import FocalGuard
     from parfocal.losses.asymmetric import asymmetric_loss
     from parfocal.losses.gaussian import gaussian_focal_loss
     from parfocal.losses.matching import focal_matching_cost
@@ -45,7 +46,6 @@ if TYPE_CHECKING:
         softmax_unified_focal_loss,
     )
     from parfocal.losses.varifocal import varifocal_loss
-    from parfocal.monitor import FocalGuard
 
 __all__ = [
     "AsymmetricLoss",
@@ -89,7 +89,7 @@ __version__ = "0.1.0"
 # The file that defines each name.
 _FILES = {
     "AsymmetricLoss": "losses.modules",
-    "FocalGuard": "monitor",
+    "FocalGuard": "guard",
     "FocalMatchingCost": "losses.modules",
     "GaussianFocalLoss": "losses.modules",
     "PolyFocalLoss": "losses.modules",

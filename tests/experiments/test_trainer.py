@@ -10,7 +10,7 @@ from parfocal.experiments.models import cnn, network
 from parfocal.experiments.spec import RunSpec
 from parfocal.experiments.specs import read_grid
 from parfocal.experiments.trainer import Trainer, parameter_vector
-from parfocal.monitor import FocalGuard, FocalGuardWarning
+from parfocal.guard import FocalGuard, FocalGuardWarning
 
 
 @pytest.fixture(scope="module")

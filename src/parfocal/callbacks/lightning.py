@@ -1,52 +1,5 @@
-"""The guard in PyTorch Lightning, `pytorch-lightning` 2.6.6 or newer."""
+"""The former name of `parfocal.guard.lightning`."""
 
-from typing import Any
+from parfocal.guard.lightning import FocalGuardCallback
 
-from pytorch_lightning import Callback, LightningModule, Trainer
-
-from parfocal.monitor import FocalGuard
-
-
-class FocalGuardCallback(Callback):
-    """Checks the guarded losses of a module before each step of an optimizer.
-
-    Args:
-        guard: The guard; None for all that are among the module's own submodules.
-
-    Example::
-
-        class Classifier(LightningModule):
-            def __init__(self):
-                self.loss = FocalGuard(partial(sigmoid_focal_loss, reduction="mean"))
-
-        Trainer(callbacks=[FocalGuardCallback()]).fit(Classifier(), loader)
-
-    The last reading goes to the trainer's loggers.
-    """
-
-    def __init__(self, guard: FocalGuard | None = None) -> None:
-        self.guard = guard
-
-    def guards(self, module: LightningModule) -> list[FocalGuard]:
-        """Those that are checked."""
-        if self.guard is not None:
-            return [self.guard]
-        return [part for part in module.modules() if isinstance(part, FocalGuard)]
-
-    def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """There has to be something to check."""
-        if not self.guards(pl_module):
-            raise ValueError(
-                "FocalGuardCallback: expected a FocalGuard, given or in the module, got none"
-            )
-
-    def on_before_optimizer_step(
-        self, trainer: Trainer, pl_module: LightningModule, optimizer: Any
-    ) -> None:
-        """Between the backward passes and the step."""
-        for guard in self.guards(pl_module):
-            before = len(guard.readings)
-            guard.check(optimizer)
-            if len(guard.readings) > before:
-                for logger in trainer.loggers:
-                    logger.log_metrics(guard.scalars(), step=guard.step)
+__all__ = ["FocalGuardCallback"]

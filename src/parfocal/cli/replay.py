@@ -21,7 +21,7 @@ def replay(file: Path, loss: str | None, trust: bool) -> None:
     """
     import torch
 
-    from parfocal.monitor import diagnose, load_capture
+    from parfocal.guard import diagnose, load_capture
     from parfocal.places import PlaceError, load
 
     try:

@@ -102,7 +102,7 @@ def _conduct(run: Any, directory: Path, settings: Any, overwrite: bool, rank: in
 @contextmanager
 def _warnings_of_the_guard(console: Console) -> Iterator[None]:
     """Shown above the progress, as they come."""
-    from parfocal.monitor import FocalGuardWarning
+    from parfocal.guard import FocalGuardWarning
 
     with warnings.catch_warnings():
         show_others = warnings.showwarning

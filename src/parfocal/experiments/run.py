@@ -45,7 +45,7 @@ from parfocal.experiments.record import (
 from parfocal.experiments.session import Session, environment, now
 from parfocal.experiments.spec import RunSpec
 from parfocal.experiments.trainer import Trainer
-from parfocal.monitor import FocalGuard
+from parfocal.guard import FocalGuard
 
 
 class Settings(NamedTuple):

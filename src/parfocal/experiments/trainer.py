@@ -19,7 +19,7 @@ from parfocal.experiments.events import Epoch, Event, Failure, Quantity, Step
 from parfocal.experiments.models import network
 from parfocal.experiments.spec import RunSpec
 from parfocal.experiments.tasks import task_of
-from parfocal.monitor import FocalGuard
+from parfocal.guard import FocalGuard
 
 
 class _Batch(NamedTuple):

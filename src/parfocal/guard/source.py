@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 
 from torch import Tensor, nn
 
-from parfocal.monitor.trust import known_loss
+from parfocal.guard.trust import known_loss
 from parfocal.places import load
 
 

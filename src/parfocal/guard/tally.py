@@ -7,10 +7,10 @@ from typing import Any
 import torch
 from torch import Tensor
 
-from parfocal.monitor import ranks
-from parfocal.monitor.limits import Limits
-from parfocal.monitor.statistics import Reading, count, nothing, reading, thresholds
-from parfocal.monitor.watched import SMALL, Pass
+from parfocal.guard import ranks
+from parfocal.guard.limits import Limits
+from parfocal.guard.loss_call import SMALL, Pass
+from parfocal.guard.statistics import Reading, count, nothing, reading, thresholds
 
 # Small passes that wait, at most, to be counted together.
 _MOST_WAITING = 64

@@ -16,7 +16,7 @@ from torch import nn
 from torchvision.ops import sigmoid_focal_loss as original
 
 from parfocal import init_prior_bias_, sigmoid_focal_loss, softmax_focal_loss
-from parfocal.monitor import (
+from parfocal.guard import (
     Call,
     FocalGuard,
     FocalGuardError,

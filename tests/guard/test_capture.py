@@ -18,14 +18,14 @@ from torch import nn
 from torchvision.ops import sigmoid_focal_loss as original
 
 from parfocal import sigmoid_focal_loss
-from parfocal.monitor import (
+from parfocal.guard import (
     FocalGuard,
     FocalGuardError,
     diagnose,
     load_capture,
 )
-from parfocal.monitor.recipe import recipe_of
-from parfocal.monitor.trust import known_loss
+from parfocal.guard.source import recipe_of
+from parfocal.guard.trust import known_loss
 
 mean_original = partial(original, gamma=0.5, reduction="mean")
 

@@ -12,7 +12,7 @@ from torch.utils.data import DataLoader, TensorDataset
 from torchvision.ops import sigmoid_focal_loss as original
 
 from parfocal import sigmoid_focal_loss
-from parfocal.monitor import FocalGuard, FocalGuardError, FocalGuardWarning
+from parfocal.guard import FocalGuard, FocalGuardError, FocalGuardWarning
 
 pytestmark = pytest.mark.filterwarnings("ignore")  # what other people's trainers warn of
 
@@ -47,7 +47,7 @@ def train_transformers(guard, folder, steps=300):
     """A Trainer's own loop; what it logged."""
     from transformers import Trainer, TrainingArguments
 
-    from parfocal.callbacks.transformers import FocalGuardCallback
+    from parfocal.guard.transformers import FocalGuardCallback
 
     x, y = samples()
 
@@ -81,7 +81,7 @@ def train_lightning(guard, folder, steps=300):
     import pytorch_lightning as pl
     from pytorch_lightning.loggers import CSVLogger
 
-    from parfocal.callbacks.lightning import FocalGuardCallback
+    from parfocal.guard.lightning import FocalGuardCallback
 
     class Module(pl.LightningModule):
         def __init__(self):
@@ -142,7 +142,7 @@ def test_a_training_with_the_exact_loss_ends_and_is_logged(train, tmp_path):
 
 def test_lightning_says_when_there_is_no_guard():
     """A module without one."""
-    from parfocal.callbacks.lightning import FocalGuardCallback
+    from parfocal.guard.lightning import FocalGuardCallback
 
     with pytest.raises(ValueError, match="expected a FocalGuard"):
         FocalGuardCallback().on_fit_start(None, nn.Linear(1, 1))

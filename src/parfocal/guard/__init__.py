@@ -1,10 +1,10 @@
 """Watches a loss in a running training: warns before it breaks, explains when it has broken."""
 
-from parfocal.monitor.capture import load_capture, save_capture
-from parfocal.monitor.diagnosis import Diagnosis, diagnose
-from parfocal.monitor.guard import FocalGuard, FocalGuardError, FocalGuardWarning, Notice
-from parfocal.monitor.limits import Limits, limits_of
-from parfocal.monitor.watched import Call, Pass
+from parfocal.guard.capture import load_capture, save_capture
+from parfocal.guard.diagnosis import Diagnosis, diagnose
+from parfocal.guard.focal_guard import FocalGuard, FocalGuardError, FocalGuardWarning, Notice
+from parfocal.guard.limits import Limits, limits_of
+from parfocal.guard.loss_call import Call, Pass
 
 __all__ = [
     "Call",

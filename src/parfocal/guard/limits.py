@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from parfocal.floats import between, representable
-from parfocal.monitor.watched import Call, Kind
+from parfocal.guard.loss_call import Call, Kind
 
 # Logits that are looked at at once; the search between two of them takes as many at a time.
 _PROBES = 256
@@ -51,7 +51,7 @@ def limits_of(call: Call, logits: Tensor, kind: Kind) -> tuple[Limits, Limits] |
 
     >>> from functools import partial
     >>> import torch
-    >>> from parfocal.monitor import Call, limits_of
+    >>> from parfocal.guard import Call, limits_of
     >>> from torchvision.ops import sigmoid_focal_loss
     >>> call = Call(partial(sigmoid_focal_loss, gamma=0.5))
     >>> [round(limits.cliff, 4) for limits in limits_of(call, torch.zeros(8), "binary")]

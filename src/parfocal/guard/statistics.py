@@ -14,8 +14,8 @@ from typing import NamedTuple
 import torch
 from torch import Tensor
 
-from parfocal.monitor.limits import Limits, saturation
-from parfocal.monitor.watched import class_margin, kind_of
+from parfocal.guard.limits import Limits, saturation
+from parfocal.guard.loss_call import class_margin, kind_of
 
 # In place of a limit that there is not: finite, so that it can be mixed with another.
 NONE = 1e30

@@ -56,7 +56,7 @@ def known_loss(place: str) -> Callable[..., Tensor]:
     'sigmoid_focal_loss'
     >>> known_loss("os:system")
     Traceback (most recent call last):
-    parfocal.monitor.trust.TrustError: os:system is no loss of parfocal or of a library it knows
+    parfocal.guard.trust.TrustError: os:system is no loss of parfocal or of a library it knows
     """
     module, _, name = place.partition(":")
     package = module.partition(".")[0]

@@ -12,16 +12,16 @@ import torch
 from torch import Tensor, nn
 
 from parfocal import extras
-from parfocal.monitor import ranks
-from parfocal.monitor.capture import save_capture
-from parfocal.monitor.checks import Checks
-from parfocal.monitor.diagnosis import Diagnosis, diagnose
-from parfocal.monitor.limits import Limits, limits_of
-from parfocal.monitor.prior import forgotten_prior
-from parfocal.monitor.statistics import Reading
-from parfocal.monitor.tally import Tally
-from parfocal.monitor.trend import Trend
-from parfocal.monitor.watched import Call, Pass
+from parfocal.guard import ranks
+from parfocal.guard.capture import save_capture
+from parfocal.guard.checks import Checks
+from parfocal.guard.diagnosis import Diagnosis, diagnose
+from parfocal.guard.limits import Limits, limits_of
+from parfocal.guard.loss_call import Call, Pass
+from parfocal.guard.prior import forgotten_prior
+from parfocal.guard.statistics import Reading
+from parfocal.guard.tally import Tally
+from parfocal.guard.trend import Trend
 
 Action = Literal["raise", "record", "skip"]
 
@@ -104,7 +104,7 @@ class FocalGuard(nn.Module):
 
     Example:
         >>> import torch
-        >>> from parfocal.monitor import FocalGuard, FocalGuardError
+        >>> from parfocal.guard import FocalGuard, FocalGuardError
         >>> from torchvision.ops import sigmoid_focal_loss
         >>> head = torch.nn.Linear(2, 1)
         >>> optimizer = torch.optim.SGD(head.parameters(), lr=0.1)

@@ -6,8 +6,8 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from parfocal.monitor.limits import Limits, limits_of, saturation
-from parfocal.monitor.watched import Pass
+from parfocal.guard.limits import Limits, limits_of, saturation
+from parfocal.guard.loss_call import Pass
 from parfocal.numerics import focal
 
 Cause = Literal["focal term", "logarithm", "overflow", "logits", "targets", "normaliser", "loss"]

@@ -5,8 +5,8 @@ import math
 import torch
 from torch import Tensor
 
-from parfocal.monitor.diagnosis import value_and_gradient
-from parfocal.monitor.watched import Pass
+from parfocal.guard.diagnosis import value_and_gradient
+from parfocal.guard.loss_call import Pass
 
 # How much larger than that of such a head a first loss may be, and of how many positions at least
 # it has to be.

@@ -15,10 +15,10 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from parfocal.monitor.diagnosis import Diagnosis, diagnose
-from parfocal.monitor.recipe import Recipe, plain_number, recipe_of
-from parfocal.monitor.trust import TrustError
-from parfocal.monitor.watched import Call, Pass
+from parfocal.guard.diagnosis import Diagnosis, diagnose
+from parfocal.guard.loss_call import Call, Pass
+from parfocal.guard.source import Recipe, plain_number, recipe_of
+from parfocal.guard.trust import TrustError
 from parfocal.places import PlaceError
 
 FORMAT = 1

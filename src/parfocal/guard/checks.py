@@ -7,7 +7,7 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from parfocal.monitor.watched import SMALL, Pass
+from parfocal.guard.loss_call import SMALL, Pass
 
 # Passes that are held at most. One of many micro-batches fails as the others do.
 _MOST = 64

@@ -1,0 +1,12 @@
+"""The former name of `parfocal.guard`, for code that was written for it."""
+
+import warnings
+
+from parfocal.guard import *  # noqa: F403
+from parfocal.guard import __all__  # noqa: F401
+
+warnings.warn(
+    "parfocal.monitor is called parfocal.guard now, and goes in 0.3",
+    DeprecationWarning,
+    stacklevel=2,
+)
