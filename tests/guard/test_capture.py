@@ -24,7 +24,7 @@ from parfocal.guard import (
     diagnose,
     load_capture,
 )
-from parfocal.guard.source import recipe_of
+from parfocal.guard.source import LossSource
 from parfocal.guard.trust import known_loss
 
 mean_original = partial(original, gamma=0.5, reduction="mean")
@@ -98,7 +98,6 @@ def crafted(path, place, options=None, is_class=False, autocast=None, paragraph=
         "parfocal:__builtins__",
         "parfocal.stranger:sigmoid_focal_loss",
         "stranger",
-        "",
     ],
 )
 def test_a_capture_runs_nothing_that_it_names(place, tmp_path, monkeypatch):
@@ -120,8 +119,8 @@ def test_a_capture_of_a_strangers_loss_runs_when_it_is_trusted(tmp_path, monkeyp
     (tmp_path / "trusted.py").write_text("def loss(x, y):\n    return (x - y).sum() / 0\n")
     monkeypatch.syspath_prepend(tmp_path)
     path = crafted(tmp_path / "capture", "trusted:loss")
-    assert load_capture(path, mean_original).seen.call.loss is mean_original
-    assert load_capture(path, trust=True).seen.call.loss(torch.ones(1), torch.zeros(1)) == math.inf
+    assert load_capture(path, mean_original).call.loss is mean_original
+    assert load_capture(path, trust=True).call.loss(torch.ones(1), torch.zeros(1)) == math.inf
 
 
 @pytest.mark.parametrize(
@@ -177,7 +176,7 @@ def test_a_capture_keeps_numbers_of_every_kind(gamma, bound, tmp_path):
     guard(x, torch.tensor([1.0, 0.0]), **({} if bound else keywords)).backward()
     with pytest.raises(FocalGuardError) as raised:
         guard.check()
-    assert diagnose(load_capture(raised.value.capture).seen).logit == 20.0
+    assert diagnose(load_capture(raised.value.capture).call).logit == 20.0
 
 
 def test_an_autocast_that_is_no_dtype_is_refused(tmp_path):
@@ -192,7 +191,7 @@ def test_an_autocast_that_is_no_dtype_is_refused(tmp_path):
 )
 def test_losses_of_libraries_are_known_where_they_are_defined(loss):
     """As a guard writes their places down."""
-    assert known_loss(recipe_of(loss).place) is loss
+    assert known_loss(LossSource.from_loss(loss).place) is loss
 
 
 def test_a_capture_of_a_lambda_asks_for_a_loss(tmp_path):
@@ -200,7 +199,7 @@ def test_a_capture_of_a_lambda_asks_for_a_loss(tmp_path):
     error = broken_batch(FocalGuard(lambda x, y: mean_original(x, y) * 1, capture=tmp_path))
     with pytest.raises(ValueError, match="--loss"):
         load_capture(error.capture)
-    assert diagnose(load_capture(error.capture, mean_original).seen).logit == 20.0
+    assert diagnose(load_capture(error.capture, mean_original).call).logit == 20.0
 
 
 def test_a_capture_keeps_a_normaliser_and_a_mask(tmp_path):
@@ -212,10 +211,10 @@ def test_a_capture_keeps_a_normaliser_and_a_mask(tmp_path):
     guard(x, torch.zeros(3), reduction="sum", mask=mask, normalizer=zero).backward()
     with pytest.raises(FocalGuardError) as raised:
         guard.check()
-    seen = load_capture(raised.value.capture).seen
-    assert diagnose(seen).cause == raised.value.diagnosis.cause == "normaliser"
-    assert set(seen.call.keywords) == {"reduction", "mask", "normalizer"}
-    assert seen.call.keywords["mask"].sum() == 2
+    call = load_capture(raised.value.capture).call
+    assert diagnose(call).cause == raised.value.diagnosis.cause == "normaliser"
+    assert set(call.keywords) == {"reduction", "mask", "normalizer"}
+    assert call.keywords["mask"].sum() == 2
 
 
 def test_what_is_no_capture_is_refused(tmp_path):

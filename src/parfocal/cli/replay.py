@@ -16,8 +16,9 @@ def replay(file: Path, loss: str | None, trust: bool) -> None:
     """Make the failure in a guard's capture FILE again, and say what causes it.
 
     A loss of parfocal, PyTorch or a library that parfocal knows is imported from there; another one
-    with --trust alone, or from --loss. Exit status 1 if it fails again, 0 if the loss is finite
-    this time, 2 if FILE is no capture or its loss can't be called as it says.
+    with --trust alone, or from --loss, which gets the options of the captured loss that it takes.
+    Exit status 1 if it fails again, 0 if the loss is finite this time, 2 if FILE is no capture,
+    holds no data, or its loss can't be called as it says.
     """
     import torch
 
@@ -26,26 +27,36 @@ def replay(file: Path, loss: str | None, trust: bool) -> None:
 
     try:
         capture = load_capture(file, None if loss is None else load(loss), trust=trust)
-    except (PlaceError, ImportError, ValueError, OSError) as error:
-        raise click.UsageError(str(error)) from error
-    seen = capture.seen
-    shape, dtype = tuple(seen.logits.shape), str(seen.logits.dtype).removeprefix("torch.")
+    except Exception as error:  # a damaged file, or whatever importing a loss may raise
+        told = error if isinstance(error, PlaceError | ValueError | OSError) else repr(error)
+        raise click.UsageError(_visible(str(told))) from error
+    call = capture.call
+    shape, dtype = tuple(call.logits.shape), str(call.logits.dtype).removeprefix("torch.")
     click.echo(f"{file}: {file.stat().st_size} bytes, logits {shape} in {dtype}")
     then = capture.versions["torch"]
-    named = loss or capture.loss
+    named = loss or capture.source.place or "the loss in the file"
     click.echo(_visible(f"loss: {named}; torch {then} then, {torch.__version__} now"))
+    if capture.not_passed:
+        click.echo(_visible(f"options that it doesn't take: {', '.join(capture.not_passed)}"))
     click.echo(f"\nThen: {_visible(capture.told.paragraph)}")
     try:
-        found = diagnose(seen)
+        diagnosis = diagnose(call, capture.form)
     except Exception as error:  # whatever a loss may raise that is called in another way
         raise click.UsageError(
             _visible(f"{named} can't be called as {file} says: {error!r}")
         ) from error
-    if found is None:
-        click.echo("\nNow: the loss and its gradient are finite.")
+    if diagnosis is None:
+        why = "" if capture.is_enough else _NOT_ENOUGH
+        click.echo(f"\nNow: the loss and its gradient are finite.{why}")
         return
-    click.echo(f"\nNow: {found.paragraph}")
+    click.echo(f"\nNow: {diagnosis.paragraph}")
     sys.exit(1)
+
+
+_NOT_ENOUGH = (
+    " The failure took the whole batch, as an overflow of a sum does, and a capture keeps a few "
+    "samples of it: it can't be made again from this file."
+)
 
 
 def _visible(text: str) -> str:

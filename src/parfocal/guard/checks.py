@@ -1,28 +1,52 @@
 """Whether the losses of a step and their gradients are finite, asked before the step."""
 
 import math
+import threading
 from collections.abc import Callable
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
-from parfocal.guard.loss_call import SMALL, Pass
+from parfocal.guard.loss_call import SMALL, LossCall
 
 # Passes that are held at most. One of many micro-batches fails as the others do.
 _MOST = 64
 
 
-class _Unchecked(NamedTuple):
-    """A pass, its logits, which get a gradient, and its loss."""
+class Pass:
+    """A call whose backward is to come: its logits, which get a gradient, its loss, and what comes
+    into the loss from downstream, a factor after it or the scale of mixed precision.
 
-    seen: Pass
-    logits: Tensor
-    loss: Tensor
+    before: called when the backward pass begins.
+    """
 
-    def is_pending(self) -> bool:
-        """Whether the backward pass is to come."""
-        return self.logits.grad is None
+    __slots__ = ("before", "call", "incoming", "logits", "loss", "thread", "version")
+
+    def __init__(
+        self, call: LossCall, logits: Tensor, loss: Tensor, before: Callable[[], None]
+    ) -> None:
+        self.call, self.logits, self.loss = call, logits, loss.detach()
+        self.incoming: Tensor | None = None
+        self.before = before
+        self.thread = threading.get_ident()
+        self.version = call.targets._version, call.logits._version
+        logits.retain_grad()
+        loss.register_hook(self._keep)
+
+    def _keep(self, incoming: Tensor) -> None:
+        self.before()
+        self.incoming = incoming
+
+    @property
+    def is_done(self) -> bool:
+        """Whether its backward pass has been."""
+        return self.incoming is not None
+
+    @property
+    def is_as_it_was(self) -> bool:
+        """Whether nobody has written into its logits or targets since."""
+        return self.version == (self.call.targets._version, self.call.logits._version)
 
     def is_finite(self) -> bool:
         """Whether loss and gradient are, as far as there is one."""
@@ -33,42 +57,57 @@ class _Unchecked(NamedTuple):
 
 
 class Checks:
-    """The passes of a step that are to be checked."""
+    """The passes of a step that are to be checked, each by the thread that it is of."""
 
     def __init__(self) -> None:
-        self._passes: list[_Unchecked] = []
-        self._traced: Pass | None = None
+        self._passes: list[Pass] = []
+        self._traced: LossCall | None = None
         self._flag = torch.zeros(())
 
     def place(self, device: torch.device) -> None:
         """Where the passes are from now on."""
         self._flag = torch.zeros((), device=device)
 
-    def add(self, seen: Pass, logits: Tensor, loss: Tensor) -> None:
+    def add(self, one: Pass) -> None:
         """A pass whose backward is to come."""
-        logits.retain_grad()
-        if logits.numel() > SMALL or len(self._passes) >= _MOST:
+        if one.logits.numel() > SMALL or len(self._passes) >= _MOST:
             # Those that are fine need not be held until the step, which may be far or never come.
-            self._passes = [one for one in self._passes if one.is_pending() or not one.is_finite()]
+            self._passes = [p for p in self._passes if not p.is_done or not p.is_finite()]
             del self._passes[:-_MOST]
-        self._passes.append(_Unchecked(seen, logits, loss.detach()))
+        self._passes.append(one)
 
-    def traced(self, seen: Pass, logits: Tensor) -> Tensor:
+    def traced(self, call: LossCall, logits: Tensor) -> Tensor:
         """The logits of a pass in a compiled graph, whose gradient flags what isn't finite."""
-        self._traced = seen
+        self._traced = call
         watched: Callable[..., Tensor] = _Flagging.apply
         return watched(logits, self._flag)
 
-    def failing(self) -> list[Pass]:
-        """Those that aren't finite; all are forgotten."""
-        found = [one.seen for one in self._passes if not one.is_finite()]
-        self._passes.clear()
+    def done(self) -> list[Pass]:
+        """The passes of this thread whose backward has been, not finite; all done are forgotten."""
+        thread = threading.get_ident()
+        done = [p for p in self._passes if p.is_done and p.thread == thread]
+        if not done:
+            return done
+        self._passes = [p for p in self._passes if not p.is_done or p.thread != thread]
+        return [p for p in done if not p.is_finite()]
+
+    def failing(self) -> list[Pass | LossCall]:
+        """The passes of this thread that aren't finite; all of them are forgotten."""
+        thread = threading.get_ident()
+        own = [p for p in self._passes if p.thread == thread]
+        self._passes = [p for p in self._passes if p.thread != thread]
+        failing: list[Pass | LossCall] = [p for p in own if not p.is_finite()]
         if self._traced is not None:
             if not math.isfinite(self._flag.item()):
-                found.append(self._traced)
+                failing.append(self._traced)
             self._flag.zero_()
             self._traced = None
-        return found
+        return failing
+
+    def clear(self) -> None:
+        """Forget all passes."""
+        self._passes.clear()
+        self._traced = None
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies: without passes, whose logits belong to a graph that can't be copied."""

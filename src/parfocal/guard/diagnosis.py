@@ -6,23 +6,36 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
+from parfocal.guard.form import Form, measure_form
 from parfocal.guard.limits import Limits, limits_of, saturation
-from parfocal.guard.loss_call import Pass
+from parfocal.guard.loss_call import LossCall
+from parfocal.guard.trial import value_and_gradient
 from parfocal.numerics import focal
 
-Cause = Literal["focal term", "logarithm", "overflow", "logits", "targets", "normaliser", "loss"]
+Cause = Literal[
+    "focal term",
+    "logarithm",
+    "overflow",
+    "logits",
+    "targets",
+    "normaliser",
+    "loss",
+    "downstream",
+    "parameter",
+]
 
 
 class Diagnosis(NamedTuple):
-    """What was found.
+    """Why a loss or a gradient isn't finite.
 
     cause: focal term, the derivative of (1 - p_t) ** gamma; logarithm, one of a probability that
         rounded to 0; overflow, of a number of the dtype; logits and targets, what came in;
-        normaliser, a division that fails whatever the logits are; loss, none of these.
+        normaliser, a division that fails whatever the logits are; loss, none of these; downstream,
+        a gradient that reached the loss broken; parameter, a gradient that broke in the network.
     paragraph: for people.
     sample, position: the one that is told of, in the batch and within its logits, if there is one.
     logit, margin: its own.
-    broken: of how many logits the gradient isn't finite.
+    broken: of how many answers the gradient isn't finite.
     """
 
     cause: Cause
@@ -34,130 +47,223 @@ class Diagnosis(NamedTuple):
     broken: int = 0
 
 
-def diagnose(seen: Pass) -> Diagnosis | None:
-    """Look at a pass again; None if the loss and its gradient in the logits are finite.
+def diagnose(
+    call: LossCall,
+    form: Form | None = None,
+    limits: tuple[Limits, Limits] | None = None,
+) -> Diagnosis | None:
+    """Look at a call again; None if the loss and its gradient in the logits are finite.
 
-    The loss is called again: as it was, at logits of 0, and with the culprit alone. A cause is told
-    where one of these shows it, and not for the margin alone.
+    The loss is called as it was, at logits of 0, and with the culprit alone. A cause is told where
+    one of these shows it, and not for the margin alone.
+
+    Args:
+        call: what is looked at.
+        form: how its targets are read; measured without.
+        limits: of the loss; measured without.
+
+    Raises:
+        Exception: whatever the loss raises when it is called again.
     """
-    look = _Look(seen)
-    if not bool(seen.logits.isfinite().all()):
-        return look.came_in(seen.logits, is_target=False)
-    if not bool(seen.targets.isfinite().all()):
-        return look.came_in(seen.targets, is_target=True)
-    loss, gradient = value_and_gradient(seen, seen.logits)
+    x, y = call.logits, call.targets
+    for values, is_target in ((x, False), (y, True)):
+        if not bool(values.isfinite().all()):
+            return _of_what_came_in(call, values, is_target=is_target)
+    loss, gradient = value_and_gradient(call, x)
     broken = ~gradient.isfinite()
     if not bool(broken.any()) and bool(loss.isfinite().all()):
         return None
-    calm_loss, calm_gradient = value_and_gradient(seen, torch.zeros_like(seen.logits))
+    calm_loss, calm_gradient = value_and_gradient(call, torch.zeros_like(x))
     if not (bool(calm_gradient.isfinite().all()) and bool(calm_loss.isfinite().all())):
-        return look.normaliser()
+        return _of_normaliser(call)
     if not bool(broken.any()):
-        return look.value(loss)
-    return look.position(broken)
+        return _of_value(call, loss)
+    form = measure_form(call) if form is None else form
+    look = _Look(call, form, limits or limits_of(call, form))
+    return _of_logit(call, broken) if form.kind == "unknown" else look.at(broken)
 
 
-def value_and_gradient(seen: Pass, logits: Tensor) -> tuple[Tensor, Tensor]:
-    """Of the same call at other logits."""
-    with torch.enable_grad():
-        leaf = logits.detach().clone().requires_grad_()
-        loss = seen.call(leaf, _as(seen.targets, leaf.dtype))
-        (gradient,) = torch.autograd.grad(loss.sum(), leaf, allow_unused=True)
-    return loss.detach(), torch.zeros_like(leaf) if gradient is None else gradient
+def _of_what_came_in(call: LossCall, values: Tensor, *, is_target: bool) -> Diagnosis:
+    what, broken = "targets" if is_target else "logits", ~values.isfinite()
+    position = _first(broken)
+    is_nan = bool(values.isnan().any())
+    word = "NaN" if is_nan else "infinite"
+    advice = (
+        "Look at the data: they came so from the loader."
+        if is_target
+        else "The network made them: look for a learning rate that is too "
+        "high, for inputs that aren't finite, for a layer that overflows in 16 bits; the "
+        "parameters may have become NaN in a step before this one."
+    )
+    cause: Cause = "targets" if is_target else "logits" if is_nan else "overflow"
+    text = (
+        f"{_opening(call)}: {int(broken.sum())} of {broken.numel()} {what} were {word} before "
+        f"the loss saw them, the first at {_place(call, position)}. The cause is not the focal "
+        f"term. {advice}"
+    )
+    return Diagnosis(cause, text, position[0] if position else None, position)
 
 
-def _as(targets: Tensor, dtype: torch.dtype) -> Tensor:
-    return targets.to(dtype) if targets.is_floating_point() else targets
+def _of_normaliser(call: LossCall) -> Diagnosis:
+    y = call.targets
+    count = ""
+    if y.is_floating_point():
+        count = f" {int((y > 0.5).sum())} of {y.numel()} targets are positive."
+    text = (
+        f"{_opening(call)}: the loss isn't finite, and with every logit at 0 the same call "
+        "isn't either, so the logits have no part in it. The cause "
+        "is not the focal term, but a division by zero, of a mean over nothing or of a "
+        f"normaliser, or a weight that isn't finite.{count} Divide by max(1, number of "
+        "positives), and check that not every position is masked."
+    )
+    return Diagnosis("normaliser", text)
+
+
+def _of_value(call: LossCall, loss: Tensor) -> Diagnosis:
+    dtype = _name(loss.dtype)
+    value = float(loss[~loss.isfinite()].flatten()[0])
+    text = (
+        f"{_opening(call)}: the value of the loss is {value:g}, "
+        "and its gradient is finite. The cause is not the focal term: a sum or a product "
+        f"went over the largest number of {dtype}, {torch.finfo(loss.dtype).max:g}. Compute "
+        "the loss in float32, or give its mean."
+    )
+    return Diagnosis("overflow", text)
+
+
+def _of_logit(call: LossCall, broken: Tensor) -> Diagnosis:
+    """A logit of a loss whose targets can't be read: what is seen, and no cause."""
+    position = _first(broken)
+    logit = float(call.logits[position])
+    cause: Cause = "loss"
+    why = (
+        "What the targets of this loss mean couldn't be measured, so no cause is told. Call the "
+        "loss in float64, and see whether it stays."
+    )
+    if _is_a_matter_of_range(call, call.logits):
+        cause = "overflow"
+        why = f"{_OVERFLOW.format(_name(call.logits.dtype))} {_WIDER}"
+    elif float(call.logits.abs().max()) < saturation(call.logits.dtype) / 2:
+        why = (
+            "No answer is sure at such logits, so the cause is not the focal term: another part of "
+            "the loss fails."
+        )
+    text = (
+        f"{_opening(call)}: the gradient of the loss isn't finite at {int(broken.sum())} of "
+        f"{broken.numel()} logits, the first at {_place(call, position)}, whose logit is "
+        f"{logit:.6g}. {why}"
+    )
+    sample = position[0] if position else None
+    return Diagnosis(cause, text, sample, position, logit, broken=int(broken.sum()))
+
+
+_OVERFLOW = (
+    "In float64 the same call has a finite gradient: a product goes over the range of {}. The "
+    "cause is not the focal term."
+)
+_WIDER = "Give the loss its logits in float32."
+
+
+def _is_a_matter_of_range(call: LossCall, logits: Tensor) -> bool:
+    """Whether 16 bits fail where float64 doesn't."""
+    if logits.dtype.itemsize > 2:
+        return False
+    try:
+        value, gradient = value_and_gradient(call, logits.double())
+    except (RuntimeError, TypeError):  # a loss that insists on its dtype
+        return False
+    return bool(gradient.isfinite().all()) and bool(value.isfinite().all())
+
+
+def of_factor(call: LossCall, incoming: Tensor) -> Diagnosis:
+    """A gradient that reached the loss broken, or so large that its product with the loss's is."""
+    finite = incoming[incoming.isfinite()]
+    size = float(finite.abs().max()) if incoming.numel() == finite.numel() else math.nan
+    what = "isn't finite" if math.isnan(size) else f"is {size:g}, too large for the loss's own"
+    text = (
+        f"{_opening(call)}: the loss and its own gradient are finite, but the gradient that "
+        f"reached the loss from downstream {what}: a factor applied after it, or the AMP loss "
+        "scale. The cause is not the focal term. Look at what is done with the loss between its "
+        "call and `backward`."
+    )
+    return Diagnosis("downstream", text)
+
+
+def of_another_time(call: LossCall, was: str) -> Diagnosis:
+    """A failure that the loss doesn't repeat."""
+    text = (
+        f"{_opening(call)}: the loss or its gradient wasn't finite, and {was}, so no cause is "
+        "told. If the loss keeps something from call to call, or draws random numbers, look there."
+    )
+    return Diagnosis("loss", text)
+
+
+def of_parameter(step: int, rank: int, name: str, count: int, total: int) -> Diagnosis:
+    """A gradient that is finite in the logits and isn't in a parameter."""
+    text = (
+        f"Step {step}, rank {rank}: the gradient of {name} isn't finite, though the loss and its "
+        f"gradient in the logits are; {count} of {total} parameters are so. The cause is not the "
+        "loss: the network breaks between its parameters and the logits. Look at a layer that "
+        "divides, takes a root or a logarithm, or overflows in 16 bits; torch.autograd."
+        "set_detect_anomaly(True) names the operation."
+    )
+    return Diagnosis("parameter", text, broken=count)
 
 
 class _Look(NamedTuple):
-    """The paragraphs."""
+    """A second look at a call of known form."""
 
-    seen: Pass
+    call: LossCall
+    form: Form
+    limits: tuple[Limits, Limits] | None
 
-    def came_in(self, values: Tensor, *, is_target: bool) -> Diagnosis:
-        what, broken = "targets" if is_target else "logits", ~values.isfinite()
-        position = _first(broken)
-        is_nan = bool(values.isnan().any())
-        word = "NaN" if is_nan else "infinite"
-        advice = (
-            "Look at the data: they came so from the loader."
-            if is_target
-            else "The network made them: look for a learning rate that is too "
-            "high, for inputs that aren't finite, for a layer that overflows in 16 bits; the "
-            "parameters may have become NaN in a step before this one."
-        )
-        cause: Cause = "targets" if is_target else "logits" if is_nan else "overflow"
-        text = (
-            f"{self._opening()}: {int(broken.sum())} of {broken.numel()} {what} were {word} before "
-            f"the loss saw them, the first at {self._place(position)}. The cause is not the focal "
-            f"term. {advice}"
-        )
-        return Diagnosis(cause, text, position[0] if position else None, position)
-
-    def normaliser(self) -> Diagnosis:
-        y = self.seen.targets
-        positives = int((y > 0.5).sum()) if y.is_floating_point() else None
-        found = "" if positives is None else f" {positives} of {y.numel()} targets are positive."
-        text = (
-            f"{self._opening()}: the loss isn't finite, and with every logit at 0 the same call "
-            f"isn't either, so that the logits have no part in it. The cause "
-            "is not the focal term, but a division by zero, of a mean over nothing or of a "
-            f"normaliser, or a weight that isn't finite.{found} Divide by max(1, number of "
-            f"positives), and check that not every "
-            "position is masked."
-        )
-        return Diagnosis("normaliser", text)
-
-    def value(self, loss: Tensor) -> Diagnosis:
-        dtype = _name(loss.dtype)
-        text = (
-            f"{self._opening()}: the value of the loss is {_first_broken(loss):g}, "
-            "and its gradient is finite. The cause is not the focal term: a sum or a product "
-            f"went over the largest number of {dtype}, {torch.finfo(loss.dtype).max:g}. Compute "
-            f"the loss in float32, or "
-            "give its mean."
-        )
-        return Diagnosis("overflow", text)
-
-    def position(self, broken: Tensor) -> Diagnosis:
-        """A logit that was finite, and has a gradient that isn't."""
-        seen = self.seen
-        u = seen.margin()
-        by_position = broken if seen.kind == "binary" else broken.any(1)
-        magnitude = torch.where(by_position, u.abs().nan_to_num(nan=0.0), -1.0)
+    def at(self, broken: Tensor) -> Diagnosis:
+        """An answer whose logits were finite, and have a gradient that isn't."""
+        call, form = self.call, self.form
+        u, x = form.margins(call), form.over_classes(call.logits)
+        broken = form.over_classes(broken)
+        is_broken = broken if form.is_binary else broken.any(1)
+        magnitude = torch.where(is_broken, u.abs().nan_to_num(nan=0.0), -1.0)
         position = tuple(int(i) for i in torch.unravel_index(magnitude.argmax(), u.shape))
-        own = float(u[position])
-        is_binary = seen.kind == "binary"
-        own_class = () if is_binary else (int(seen.targets[position]),)
-        logit = float(seen.logits[(*position[:1], *own_class, *position[1:])])
-        limits = limits_of(seen.call, seen.logits, seen.kind)
-        is_one = not is_binary or bool(seen.targets[position] > 0.5)
-        limit = Limits() if limits is None else limits[is_one]
-        cause = self._cause(position, own, limit)
-        count = int(by_position.sum())
-        its_margin = "" if is_binary else f" and its margin {own:.6g}"
+        margin = float(u[position])
+        is_one = not form.is_binary or bool(form.is_one(call)[position])
+        limit = Limits() if self.limits is None else self.limits[is_one]
+        cause = self._cause(position, margin, limit)
+        logit = float(x[position] if form.is_binary else x[self._row(position)].amax())
+        if form.kind == "index":
+            y = int(form.targets(call)[position])
+            if 0 <= y < x.shape[1]:
+                logit = float(x[(*position[:1], y, *position[1:])])
+        counts = form.counts(call)
+        is_counted = counts is None or bool(counts[position])
+        its_margin = "" if form.is_binary else f" and its margin {margin:.6g}"
+        count = int(is_broken.sum())
         text = " ".join(
             (
-                f"{self._opening()}: the gradient of the loss isn't finite at "
-                f"{self._place(position)}, whose logit is {logit:.6g}{its_margin}; {count} of "
-                f"{by_position.numel()} positions are so.",
-                self._why(cause, own, limit),
-                self._advice(cause, own),
+                f"{_opening(call)}: the gradient of the loss isn't finite at "
+                f"{_place(call, position, form)}, whose logit is {logit:.6g}{its_margin}; {count} "
+                f"of {is_broken.numel()} answers are so.",
+                "" if is_counted else _IGNORED,
+                self._why(cause, margin, limit),
+                self._advice(cause, margin),
             )
-        )
+        ).replace("  ", " ")
         sample = position[0] if position else None
-        return Diagnosis(cause, text, sample, position, logit, own, count)
+        return Diagnosis(cause, text, sample, position, logit, margin, count)
+
+    def _row(self, position: tuple[int, ...]) -> tuple[int | slice, ...]:
+        """The logits of an answer, classes in dim 1."""
+        if self.form.is_binary:
+            return position
+        return (*position[:1], slice(None), *position[1:])
 
     def _cause(self, position: tuple[int, ...], u: float, limit: Limits) -> Cause:
         """By calling the loss with every other logit at 0, in the dtype and in float64."""
-        seen, gamma = self.seen, self.seen.call.gamma
-        at: tuple[int | slice, ...] = position
-        if seen.kind == "multiclass":
-            at = (*position[:1], slice(None), *position[1:])
-        alone = torch.zeros_like(seen.logits)
-        alone[at] = seen.logits[at]
-        value, gradient = value_and_gradient(seen, alone)
+        call, form, gamma = self.call, self.form, self.call.gamma
+        alone = torch.zeros_like(call.logits)
+        at = self._row(position)
+        form.over_classes(alone)[at] = form.over_classes(call.logits)[at]
+        value, gradient = value_and_gradient(call, alone)
         is_value_finite = bool(value.isfinite().all())
         first = min(limit.cliff if u > 0 else limit.cliff_wrong, saturation(alone.dtype))
         is_sure = abs(u) >= first
@@ -165,22 +271,12 @@ class _Look(NamedTuple):
         is_singular = bool(gradient.isnan().any()) if gamma is None else 0 <= gamma < 1
         if u > 0 and is_sure and is_value_finite and is_singular:
             return "focal term"
-        if self._is_a_matter_of_range(alone, at) and (u > 0 or abs(u) < 16):
+        if _is_a_matter_of_range(call, alone) and (u > 0 or abs(u) < 16):
             return "overflow"
         return "logarithm" if is_sure and (u < 0 or not is_value_finite) else "loss"
 
-    def _is_a_matter_of_range(self, alone: Tensor, at: tuple[int | slice, ...]) -> bool:
-        """Whether 16 bits fail where float64 doesn't."""
-        if alone.dtype.itemsize > 2:
-            return False
-        try:
-            value, wide = value_and_gradient(self.seen, alone.double())
-        except (RuntimeError, TypeError):  # a loss that insists on its dtype
-            return False
-        return bool(wide[at].isfinite().all()) and bool(value.isfinite().all())
-
     def _why(self, cause: Cause, u: float, limit: Limits) -> str:
-        dtype, gamma = _name(self.seen.logits.dtype), self.seen.call.gamma
+        dtype, gamma = _name(self.call.logits.dtype), self.call.gamma
         cliff = limit.cliff if u > 0 else limit.cliff_wrong
         known = f" This loss breaks from {cliff:.6g} on in {dtype}." if cliff < math.inf else ""
         if cause == "focal term":
@@ -197,18 +293,15 @@ class _Look(NamedTuple):
                 f"of 0 is infinite. The cause is not the focal term.{known}"
             )
         if cause == "overflow":
-            return (
-                f"In float64 the same logit has a finite gradient: a product goes over the range "
-                f"of {dtype}. The cause is not the focal term."
-            )
+            return _OVERFLOW.format(dtype)
         return (
             "That is none of the usual places: another part of the loss fails. The cause is not "
             "the focal term."
         )
 
     def _advice(self, cause: Cause, u: float) -> str:
-        gamma = self.seen.call.gamma
-        name = "softmax" if self.seen.kind == "multiclass" else "sigmoid"
+        gamma = self.call.gamma
+        name = "sigmoid" if self.form.is_binary else "softmax"
         if cause == "focal term" and gamma is not None:
             x = torch.tensor([u], dtype=torch.float64, requires_grad=True)
             loss = focal(x, torch.ones_like(x), gamma, 0.0)
@@ -223,25 +316,36 @@ class _Look(NamedTuple):
                 f"Use a loss of logits that forms no probability by subtraction, such as "
                 f"parfocal.{name}_focal_loss."
             )
-        return "Give the loss its logits in float32."
+        return _WIDER
 
-    def _opening(self) -> str:
-        seen = self.seen
-        return f"Step {seen.step}, rank {seen.rank}"
 
-    def _place(self, position: tuple[int, ...]) -> str:
-        if not position:
-            return "the only logit"
-        seen = self.seen
-        words = f"sample {position[0]} of the batch"
-        if seen.samples is not None:
-            words += f" ({seen.samples[position[0]]})"
-        if len(position) > 1:
-            words += f", position {position[1:]}"
-        if position and seen.targets.ndim == len(position):
-            target = seen.targets[position].item()
-            words += f", target {target:g}" if seen.kind == "binary" else f", class {target}"
-        return words
+_IGNORED = (
+    "This position doesn't count, and its loss is multiplied by 0; but 0 times a gradient that "
+    "isn't finite is NaN. Select before the loss, not after it."
+)
+
+
+def _opening(call: LossCall) -> str:
+    return f"Step {call.step}, rank {call.rank}"
+
+
+def _place(call: LossCall, position: tuple[int, ...], form: Form | None = None) -> str:
+    if not position:
+        return "the only logit"
+    words = f"sample {position[0]} of the batch"
+    if call.samples is not None:
+        words += f" ({call.samples[position[0]]})"
+    if form is None or form.kind == "probabilities":
+        return words + (f", position {position[1:]}" if len(position) > 1 else "")
+    if form.kind == "one-vs-rest":
+        inner, row = position[2:], (*position[:1], *position[2:])
+        words += f", position {inner}" if inner else ""
+        true_class = int(form.targets(call)[row])
+        return f"{words}, the logit of class {position[1]} where the target is {true_class}"
+    if len(position) > 1:
+        words += f", position {position[1:]}"
+    target = float(form.targets(call)[position])
+    return words + (f", target {target:g}" if form.is_binary else f", class {target:.0f}")
 
 
 def _at_zero(gamma: float | None) -> str:
@@ -252,10 +356,6 @@ def _at_zero(gamma: float | None) -> str:
 
 def _first(broken: Tensor) -> tuple[int, ...]:
     return tuple(int(i) for i in torch.unravel_index(broken.int().argmax(), broken.shape))
-
-
-def _first_broken(values: Tensor) -> float:
-    return float(values[~values.isfinite()].flatten()[0])
 
 
 def _name(dtype: torch.dtype) -> str:

@@ -2,64 +2,60 @@
 
 import importlib.util
 import math
+import threading
 import warnings
-from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
 from pathlib import Path
-from typing import Any, Literal, NamedTuple, get_args
+from typing import Any, Literal, TypeVar, get_args
 
 import torch
-from torch import Tensor, nn
+from torch import Tensor
 
 from parfocal import extras
-from parfocal.guard import ranks
+from parfocal.guard import diagnosis, notices, ranks
 from parfocal.guard.capture import save_capture
-from parfocal.guard.checks import Checks
+from parfocal.guard.checks import Checks, Pass
 from parfocal.guard.diagnosis import Diagnosis, diagnose
+from parfocal.guard.form import UNKNOWN, Form, measure_form
 from parfocal.guard.limits import Limits, limits_of
-from parfocal.guard.loss_call import Call, Pass
+from parfocal.guard.loss_call import (
+    SMALL,
+    Loss,
+    LossCall,
+    Places,
+    loss_tensor,
+    places_of,
+    usual_places,
+)
+from parfocal.guard.notices import FocalGuardError, FocalGuardWarning, Notice
+from parfocal.guard.optimizers import broken_parameters, forget_gradients, inner_optimizer
 from parfocal.guard.prior import forgotten_prior
+from parfocal.guard.stand_in import StandIn
 from parfocal.guard.statistics import Reading
 from parfocal.guard.tally import Tally
 from parfocal.guard.trend import Trend
+from parfocal.guard.trial import value_and_gradient
 
 Action = Literal["raise", "record", "skip"]
+Result = TypeVar("Result")
+
+# Passes without a check, and steps without a pass, after which something is said.
+_UNCHECKED = 1000
+_UNCALLED = 20
+
+# Passes in a row that weren't finite and were followed by no step.
+_SKIPPED = 10
+
+# Steps without another answer than one after which something is said.
+_ONE_SIDED = 200
+
+# Captures that are written, failures that warn, and what is kept of readings, at most.
+_CAPTURES = 10
+_WARNED = 20
+_KEPT = 2000
 
 
-class Notice(NamedTuple):
-    """What a guard warned of.
-
-    kind: a cliff on the right or the wrong side of the answers; prior, a first loss far above that
-        of a head that knows the classes' frequencies; outside, a gradient that came into the loss
-        broken; unknown, a loss that can't be tried by itself.
-    distance, steps_left: to the cliff, the second by the trend.
-    """
-
-    step: int
-    kind: Literal["right", "wrong", "prior", "outside", "unknown"]
-    text: str
-    distance: float = math.nan
-    steps_left: float = math.nan
-
-    @property
-    def is_ahead(self) -> bool:
-        """Whether it is of a cliff."""
-        return self.kind in ("right", "wrong")
-
-
-class FocalGuardWarning(UserWarning):
-    """A loss is near a margin at which it breaks, or began far from where it should."""
-
-
-class FocalGuardError(FloatingPointError):
-    """A loss or its gradient isn't finite; `diagnosis` says why, `capture` is the file of it."""
-
-    def __init__(self, text: str, diagnosis: Diagnosis, capture: Path | None) -> None:
-        super().__init__(text)
-        self.diagnosis, self.capture = diagnosis, capture
-
-
-class FocalGuard(nn.Module):
+class FocalGuard(StandIn):
     r"""A loss of logits and targets, watched: warns before it breaks, explains when it has broken.
 
     It takes the place of the loss and gives what the loss gives. Beside that it follows the margin
@@ -120,18 +116,30 @@ class FocalGuard(nn.Module):
         focal term 20.0
     """
 
+    action: Action
+    every: int
+    near: float
+    horizon: int
+    capture: Path | None
+    keep_data: bool
+    writer: Any
+    samples: Tensor | None
+    readings: list[Reading]
+    warnings: list[Notice]
+    failures: list[Diagnosis]
+
     def __init__(
         self,
-        loss: Callable[..., Tensor],
+        loss: Loss,
         *,
         action: Action = "raise",
         every: int = 20,
         near: float = 0.8,
         horizon: int = 500,
         capture: str | Path | None = None,
+        keep_data: bool = True,
         writer: Any = None,
     ) -> None:
-        super().__init__()
         if capture is not None and importlib.util.find_spec("safetensors") is None:
             raise ImportError(f"captures need safetensors: {extras.install('guard')}")
         if not callable(loss):
@@ -144,93 +152,87 @@ class FocalGuard(nn.Module):
                 "FocalGuard: expected `every` >= 1, `near` in (0, 1] and `horizon` >= 0, got "
                 f"{every}, {near} and {horizon}"
             )
-        self.loss = loss
-        self.action: Action = action
-        self.every, self.near, self.horizon = every, near, horizon
-        self.capture = None if capture is None else Path(capture)
-        self.writer = writer
-        self.samples: Tensor | None = None
-        self.readings: list[Reading] = []
-        self.warnings: list[Notice] = []
-        self.failures: list[Diagnosis] = []
-        self._tally = Tally()
-        self._checks = Checks()
-        self._limits: dict[Any, tuple[Limits, Limits] | None] = {}
-        self._measured: Any = None
-        self._trends = Trend(), Trend()
-        self._hooks: list[Any] = []
+        super().__init__(
+            loss,
+            action=action,
+            every=every,
+            near=near,
+            horizon=horizon,
+            capture=None if capture is None else Path(capture),
+            keep_data=keep_data,
+            writer=writer,
+            samples=None,
+            readings=[],
+            warnings=[],
+            failures=[],
+            _tally=Tally(),
+            _checks=Checks(),
+            _places={},
+            _limits={},
+            _measured=None,
+            _trends=(Trend(), Trend()),
+            _round=_Round(),
+            _captured=0,
+            _hooks=[],
+            _lock=threading.RLock(),
+        )
 
-    def forward(self, logits: Tensor, targets: Tensor, *arguments: Any, **keywords: Any) -> Tensor:
-        """The loss."""
-        if not (torch.is_grad_enabled() and logits.requires_grad):
-            return self.loss(logits, targets, *arguments, **keywords)
-        tally = self._tally
-        if logits.device != tally.device:
-            self._place(logits.device)
-        call = Call(self.loss, arguments, keywords, _autocast(tally.device_type))
-        seen = Pass(call, logits.detach(), targets, self.samples)
+    def forward(self, *arguments: Any, **keywords: Any) -> Any:
+        """What the loss returns."""
+        if not torch.is_grad_enabled():
+            return self.loss(*arguments, **keywords)
         if torch.compiler.is_compiling():
-            tally.count(seen)
-            return self.loss(self._checks.traced(seen, logits), targets, *arguments, **keywords)
-        loss = self.loss(logits, targets, *arguments, **keywords)
-        tally.add(seen)
-        self._checks.add(seen, logits, loss)
-        return loss
+            return self._traced(arguments, keywords)
+        call = self._safely("read a call", self._call_of, arguments, keywords)
+        if call is None:
+            return self.loss(*arguments, **keywords)
+        with self._lock:
+            self._look_back()
+        result = self.loss(*arguments, **keywords)
+        with self._lock:
+            self._safely("follow a pass", self._follow, call, arguments, keywords, result)
+        return result
+
+    def attach(self, *optimizers: torch.optim.Optimizer) -> "FocalGuard":
+        """Call `check` before each step of an optimizer, also within a wrapper; gives the guard."""
+        for optimizer in optimizers:
+            inner = inner_optimizer(optimizer)
+            self._hooks.append(inner.register_step_pre_hook(self._before_step))
+            self._round.hooked.add(id(inner))
+        return self
+
+    def detach(self) -> None:
+        """Leave the optimizers alone again, and forget the passes that are held."""
+        for hook in self._hooks:
+            hook.remove()
+        self._hooks.clear()
+        self._checks.clear()
+        self._round = _Round()
+
+    def check(self, optimizer: torch.optim.Optimizer | None = None) -> bool:
+        """Between ``backward`` and ``step``: whether the step may be taken.
+
+        With ``action="skip"`` a step that the optimizer takes all the same changes nothing.
+
+        Raises:
+            FocalGuardError: it may not, and the action is ``"raise"``.
+        """
+        with self._lock:
+            return self._check(optimizer, is_step=False)
 
     @property
     def step(self) -> int:
         """Steps so far; a training that goes on sets it."""
-        return self._tally.step
+        return self._tally.step  # type: ignore[no-any-return]
 
     @step.setter
     def step(self, steps: int) -> None:
         self._tally.step = steps
 
-    def attach(self, *optimizers: torch.optim.Optimizer) -> "FocalGuard":
-        """Call `check` before each step of an optimizer; gives the guard itself."""
-        for optimizer in optimizers:
-            self._hooks.append(optimizer.register_step_pre_hook(self._before))
-        return self
-
-    def detach(self) -> None:
-        """Leave the optimizers alone again."""
-        for hook in self._hooks:
-            hook.remove()
-        self._hooks.clear()
-
-    @contextmanager
-    def patching(self, target: str) -> Iterator["FocalGuard"]:
-        """Put the guard in the place of a name that some module calls the loss by.
-
-        ``guard.patching("torchvision.models.detection.retinanet.sigmoid_focal_loss")`` watches a
-        detector whose code can't be changed.
-        """
-        from unittest.mock import patch
-
-        with patch(target, self):
-            yield self
-
-    def check(self, optimizer: torch.optim.Optimizer | None = None) -> bool:
-        """Between ``backward`` and ``step``: whether the step may be taken.
-
-        Raises:
-            FocalGuardError: it may not, and the action is ``"raise"``.
-        """
-        tally = self._tally
-        tally.step += 1
-        failing = self._checks.failing()
-        is_fine = not ranks.is_on_any(bool(failing), tally.device)
-        if not is_fine:
-            is_fine = self._failed(failing, optimizer)
-        if tally.step % self.every == 0 or tally.step == 1:
-            self._read()
-        return is_fine
-
     def read(self) -> Reading | None:
         """The statistics since the last reading, now; None if there was no pass."""
-        before = len(self.readings)
-        self._read()
-        return self.readings[-1] if len(self.readings) > before else None
+        with self._lock:
+            return self._safely("read its statistics", self._read)
 
     def scalars(self) -> dict[str, float]:
         """The last reading, as loggers take it; without what is infinite."""
@@ -242,99 +244,332 @@ class FocalGuard(nn.Module):
 
     def limits(self) -> tuple[Limits, Limits] | None:
         """Where the loss breaks at targets 0 and 1, as it was called last; None if unknown."""
-        seen = self._tally.last
-        if seen is None:
+        call = self._tally.last
+        if call is None:
             raise RuntimeError("FocalGuard.limits: the loss hasn't been called yet")
-        key = _form(seen)
-        if key not in self._limits:
-            self._limits[key] = limits_of(seen.call, seen.logits, seen.kind)
-        return self._limits[key]
+        return self._limits_of(call, self._form_of(call))
 
     def extra_repr(self) -> str:
-        """The settings, as they are given to the constructor."""
-        name = "" if isinstance(self.loss, nn.Module) else f"{getattr(self.loss, '__name__', '')}, "
+        """The loss and the settings."""
+        name = getattr(self.loss, "__name__", None) or repr(self.loss)
         return (
-            f"{name}action={self.action!r}, every={self.every}, near={self.near}, "
+            f"{name}, action={self.action!r}, every={self.every}, near={self.near}, "
             f"horizon={self.horizon}"
         )
+
+    def __getstate__(self) -> dict[str, Any]:
+        """For copies, which no optimizer calls."""
+        return {**self.__dict__, "_lock": None, "_hooks": [], "_round": _Round()}
+
+    def __setstate__(self, state: dict[str, Any]) -> None:
+        self.__dict__.update(state)
+        self.__dict__["_lock"] = threading.RLock()
+
+    # A pass
+
+    def _call_of(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> LossCall | None:
+        """The call to be watched; None if it has no logits with a gradient."""
+        shape = len(arguments), *keywords
+        places: Places | None = self._places.get(shape)
+        if places is None or not _fits(places, arguments, keywords):
+            places = places_of(self.loss, arguments, keywords)
+            if places is None:
+                if any(isinstance(a, Tensor) and a.requires_grad for a in arguments):
+                    self._notice("unknown", notices.UNKNOWN)
+                return None
+            self._places[shape] = places
+        return self._call_at(places, arguments, keywords)
+
+    def _call_at(
+        self, places: Places, arguments: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> LossCall:
+        """The call with logits and targets taken out."""
+        logits: Tensor = _argument(places.logits, arguments, keywords)
+        targets: Tensor = _argument(places.targets, arguments, keywords).detach()
+        if logits.device != self._tally.device:
+            self._place(logits.device)
+        if targets.numel() <= SMALL and not torch.compiler.is_compiling():
+            targets = targets.clone()  # a loader may write into them before the step
+        left = tuple([None if i in places else a for i, a in enumerate(arguments)])
+        named = {name: None if name in places else value for name, value in keywords.items()}
+        return LossCall(
+            self.loss,
+            logits.detach(),
+            targets,
+            left,
+            named,
+            places,
+            _autocast(self._tally.device_type),
+            self.samples,
+        )
+
+    def _follow(
+        self, call: LossCall, arguments: tuple[Any, ...], keywords: dict[str, Any], result: Any
+    ) -> None:
+        """Keep a pass until it is checked and counted."""
+        loss = loss_tensor(result)
+        if loss is None or not loss.requires_grad:
+            return
+        self._tally.add(call)
+        logits = _argument(call.places.logits, arguments, keywords)
+        self._checks.add(Pass(call, logits, loss, self._raise_late))
+        self._round.begin()
+        if self._round.unchecked == _UNCHECKED:
+            self._notice("unchecked", notices.of_unchecked(_UNCHECKED))
+
+    def _traced(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+        """The same in a graph."""
+        places = usual_places(arguments, keywords)
+        if places is None or not _fits(places, arguments, keywords):
+            return self.loss(*arguments, **keywords)
+        call = self._call_at(places, arguments, keywords)
+        self._tally.count(call)
+        place = places.logits
+        logits = self._checks.traced(call, _argument(place, arguments, keywords))
+        if isinstance(place, int):
+            arguments = (*arguments[:place], logits, *arguments[place + 1 :])
+        else:
+            keywords = {**keywords, place: logits}
+        return self.loss(*arguments, **keywords)
 
     def _place(self, device: torch.device) -> None:
         """Where logits are from now on."""
         self._tally.place(device)
         self._checks.place(device)
-        self._measured = None
+        self.__dict__["_measured"] = None
 
-    def _before(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        """What an optimizer calls before its step, and wants nothing from."""
-        self.check(optimizer)
+    # A step
 
-    def _explained(self, failing: list[Pass]) -> tuple[Diagnosis, Path | None] | None:
-        """The cause of the first pass that fails again, and the capture of it."""
+    def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
+        """What an optimizer calls before its step."""
+        with self._lock:
+            turn = self._round
+            if turn.is_checked and id(optimizer) not in turn.stepped:
+                turn.stepped.add(id(optimizer))
+                is_fine = turn.is_fine  # another optimizer of a step that has been checked
+            else:
+                is_fine = self._check(optimizer, is_step=True)
+            if not is_fine and self.action == "skip":
+                forget_gradients(optimizer)
+
+    def _look_back(self) -> None:
+        """At passes whose backward has been, and of which no check was asked: a step left out."""
+        failing = self._safely("look back", self._checks.done) or []
+        turn = self._round
+        if not failing:
+            return
+        turn.broken += 1
+        if turn.broken == _SKIPPED:
+            self._notice("skipping", notices.of_skipping(_SKIPPED))
+        explanation = self._safely("explain a failure", self._explain, failing, self.step + 1)
+        if explanation is None:
+            self._notice("scale", notices.SCALE)
+        elif explanation[0].cause == "downstream":
+            self._notice("outside", notices.DOWNSTREAM)
+        else:
+            turn.late = self._tell(*explanation)
+
+    def _check(self, optimizer: torch.optim.Optimizer | None, *, is_step: bool) -> bool:
+        """Whether the step may be taken; see `check`."""
+        turn, tally = self._round, self._tally
+        tally.step += 1
+        late, turn.late = turn.late, None
+        failing = self._safely("check the passes", self._checks.failing) or []
+        explanation = self._safely("explain a failure", self._explain, failing, self.step)
+        is_scaled = bool(failing) and explanation is None
+        if is_scaled and is_step:
+            explanation = self._safely("explain a failure", self._of_factor, failing)
+        if late is not None and self.action == "raise":
+            explanation = late.diagnosis, late.capture
+        if explanation is None and optimizer is not None and (is_step or late is not None):
+            explanation = self._safely("look at the gradients", self._of_parameters, optimizer)
+        is_fine = True
+        if ranks.is_on_any(explanation is not None, tally.device):
+            # Averaged over the ranks, a gradient that one loss broke is broken on all of them.
+            explanation = ranks.first_of_all(explanation, _is_of_parameter)
+            is_fine = self.action != "skip" if explanation is None else self._act(*explanation)
+        elif is_scaled:
+            self._notice("scale", notices.SCALE)
+        turn.end(is_fine, id(optimizer) if is_step else None)
+        self._unattended(optimizer, is_step=is_step, is_fine=is_fine)
+        if tally.step % self.every == 0 or tally.step == 1:
+            self._safely("read its statistics", self._read)
+        return is_fine
+
+    def _unattended(
+        self, optimizer: torch.optim.Optimizer | None, *, is_step: bool, is_fine: bool
+    ) -> None:
+        """What is to be said of steps without a pass, and to be done where no hook is."""
+        turn = self._round
+        if is_step and turn.steps == _UNCALLED and self._tally.last is None:
+            self._notice("uncalled", notices.UNCALLED)
+        if is_fine or is_step or self.action != "skip" or optimizer is None:
+            return
+        # Gradients stay until the step: a GradScaler wants to see them, and leaves the step out.
+        inner = inner_optimizer(optimizer)
+        if hasattr(inner, "_optimizer_step_pre_hooks"):
+            if id(inner) not in turn.hooked:
+                self.attach(inner)
+        else:
+            forget_gradients(optimizer)
+
+    def _explain(
+        self, failing: list[Pass | LossCall], step: int
+    ) -> tuple[Diagnosis, Path | None] | None:
+        """The cause of the first pass that failed by itself, and the capture of it."""
         for one in failing:
-            seen = one._replace(step=self.step, rank=ranks.rank())
-            found = diagnose(seen)
-            if found is not None:
-                name = f"failure-step{self.step}-rank{seen.rank}.safetensors"
-                return found, self.capture and save_capture(self.capture / name, seen, found)
+            is_traced = isinstance(one, LossCall)
+            call = one if isinstance(one, LossCall) else one.call
+            call = call._replace(step=step, rank=ranks.rank())
+            cause = self._cause(call, None if is_traced else one)  # type: ignore[arg-type]
+            if cause is not None:
+                return cause, self._safely("write a capture", self._save, call, cause)
         return None
 
-    def _failed(self, failing: list[Pass], optimizer: torch.optim.Optimizer | None) -> bool:
-        """Find the cause, and act; whether the step may be taken."""
-        told = ranks.first_found(self._explained(failing))
-        if told is None:
-            self._warn(
-                "outside",
-                "a gradient that isn't finite came into the loss from behind: a factor after the "
-                "loss, or the scale of mixed precision. The loss itself is finite.",
-            )
-            return True
-        found, path = told
-        self.failures.append(found)
-        text = found.paragraph + (f" Replay it: parfocal replay {path}" if path else "")
+    def _cause(self, call: LossCall, one: Pass | None) -> Diagnosis | None:
+        """Why a pass isn't finite; None if it is by the scale alone."""
+        form = self._form_of(call)
+        try:
+            cause = diagnose(call, form, self._limits_of(call, form))
+        except Exception as error:  # whatever the loss raises when it is called again
+            told = f"it can't be called again ({type(error).__name__}: {error})"
+            return diagnosis.of_another_time(call, told)
+        if cause is not None or one is None:
+            return cause
+        incoming = one.incoming
+        if incoming is not None and not bool(incoming.isfinite().all()):
+            return diagnosis.of_factor(call, incoming)
+        if incoming is not None and one.is_as_it_was and bool((incoming != 1).any()):
+            _, gradient = value_and_gradient(call, call.logits, factor=incoming)
+            if not bool(gradient.isfinite().all()):
+                return None
+        was = "it is finite when it is called again"
+        if not one.is_as_it_was:
+            was = "its logits or targets have been written into since"
+        return diagnosis.of_another_time(call, was)
+
+    def _of_factor(self, failing: list[Pass]) -> tuple[Diagnosis, Path | None]:
+        """A step that is about to be taken on a gradient which a factor has broken."""
+        one = failing[0]
+        call = one.call._replace(step=self.step, rank=ranks.rank())
+        assert one.incoming is not None
+        return diagnosis.of_factor(call, one.incoming), None
+
+    def _of_parameters(
+        self, optimizer: torch.optim.Optimizer
+    ) -> tuple[Diagnosis, Path | None] | None:
+        """Parameters whose gradients broke though those of the logits are fine."""
+        broken = broken_parameters(optimizer)
+        if broken is None or self._tally.last is None:
+            return None
+        return diagnosis.of_parameter(self.step, ranks.rank(), *broken), None
+
+    def _act(self, cause: Diagnosis, path: Path | None) -> bool:
+        """Tell of a failure; whether the step may be taken.
+
+        Raises:
+            FocalGuardError: the action is ``"raise"``.
+        """
+        error = self._tell(cause, path)
         if self.action == "raise":
-            raise FocalGuardError(text, found, path)
-        warnings.warn(text, FocalGuardWarning, stacklevel=3)
-        if self.action == "record":
-            return True
-        for group in [] if optimizer is None else optimizer.param_groups:
-            for parameter in group["params"]:
-                parameter.grad = None
-        return False
+            raise error
+        return self.action == "record"
 
-    def _read(self) -> None:
+    def _tell(self, cause: Diagnosis, path: Path | None) -> FocalGuardError:
+        """Keep a failure, and warn of it unless the error is raised soon."""
+        if not self.failures or self.failures[-1].paragraph != cause.paragraph:
+            _append(self.failures, cause)
+            self._round.failures += 1
+        text = cause.paragraph + (f" Replay it: parfocal replay {path}" if path else "")
+        if self.action != "raise" and self._round.failures <= _WARNED:
+            warnings.warn(text, FocalGuardWarning, stacklevel=3)
+        return FocalGuardError(text, cause, path)
+
+    def _raise_late(self) -> None:
+        """At the beginning of a backward pass: what was found since the last one.
+
+        Not before, in the forward pass: training loops expect no error there, and nothing is lost.
+        """
+        late, self._round.late = self._round.late, None
+        if late is not None and self.action == "raise":
+            raise late
+
+    def _save(self, call: LossCall, cause: Diagnosis) -> Path | None:
+        """Write a capture, if there is a folder for it that isn't full."""
+        if self.capture is None:
+            return None
+        if self._captured >= _CAPTURES:
+            self._notice("captures", notices.of_captures(_CAPTURES))
+            return None
+        self.__dict__["_captured"] = self._captured + 1
+        name = f"failure-step{call.step}-rank{call.rank}.safetensors"
+        form = self._form_of(call)
+        return save_capture(self.capture / name, call, cause, form, keep_data=self.keep_data)
+
+    # A reading
+
+    def _read(self) -> Reading | None:
         """Fetch the statistics, look at the trend, begin anew."""
-        seen = self._tally.last
-        if seen is not None:
-            self._measure(seen)  # before anything is counted
-            if self.step == 1 and (text := forgotten_prior(seen)):
-                self._warn("prior", text)
-        found = self._tally.read()
-        if found is None:
-            return
-        self.readings.append(found)
-        if seen is not None:
-            self._look_ahead(found, seen)
+        call = self._tally.last
+        if call is not None:
+            self._safely("measure the loss", self._measure, call)  # before anything is counted
+            if self.step == 1:
+                text = self._safely("look at the prior", forgotten_prior, call, self._tally.form)
+                if text:
+                    self._notice("prior", text)
+        last: Reading | None = self._tally.read()
+        if last is None:
+            return None
+        _append(self.readings, last)
+        if call is not None:
+            self._safely("look ahead", self._look_ahead, last, call)
+            self._safely("look at the labels", self._look_at_labels, last, call)
         if self.writer is not None:
-            for name, value in self.scalars().items():
-                self.writer.add_scalar(name, value, self.step)
+            self._safely("write its scalars", self._write)
+        return last
 
-    def _measure(self, seen: Pass) -> None:
-        """Where the loss breaks, as it is called now."""
-        form = _form(seen)
-        if form == self._measured:
+    def _write(self) -> None:
+        for name, value in self.scalars().items():
+            self.writer.add_scalar(name, value, self.step)
+
+    def _measure(self, call: LossCall) -> None:
+        """What the targets mean, and where the loss breaks, as it is called now."""
+        key = _key(call)
+        if key == self._measured:
             return
-        self._measured = form
-        self._tally.measure_by(self.limits(), seen.logits.dtype)
+        self.__dict__["_measured"] = key
+        form = self._form_of(call)
+        limits = self._limits_of(call, form)
+        self._tally.form = form
+        self._tally.measure_by(limits, call.logits.dtype)
+        if form.kind == "unknown" or limits is None:
+            self._notice("unknown", notices.UNKNOWN)
 
-    def _look_ahead(self, found: Reading, seen: Pass) -> None:
+    def _form_of(self, call: LossCall) -> Form:
+        """How targets are read; measured once for each way of calling the loss."""
+        key = "form", *_shape_key(call)
+        if key not in self._limits:
+            form = self._safely("measure the targets", measure_form, call)
+            self._limits[key] = UNKNOWN if form is None else form
+        return self._limits[key]  # type: ignore[no-any-return]
+
+    def _limits_of(self, call: LossCall, form: Form) -> tuple[Limits, Limits] | None:
+        """Where the loss breaks; measured once for each way of calling the loss."""
+        key = form, *_key(call)
+        if key not in self._limits:
+            if len(self._limits) > _WARNED:  # an argument of a new number at each step
+                self._limits.clear()
+            self._limits[key] = self._safely("measure the loss", limits_of, call, form)
+        return self._limits[key]  # type: ignore[no-any-return]
+
+    def _look_ahead(self, last: Reading, call: LossCall) -> None:
         """Warn of a cliff that is near, or that the trend will reach soon."""
-        limits = self.limits()
+        limits = self._limits_of(call, self._tally.form)
         if limits is None:
-            self._warn("unknown", "this loss can't be tried by itself: its cliffs are unknown")
             return
-        sides = (
-            ("right", found.distance, min(t.cliff for t in limits)),
-            ("wrong", found.distance_wrong, min(t.cliff_wrong for t in limits)),
+        sides: tuple[tuple[Literal["right", "wrong"], float, float], ...] = (
+            ("right", last.distance, min(t.cliff for t in limits)),
+            ("wrong", last.distance_wrong, min(t.cliff_wrong for t in limits)),
         )
         for trend, (side, distance, cliff) in zip(self._trends, sides, strict=True):
             is_told = distance <= 0 and self.failures
@@ -344,9 +579,28 @@ class FocalGuard(nn.Module):
             left = trend.steps_left(self.step, 0.0)
             soon = left <= self.horizon and len(self.readings) >= 10
             if distance <= (1 - self.near) * cliff or soon:
-                self._warn(side, _ahead(seen, side, distance, cliff, left), distance, left)
+                text = notices.of_cliff(call, side, distance, cliff, left)
+                self._notice(side, text, distance, left)
 
-    def _warn(self, kind: Any, text: str, *numbers: float) -> None:
+    def _look_at_labels(self, last: Reading, call: LossCall) -> None:
+        """Warn of labels that are no class, and of batches that are all of one."""
+        form, turn = self._tally.form, self._round
+        if form.kind != "one-vs-rest" and (values := form.outside(call)):
+            again = measure_form(call)  # the first batch may have had none of them
+            if again.kind == form.kind and again != form:
+                self._limits["form", *_shape_key(call)] = self._tally.form = again
+                values = again.outside(call)
+            if values:
+                self._notice("labels", notices.of_labels(values))
+        is_varied = 0 < last.positives < 1 or (not form.is_binary and last.positives > 0)
+        turn.varied = self.step if is_varied or turn.varied is None else turn.varied
+        if self.step - turn.varied >= _ONE_SIDED:
+            one = notices.of_one_class(last.positives, _ONE_SIDED)
+            self._notice("one class", one if form.is_binary else notices.of_one_label(_ONE_SIDED))
+
+    # What it says, and that it never ends a training by itself
+
+    def _notice(self, kind: notices.Kind, text: str, *numbers: float) -> None:
         """Once of each kind, on the first rank."""
         if any(before.kind == kind for before in self.warnings):
             return
@@ -354,30 +608,81 @@ class FocalGuard(nn.Module):
         if ranks.rank() == 0:
             warnings.warn(f"Step {self.step}: {text}", FocalGuardWarning, stacklevel=2)
 
-
-def _ahead(seen: Pass, side: str, distance: float, cliff: float, left: float) -> str:
-    dtype = str(seen.logits.dtype).removeprefix("torch.")
-    steps = f"; at its pace so far it gets there in about {left:.0f} steps" if left < 1e6 else ""
-    gamma = "" if seen.call.gamma is None else f" at gamma {seen.call.gamma:g}"
-    return (
-        f"the surest {side} answer is {max(distance, 0):.3g} from the cliff of this loss: from a "
-        f"margin of {cliff:.6g} on its gradient isn't finite in {dtype}{gamma}{steps}."
-    )
-
-
-def _form(seen: Pass) -> tuple[Any, ...]:
-    """All on which the limits of a pass may depend."""
-    return seen.logits.dtype, seen.kind, seen.call.autocast, *_numbers(seen.call)
+    def _safely(self, what: str, do: Callable[..., Result], *arguments: Any) -> Result | None:
+        """What a function gives; where it raises, None and a notice."""
+        try:
+            return do(*arguments)
+        except (FocalGuardError, FocalGuardWarning):
+            raise  # warnings may be errors, if the user says so
+        except Exception as error:
+            self._notice("own", notices.of_own_error(what, error))
+            return None
 
 
-def _numbers(call: Call) -> tuple[Any, ...]:
-    """The numbers and words among the arguments of a loss."""
-    given = [*enumerate(call.arguments), *sorted(call.keywords.items())]
-    return tuple(
-        (name, value.item() if isinstance(value, Tensor) else value)
-        for name, value in given
-        if isinstance(value, str | int | float) or (isinstance(value, Tensor) and value.ndim == 0)
-    )
+class _Round:
+    """Where a guard is between two steps.
+
+    is_checked, is_fine: whether a check has been since the last pass, and what it said. late: a
+    failure that was found when its step had been left out. stepped: the optimizers that took
+    their step since. hooked: those that call the guard.
+    unchecked: passes since the last check. broken: of these in a row, not finite. steps, failures:
+    so far. varied: the last step with more than one class.
+    """
+
+    def __init__(self) -> None:
+        self.is_checked, self.is_fine = False, True
+        self.late: FocalGuardError | None = None
+        self.stepped: set[int] = set()
+        self.hooked: set[int] = set()
+        self.unchecked = self.broken = self.steps = self.failures = 0
+        self.varied: int | None = None
+
+    def begin(self) -> None:
+        """A pass."""
+        self.unchecked += 1
+        self.is_checked = False
+        self.stepped.clear()
+
+    def end(self, is_fine: bool, optimizer: int | None) -> None:
+        """A check, of an optimizer's step or before it."""
+        self.is_checked, self.is_fine = True, is_fine
+        self.stepped = set() if optimizer is None else {optimizer}
+        self.unchecked = self.broken = 0
+        self.steps += 1
+
+
+def _is_of_parameter(explanation: tuple[Diagnosis, Path | None]) -> bool:
+    return explanation[0].cause == "parameter"
+
+
+def _fits(places: Places, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> bool:
+    """Whether there are logits with a gradient, and targets, where calls like this have them."""
+    logits = _argument(places.logits, arguments, keywords)
+    targets = _argument(places.targets, arguments, keywords)
+    return isinstance(logits, Tensor) and logits.requires_grad and isinstance(targets, Tensor)
+
+
+def _argument(place: int | str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
+    return arguments[place] if isinstance(place, int) else keywords[place]
+
+
+def _shape_key(call: LossCall) -> tuple[Any, ...]:
+    """All on which the form of a call may depend."""
+    x, y = call.logits, call.targets
+    classes = x.shape[1:2] if y.ndim < x.ndim else ()
+    return x.dtype, x.ndim, y.ndim, y.dtype, classes, call.places, tuple(call.keywords)
+
+
+def _key(call: LossCall) -> tuple[Any, ...]:
+    """All on which the limits of a call may depend."""
+    return *_shape_key(call), call.autocast, *call.numbers()
+
+
+def _append(kept: list[Any], new: Any) -> None:
+    """To a list that doesn't grow for ever."""
+    kept.append(new)
+    if len(kept) > _KEPT:
+        del kept[: _KEPT // 2]
 
 
 def _autocast(device: str) -> torch.dtype | None:

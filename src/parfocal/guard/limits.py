@@ -5,19 +5,25 @@ something happens is found to the neighbouring number.
 """
 
 import math
-from collections.abc import Callable, Iterator
-from typing import NamedTuple
+from collections.abc import Callable
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from parfocal.floats import between, representable
-from parfocal.guard.loss_call import Call, Kind
+from parfocal.guard.form import Form
+from parfocal.guard.loss_call import LossCall
+from parfocal.guard.trial import value_and_gradient
+from parfocal.guard.window import rows
 
 # Logits that are looked at at once; the search between two of them takes as many at a time.
 _PROBES = 256
 _SEARCHED = 32
 _LARGEST = 120.0
+
+# Logits of a trial at most.
+_NUMBERS = 1 << 16
 
 
 class Limits(NamedTuple):
@@ -43,105 +49,164 @@ def saturation(dtype: torch.dtype) -> float:
     return -math.log(torch.finfo(dtype).eps / 4)
 
 
-def limits_of(call: Call, logits: Tensor, kind: Kind) -> tuple[Limits, Limits] | None:
-    """The limits of targets 0 and 1, for logits like these; None if the loss can't be tried.
+def limits_of(call: LossCall, form: Form) -> tuple[Limits, Limits] | None:
+    """The limits of targets 0 and 1, for calls like this one; None if the loss can't be tried.
 
-    Of classes both are those of the true class. What has an entry for each sample of a batch,
-    such as a mask, is left out where that can be.
+    Of a softmax both are those of the true class. What the call has for each sample or each place
+    of a map has the first of them in the trials.
 
     >>> from functools import partial
     >>> import torch
-    >>> from parfocal.guard import Call, limits_of
+    >>> from parfocal.guard import Form, LossCall, limits_of
     >>> from torchvision.ops import sigmoid_focal_loss
-    >>> call = Call(partial(sigmoid_focal_loss, gamma=0.5))
-    >>> [round(limits.cliff, 4) for limits in limits_of(call, torch.zeros(8), "binary")]
+    >>> call = LossCall(partial(sigmoid_focal_loss, gamma=0.5), torch.zeros(8), torch.zeros(8))
+    >>> [round(limits.cliff, 4) for limits in limits_of(call, Form("elementwise"))]
     [17.3287, 16.6355]
     """
-    for probe in _probes(call, logits, kind):
-        try:
-            if not bool(probe.is_broken(torch.zeros(4, dtype=logits.dtype), 1).any()):
-                targets = (1, 1) if kind == "multiclass" else (0, 1)
-                none, one = (_limits(probe, target, logits.dtype) for target in targets)
-                return none, one
-        except Exception:  # whatever a loss that dislikes the shape may raise
-            continue
+    if form.kind == "unknown":
+        return None
+    zero = torch.zeros(4, dtype=call.logits.dtype)
+    for shape in _shapes(call.logits, form):
+        for size in (_PROBES, 1):  # one alone where a broken one breaks all others, as in a region
+            probe = _Probe(call, form, shape, size)
+            try:
+                if any(bool(probe.is_broken(zero, target).any()) for target in (0, 1)):
+                    break
+                none, one = (_limits(probe, target, zero.dtype) for target in (0, 1))
+            except Exception:  # whatever a loss that dislikes the shape may raise
+                break
+            if none is not None and one is not None:
+                return (none, one) if form.is_binary else (one, one)
     return None
 
 
 class _Probe(NamedTuple):
-    """A way to call the loss at margins of our own choice. shape: of the logits of one sample."""
+    """A way to call the loss at margins of our own choice.
 
-    call: Call
-    kind: Kind
+    shape: of the logits of a sample. size: how many samples of a trial have one of these margins;
+    one more is calm, and of the other target, so that no mean is over nothing.
+    """
+
+    call: LossCall
+    form: Form
     shape: tuple[int, ...]
-    device: torch.device
+    size: int
 
     def gradient(self, u: Tensor, target: int) -> Tensor:
-        """Of each margin, (N, ...)."""
-        sign = 1 if target else -1
-        size = (len(u), *self.shape)
-        own = u.to(self.device).view(-1, *(1,) * len(self.shape))
-        if self.kind == "binary":
-            x = (sign * own).expand(size).contiguous().requires_grad_()
-            y = torch.full_like(x, target, requires_grad=False)
+        """Of each margin, (N, ...), at the logit that has it."""
+        size = max(1, min(self.size, _NUMBERS // max(1, math.prod(self.shape))))
+        return torch.cat([self._gradient(part, target) for part in u.split(size)])
+
+    def _gradient(self, u: Tensor, target: int) -> Tensor:
+        call, form, count = self.call, self.form, len(u) + 1
+        own = torch.cat([u, u.new_zeros(1)]).to(call.logits.device)
+        own = own.view(-1, *(1,) * len(self.shape))
+        x = own.new_zeros((count, *self.shape))
+        at: tuple[Any, ...] = (Ellipsis,)
+        if form.kind == "elementwise":
+            x += own if target else -own
+            y = self._elementwise_targets(x, target)
         else:
-            x = torch.zeros(size, dtype=u.dtype, device=self.device)
-            x[:, :1] = own + math.log(max(self.shape[0] - 1, 1))
-            x.requires_grad_()
-            y = torch.zeros((len(u), *self.shape[1:]), dtype=torch.int64, device=self.device)
-        with torch.enable_grad():
-            loss = self.call(x, y)
-            (gradient,) = torch.autograd.grad(loss.sum(), x)
-        if self.kind == "multiclass":
-            gradient = gradient[:, :1]
-        return gradient.cpu()
+            x = form.over_classes(x)
+            true = next(c for c in range(x.shape[1]) if c not in form.ignored)
+            place = true if target or not form.is_binary else (true + 1) % x.shape[1]
+            at = (slice(None), slice(place, place + 1))
+            own = own[:, :1]
+            x[at] += (own if target else -own) if form.is_binary else own + _level(x)
+            y = self._class_targets(x, true)
+            x = x.movedim(1, form.dim) if form.dim != 1 else x
+        _, gradient = value_and_gradient(rows(call, count), x, y)
+        return form.over_classes(gradient)[at][:-1].cpu()
+
+    def _elementwise_targets(self, x: Tensor, target: int) -> Tensor:
+        """One target for all logits but the last sample's, laid out as those of the call."""
+        like = self.call.targets
+        y = torch.full_like(x, target).to(like.dtype)
+        y[-1] = 1 - target
+        if like.shape == self.call.logits.shape:
+            return y
+        inner = tuple(like.shape[1:])
+        if y[:1].numel() == 1:
+            inner = (1,) * len(inner)
+        return y.reshape(len(y), *inner)
+
+    def _class_targets(self, x: Tensor, true: int) -> Tensor:
+        """Targets of one class for all rows, in the dtype and layout of those of the call."""
+        form, dtype = self.form, self.call.targets.dtype
+        if form.kind == "probabilities":
+            y = torch.zeros_like(x)
+            y[:, true] = 1
+            return y.movedim(1, form.dim).to(dtype)
+        y = torch.full((len(x), *x.shape[2:]), true, dtype=dtype, device=x.device)
+        return y.unsqueeze(form.dim) if form.has_channel else y
 
     def is_broken(self, u: Tensor, target: int) -> Tensor:
         """Whether the gradient at each margin isn't finite."""
-        return ~self.gradient(u, target).isfinite().flatten(1).all(1)
+        return ~self.gradient(u, target).isfinite().reshape(len(u), -1).all(1)
 
     def is_dead(self, u: Tensor, target: int) -> Tensor:
         """Whether it is exactly 0."""
-        return (self.gradient(u, target) == 0).flatten(1).all(1)
+        return (self.gradient(u, target) == 0).reshape(len(u), -1).all(1)
 
 
-def _probes(call: Call, logits: Tensor, kind: Kind) -> Iterator[_Probe]:
-    """Ways to call it, the likeliest first."""
-    call = call.without_batch(len(logits) if logits.ndim else 0)
-    inner = logits.shape[1:]
-    shapes = [tuple(inner[:1]) + (1,) * len(inner[1:]), tuple(inner), (), (1,)]
-    if kind == "multiclass":
-        shapes = [shape for shape in shapes[:2] if shape]
-    for shape in dict.fromkeys(shapes):
-        yield _Probe(call, kind, shape, logits.device)
+def _level(x: Tensor) -> float:
+    """The logit of a class at which its margin is 0, beside others of 0."""
+    return math.log(x.shape[1] - 1)
 
 
-def _limits(probe: _Probe, target: int, dtype: torch.dtype) -> Limits:
+def _shapes(logits: Tensor, form: Form) -> list[tuple[int, ...]]:
+    """Shapes of a sample's logits, the likeliest first: one place of a map, a whole one, a number.
+
+    Whole maps are tried if a sample isn't large.
+    """
+    inner = tuple(logits.shape[1:])
+    one = tuple(n if dim == form.dim else 1 for dim, n in enumerate(inner, 1))
+    shapes = [one] if inner else []
+    if math.prod(inner) <= _NUMBERS:
+        shapes.append(inner)
+    if form.kind == "elementwise":
+        shapes += [(), (1,)]
+    return list(dict.fromkeys(shapes))
+
+
+def _limits(probe: _Probe, target: int, dtype: torch.dtype) -> Limits | None:
+    """The limits of one target; None if margins that are tried together change each other."""
     numbers = representable(dtype, _PROBES, smallest=2.0**-6, largest=_LARGEST)
     right, wrong = numbers[numbers > 0], numbers[numbers < 0].flip(0)
-    found = [
-        _first(is_so, side, target, dtype)
-        for is_so in (probe.is_broken, probe.is_dead)
-        for side in (right, wrong)
-    ]
-    return Limits(*found)
+    limits = []
+    for is_so in (probe.is_broken, probe.is_dead):
+        for side in (right, wrong):
+            before, limit = _first(is_so, side, target, dtype)
+            if limit < math.inf and not _is_alone(is_so, before, limit, side, target):
+                return None
+            limits.append(limit)
+    return Limits(*limits)
+
+
+def _is_alone(
+    is_so: Callable[[Tensor, int], Tensor], before: float, limit: float, side: Tensor, target: int
+) -> bool:
+    """Whether something is so of a margin by itself, and not of the one before."""
+    sign = math.copysign(1.0, float(side[0]))
+    alone = [is_so(side.new_tensor([sign * u]), target).item() for u in (before, limit)]
+    return alone == [False, True]
 
 
 def _first(
     is_so: Callable[[Tensor, int], Tensor], side: Tensor, target: int, dtype: torch.dtype
-) -> float:
-    """The margin closest to 0 of which something is so, to the neighbouring number."""
-    found = is_so(side, target)
-    if not bool(found.any()):
-        return math.inf
-    at = int(found.int().argmax())
+) -> tuple[float, float]:
+    """The margin closest to 0 of which something is so, and its neighbour of which it isn't."""
+    flags = is_so(side, target)
+    if not bool(flags.any()):
+        return math.inf, math.inf
+    at = int(flags.int().argmax())
     high = float(side[at])
     low = float(side[at - 1]) if at else math.copysign(0.0, high)
     while len(numbers := between(low, high, dtype, _SEARCHED)):
-        found = is_so(numbers, target)
-        at = int(found.int().argmax()) if bool(found.any()) else len(numbers)
+        flags = is_so(numbers, target)
+        at = int(flags.int().argmax()) if bool(flags.any()) else len(numbers)
         if at < len(numbers):
             high = float(numbers[at])
         if at > 0:
             low = float(numbers[at - 1])
-    return abs(high)
+    return abs(low), abs(high)

@@ -1,63 +1,108 @@
-"""What the guard sees of a training: how the loss is called, and one pass of it."""
+"""One call of a loss in a training, kept so that it can be made again at other logits."""
 
 import inspect
 from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
-from typing import Any, Literal, NamedTuple
+from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
+from torch import Tensor, nn
 
-from parfocal.numerics import margin
+Loss = Callable[..., Any]
 
-Kind = Literal["binary", "multiclass"]
+Place = int | str
+"""Where an argument stands in a call: its position, or its keyword."""
 
-# How libraries call the focusing exponent.
+# What libraries call the logits, the targets, and the focusing exponent of a loss.
+_LOGITS = frozenset({
+    "inputs", "input", "logits", "logit", "pred", "preds", "pred_logits", "prediction",
+    "predictions", "y_pred", "y_hat", "yhat", "output", "outputs", "scores", "score", "cls_score",
+    "x",
+})  # fmt: skip
+_TARGETS = frozenset({
+    "targets", "target", "labels", "label", "y", "y_true", "gt", "gts", "gt_labels", "ground_truth",
+    "true", "truth", "classes",
+})  # fmt: skip
+_OTHERS = frozenset({
+    "weight", "weights", "mask", "masks", "pos_weight", "class_weight", "sample_weight",
+})  # fmt: skip
 _GAMMA = ("gamma", "focal_gamma", "gamma_neg")
 
-# Logits of a pass that may be held beside others until there is a reading or a step.
+# Logits of a call that may be held beside others until there is a reading or a step.
 SMALL = 1 << 12
 
 
-# Both are made at each step of a training: tuples, which cost less than dataclasses.
+class Places(NamedTuple):
+    """Where the logits and the targets stand in a call."""
+
+    logits: Place
+    targets: Place
 
 
-class Call(NamedTuple):
-    """A loss and the arguments that it gets beside logits and targets.
+class LossCall(NamedTuple):
+    """A loss, what it was called with, and where in a training; a tuple, as one is made each pass.
 
+    arguments, keywords: those of the call, with None in the places of logits and targets.
     autocast: the dtype of the autocast that it runs under, None if it is off.
+    logits: without their graph. targets: as they came.
+    samples: what the user calls the samples of the batch, if anything.
+    step: of the training, counted from 1. rank: of the process.
     """
 
-    loss: Callable[..., Tensor]
-    arguments: Sequence[Any] = ()
+    loss: Loss
+    logits: Tensor
+    targets: Tensor
+    arguments: Sequence[Any] = (None, None)
     keywords: Mapping[str, Any] = {}  # never written to
+    places: Places = Places(0, 1)
     autocast: torch.dtype | None = None
+    samples: Tensor | None = None
+    step: int = 0
+    rank: int = 0
 
-    def __call__(self, logits: Tensor, targets: Tensor) -> Tensor:
-        """The loss, under its autocast."""
+    def at(self, logits: Tensor, targets: Tensor) -> Tensor:
+        """The loss at other logits and targets.
+
+        Raises:
+            TypeError: the loss returns nothing that can be differentiated.
+        """
+        arguments, keywords = list(self.arguments), dict(self.keywords)
+        for place, value in zip(self.places, (logits, targets), strict=True):
+            if isinstance(place, int):
+                arguments[place] = value
+            else:
+                keywords[place] = value
         with self._precision(logits.device.type):
-            return self.loss(logits, targets, *self.arguments, **self.keywords)
+            result = loss_tensor(self.loss(*arguments, **keywords))
+        if result is None:
+            raise TypeError("the loss returns no tensor that requires a gradient")
+        return result
 
     def _precision(self, device: str) -> AbstractContextManager[Any]:
         if self.autocast is None:
             return nullcontext()
         return torch.autocast(device, self.autocast)
 
-    def without_batch(self, count: int) -> "Call":
-        """Without the keywords that have an entry for each of the samples of a batch."""
-        kept = {name: v for name, v in self.keywords.items() if not _is_of_batch(v, count)}
-        return self._replace(keywords=kept)
+    def map_tensors(self, change: Callable[[Tensor], Tensor]) -> "LossCall":
+        """The same call with other tensors among its arguments."""
 
-    def of_samples(self, chosen: Tensor, count: int) -> "Call":
-        """With the entries of some of the samples of a batch."""
-
-        def part(value: Any) -> Any:
-            return value[chosen] if _is_of_batch(value, count) else value
+        def changed(value: Any) -> Any:
+            return change(value) if isinstance(value, Tensor) and value.ndim else value
 
         return self._replace(
-            arguments=tuple(part(value) for value in self.arguments),
-            keywords={name: part(value) for name, value in self.keywords.items()},
+            arguments=tuple([changed(value) for value in self.arguments]),
+            keywords={name: changed(value) for name, value in self.keywords.items()},
+        )
+
+    def numbers(self) -> tuple[Any, ...]:
+        """The numbers and words among the arguments, on which the limits of the loss depend."""
+        named = [*enumerate(self.arguments), *sorted(self.keywords.items())]
+        return tuple(
+            (name, value.item() if isinstance(value, Tensor) else value)
+            for name, value in named
+            if isinstance(value, str | int | float)
+            or (isinstance(value, Tensor) and value.numel() == 1 and value.ndim == 0)
         )
 
     @property
@@ -66,70 +111,85 @@ class Call(NamedTuple):
         return next((g for name in _GAMMA if (g := self._option(name)) is not None), None)
 
     def _option(self, name: str) -> float | None:
-        function, given = self.loss, dict(self.keywords)
+        function, keywords = self.loss, dict(self.keywords)
         while isinstance(function, partial):
-            given = {**function.keywords, **given}
+            keywords = {**function.keywords, **keywords}
             function = function.func
-        found = given.get(name, getattr(function, name, None))
-        if found is None:
-            found = self._in_signature(function, name)
-        if isinstance(found, Tensor) and found.numel() == 1:
-            found = found.item()
-        return float(found) if isinstance(found, int | float) else None
+        value = keywords.get(name, getattr(function, name, None))
+        if value is None:
+            value = self._in_signature(function, name)
+        if isinstance(value, Tensor) and value.numel() == 1:
+            value = value.item()
+        return float(value) if isinstance(value, int | float) else None
 
-    def _in_signature(self, function: Callable[..., Any], name: str) -> Any:
+    def _in_signature(self, function: Loss, name: str) -> Any:
         """A positional argument, or the default."""
-        try:
-            names = inspect.signature(function).parameters
-        except (TypeError, ValueError):
+        names = parameters(function)
+        if name not in names:
             return None
-        place = list(names).index(name) - 2 if name in names else -1
-        if 0 <= place < len(self.arguments):
+        place = list(names).index(name)
+        if place < len(self.arguments):
             return self.arguments[place]
-        default = names[name].default if name in names else None
+        default = names[name].default
         return None if default is inspect.Parameter.empty else default
 
 
-class Pass(NamedTuple):
-    """One call of a loss in a training.
+def parameters(loss: Loss) -> Mapping[str, inspect.Parameter]:
+    """The parameters of a loss by their names; none if it doesn't tell them."""
+    try:
+        function = loss.forward if isinstance(loss, nn.Module) else loss
+        return inspect.signature(function).parameters
+    except (TypeError, ValueError):
+        return {}
 
-    logits: without their graph. targets: as they were given.
-    samples: what the user calls the samples of the batch, if anything.
-    step: of the training, counted from 1. rank: of the process.
+
+def places_of(loss: Loss, arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Places | None:
+    """Where logits and targets stand, by their names, and else by which has a gradient.
+
+    None where there are none, as in a loss of boxes and embeddings.
     """
+    positional = [
+        name
+        for name, parameter in parameters(loss).items()
+        if parameter.kind in (parameter.POSITIONAL_ONLY, parameter.POSITIONAL_OR_KEYWORD)
+    ]
+    names = dict(enumerate(positional))
+    every: dict[Place, Any] = dict([*enumerate(arguments), *keywords.items()])
+    tensors = {place: value for place, value in every.items() if isinstance(value, Tensor)}
 
-    call: Call
-    logits: Tensor
-    targets: Tensor
-    samples: Tensor | None = None
-    step: int = 0
-    rank: int = 0
+    def first(candidates: list[Place], known: frozenset[str]) -> Place | None:
+        named = [p for p in candidates if (names.get(p, "") if isinstance(p, int) else p) in known]
+        return next(iter([*named, *candidates]), None)
 
-    @property
-    def kind(self) -> Kind:
-        """Of its targets."""
-        return kind_of(self.logits, self.targets)
-
-    def margin(self) -> Tensor:
-        """u of each position: of binary logits +-x by the target, of classes the true one's."""
-        x = self.logits.detach()
-        x = x if x.dtype == torch.float64 else x.float()
-        if self.kind == "binary":
-            return torch.where(self.targets > 0.5, x, -x)
-        return class_margin(x, self.targets)
-
-
-def kind_of(logits: Tensor, targets: Tensor) -> Kind:
-    """Binary if there is a target for each logit, multiclass if there is one a row of logits."""
-    return "binary" if logits.shape == targets.shape else "multiclass"
+    varying = [p for p, v in tensors.items() if v.requires_grad and v.is_floating_point()]
+    logits = first(varying, _LOGITS)
+    others = [p for p in tensors if p != logits]
+    targets = first(
+        [p for p in others if (names.get(p, "") if isinstance(p, int) else p) not in _OTHERS],
+        _TARGETS,
+    )
+    return None if logits is None or targets is None else Places(logits, targets)
 
 
-def class_margin(x: Tensor, targets: Tensor) -> Tensor:
-    """The margin of the true class of each row (N, C, ...); that of an index out of range is 0."""
-    counts = (targets >= 0) & (targets < x.shape[1])
-    u = margin(x, torch.where(counts, targets, 0).long()).u
-    return torch.where(counts, u, 0.0)
+def usual_places(arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Places | None:
+    """Where most calls have logits and targets, for a compiler, which can't look at signatures."""
+    if len(arguments) >= 2:
+        return Places(0, 1)
+    logits = 0 if arguments else next((name for name in keywords if name in _LOGITS), None)
+    targets = next((name for name in keywords if name in _TARGETS), None)
+    return None if logits is None or targets is None else Places(logits, targets)
 
 
-def _is_of_batch(value: Any, count: int) -> bool:
-    return isinstance(value, Tensor) and value.ndim > 0 and len(value) == count > 1
+def loss_tensor(result: Any) -> Tensor | None:
+    """The loss in what a loss returned: a tensor, or a tuple or a mapping that has it in it."""
+    if isinstance(result, Tensor):
+        return result
+    if isinstance(result, Mapping):
+        named = [value for name, value in result.items() if str(name).endswith("loss")]
+        values = [*named, *result.values()]
+    elif isinstance(result, tuple | list):
+        values = list(result)
+    else:
+        values = [getattr(result, "loss", None)]
+    tensors = [v for v in values if isinstance(v, Tensor) and v.requires_grad]
+    return next(iter([*(t for t in tensors if t.ndim == 0), *tensors]), None)

@@ -5,37 +5,53 @@ import math
 import torch
 from torch import Tensor
 
-from parfocal.guard.diagnosis import value_and_gradient
-from parfocal.guard.loss_call import Pass
+from parfocal.guard.form import Form
+from parfocal.guard.loss_call import LossCall
+from parfocal.guard.trial import value_and_gradient
 
-# How much larger than that of such a head a first loss may be, and of how many positions at least
-# it has to be.
+# How much larger than that of such a head a first loss may be, and of how many targets at least it
+# has to be.
 _FORGOTTEN = 2.0
 _FEW = 20
 
 
-def forgotten_prior(first: Pass) -> str | None:
+def forgotten_prior(first: LossCall, form: Form) -> str | None:
     """What to say of the first pass of a training; None if there is nothing."""
-    if first.targets.numel() < _FEW:
+    if first.targets.numel() < _FEW or form.kind == "unknown":
         return None
-    loss, _ = value_and_gradient(first, first.logits)
-    expected, _ = value_and_gradient(first, prior_logits(first))
-    own, told = float(loss.float().mean()), float(expected.float().mean())
-    if not (math.isfinite(own) and own > _FORGOTTEN * told > 0):
+    own, known = (
+        float(value_and_gradient(first, x)[0].float().mean())
+        for x in (first.logits, prior_logits(first, form))
+    )
+    if not (math.isfinite(own) and own > _FORGOTTEN * known > 0):
         return None
+    head = "sigmoid" if form.is_binary else "softmax"
     return (
         f"the first loss is {own:.3g}, and a head that predicts how frequent each class of this "
-        f"batch is would have {told:.3g}: was the bias initialised? parfocal.init_prior_bias_ does "
-        "that."
+        f"batch is would have {known:.3g}. If the bias of the last layer wasn't initialised, "
+        f'parfocal.init_prior_bias_(layer, shares, head="{head}") does that.'
     )
 
 
-def prior_logits(seen: Pass) -> Tensor:
-    """Logits that say how frequent each class is in a batch, with half a position added to each."""
-    x, y = seen.logits, seen.targets
-    if seen.kind == "binary":
-        share = (float(y.float().sum()) + 0.5) / (y.numel() + 1)
-        return torch.full_like(x, math.log(share / (1 - share)))
-    counts = torch.bincount(y[(y >= 0) & (y < x.shape[1])].flatten(), minlength=x.shape[1]) + 0.5
-    logs = (counts / counts.sum()).log().to(x.dtype)
-    return logs.view(1, -1, *(1,) * (x.ndim - 2)).expand_as(x).contiguous()
+def prior_logits(call: LossCall, form: Form) -> Tensor:
+    """Logits that say how frequent each class is in a batch, with half a position added to each.
+
+    Of a sigmoid log(share / (1 - share)), of a softmax log(share).
+    """
+    x = form.over_classes(call.logits)
+    y = (form.is_one(call) if form.has_labels else form.targets(call)).float()
+    counts = form.counts(call)
+    weight = torch.ones_like(y)
+    if counts is not None:
+        weight = weight * (counts if counts.ndim == y.ndim else counts.unsqueeze(1))
+    dims = [d for d in range(y.ndim) if d != 1 or form.kind == "elementwise"]
+    positives, total = (y * weight).sum(dims) + 0.5, weight.sum(dims)
+    if form.is_binary:
+        share = positives / (total + 1)
+        logs = (share / (1 - share)).log()
+    else:
+        logs = (positives / (total + 0.5 * x.shape[1])).log()
+    if logs.ndim:
+        logs = logs.view(1, -1, *(1,) * (x.ndim - 2))
+    prior = logs.to(x.dtype).expand_as(x)
+    return (prior.movedim(1, form.dim) if form.dim != 1 else prior).contiguous()

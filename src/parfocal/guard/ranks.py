@@ -1,12 +1,13 @@
 """What all processes of a group know together; without a group, what the one knows."""
 
+from collections.abc import Callable
 from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
 from torch import Tensor
 
-Found = TypeVar("Found")
+Thing = TypeVar("Thing")
 
 _CAN_BE_GROUPED = dist.is_available()
 
@@ -33,13 +34,17 @@ def is_on_any(is_so: bool, device: torch.device) -> bool:
     return largest(torch.tensor(float(is_so), device=device)).item() > 0
 
 
-def first_found(found: Found | None) -> Found | None:
-    """What the first process has that has found something."""
+def first_of_all(own: Thing | None, is_second: Callable[[Thing], bool]) -> Thing | None:
+    """What the first process has that has anything.
+
+    is_second: of which things those of other processes come first.
+    """
     if not _is_group():
-        return found
+        return own
     of_ranks: list[Any] = [None] * dist.get_world_size()
-    dist.all_gather_object(of_ranks, found)
-    return next((one for one in of_ranks if one is not None), None)
+    dist.all_gather_object(of_ranks, own)
+    things = [one for one in of_ranks if one is not None]
+    return next(iter(sorted(things, key=is_second)), None)
 
 
 def _reduced(values: Tensor, operation: Any) -> Tensor:

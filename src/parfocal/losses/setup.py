@@ -72,27 +72,33 @@ def positive_count(
     return count.clamp(min=1).to(torch.float32) / ranks
 
 
-def init_prior_bias_(layer: Layer, prior: float | Tensor = 0.01) -> Layer:
-    r"""Set the bias of a sigmoid classification head so that it predicts `prior`; in place.
+def init_prior_bias_(
+    layer: Layer, prior: float | Tensor = 0.01, *, head: str | None = None
+) -> Layer:
+    r"""Set the bias of a classification head so that it predicts `prior`; in place.
 
     ::
 
-        bias = log(prior / (1 - prior))
+        bias = log(prior / (1 - prior))     of a sigmoid
+        bias = log(prior)                   of a softmax over the classes
 
-    Without it the first steps see half of all negatives as positives, and their loss drowns
-    everything else.
+    Without it the first steps see half of all negatives as positives, or all classes as equally
+    frequent, and their loss drowns everything else.
 
     Args:
         layer: The last layer, with a `bias`: nn.Linear, nn.Conv2d, and the like.
         prior: Share of positives, in (0, 1): a number, or a tensor of one a class that broadcasts
-            to the bias.
+            to the bias. Of a softmax the share of each class.
+        head: ``"sigmoid"`` or ``"softmax"``, which turns the logits into probabilities. Without, it
+            is a softmax for shares of several classes that add up to 1, as those of exclusive
+            classes do, to 1e-3; else a sigmoid.
 
     Returns:
         The layer.
 
     Raises:
         TypeError: a layer without a bias.
-        ValueError: a prior out of (0, 1), or of a shape that doesn't fit.
+        ValueError: a prior out of (0, 1), or of a shape that doesn't fit; another `head`.
 
     Example:
         >>> import torch
@@ -100,12 +106,17 @@ def init_prior_bias_(layer: Layer, prior: float | Tensor = 0.01) -> Layer:
         >>> layer = init_prior_bias_(torch.nn.Linear(8, 2), prior=0.01)
         >>> layer.bias.sigmoid()
         tensor([0.0100, 0.0100], grad_fn=<SigmoidBackward0>)
+        >>> layer = init_prior_bias_(torch.nn.Linear(8, 3), prior=torch.tensor([0.7, 0.2, 0.1]))
+        >>> layer.bias.softmax(0)
+        tensor([0.7000, 0.2000, 0.1000], grad_fn=<SoftmaxBackward0>)
 
     Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, section 4.1.
     """
     bias = getattr(layer, "bias", None)
     if not isinstance(bias, Tensor):
         raise TypeError(f"init_prior_bias_: expected `layer` to have a bias, got {layer}")
+    if head not in (None, "sigmoid", "softmax"):
+        raise ValueError(f"init_prior_bias_: expected `head` sigmoid or softmax, got {head!r}")
     share = torch.as_tensor(prior, dtype=torch.float64)
     if not bool(((share > 0) & (share < 1)).all()):
         raise ValueError(f"init_prior_bias_: expected `prior` in (0, 1), got {prior}")
@@ -116,6 +127,9 @@ def init_prior_bias_(layer: Layer, prior: float | Tensor = 0.01) -> Layer:
             f"init_prior_bias_: expected `prior` to broadcast to the bias, {tuple(bias.shape)}, "
             f"got the shape {tuple(share.shape)}"
         )
+    if head is None:
+        is_exclusive = share.numel() > 1 and abs(share.sum().item() - 1) <= 1e-3
+        head = "softmax" if is_exclusive else "sigmoid"
     with torch.no_grad():
-        bias.copy_(torch.log(share) - torch.log1p(-share))
+        bias.copy_(torch.log(share) - (torch.log1p(-share) if head == "sigmoid" else 0.0))
     return layer

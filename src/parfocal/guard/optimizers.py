@@ -1,0 +1,76 @@
+"""Optimizers as a guard meets them: wrapped, and with gradients that may be broken."""
+
+import gc
+import math
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+
+def inner_optimizer(optimizer: Any) -> torch.optim.Optimizer:
+    """The optimizer of torch within wrappers, such as those of accelerate and Lightning.
+
+    Raises:
+        TypeError: there is none.
+    """
+    inner = optimizer
+    for _ in range(8):
+        deeper = vars(inner).get("optimizer", vars(inner).get("_optimizer"))
+        if deeper is None or deeper is inner:
+            break
+        inner = deeper
+    if not hasattr(inner, "register_step_pre_hook"):
+        raise TypeError(f"FocalGuard: expected an optimizer of torch, got {type(optimizer)}")
+    return inner  # type: ignore[no-any-return]
+
+
+def forget_gradients(optimizer: torch.optim.Optimizer) -> None:
+    """A step without gradients changes nothing, not even a momentum."""
+    for group in optimizer.param_groups:
+        for parameter in group["params"]:
+            parameter.grad = None
+
+
+def broken_parameters(optimizer: torch.optim.Optimizer) -> tuple[str, int, int] | None:
+    """The name of the first parameter whose gradient isn't finite, how many are so, and of all.
+
+    None if all are finite, which one number read from the device tells.
+    """
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    gradients = [p.grad for p in parameters if p.grad is not None and not p.grad.is_sparse]
+    if not gradients or math.isfinite(_total(gradients)):
+        return None
+    broken = [p for p in parameters if p.grad is not None and not _is_finite(p.grad)]
+    if not broken:  # each is finite, and their sum isn't
+        return None
+    return _name_of(broken[0], optimizer), len(broken), len(parameters)
+
+
+def _total(gradients: list[Tensor]) -> float:
+    """A number that isn't finite if one of the gradients isn't."""
+    norms = torch._foreach_norm(gradients, math.inf)
+    return float(torch.stack([norm.float().to(norms[0].device) for norm in norms]).sum())
+
+
+def _is_finite(gradient: Tensor) -> bool:
+    values = gradient.coalesce().values() if gradient.is_sparse else gradient
+    return bool(values.isfinite().all())
+
+
+def _name_of(parameter: Tensor, optimizer: torch.optim.Optimizer) -> str:
+    """The longest name that a module has for a parameter; else its place in the optimizer."""
+    names: list[str] = [
+        name
+        for thing in gc.get_objects()
+        if issubclass(type(thing), nn.Module)
+        for name, one in thing.named_parameters()
+        if one is parameter
+    ]
+    if names:
+        return "parameter " + max(names, key=len)
+    for i, group in enumerate(optimizer.param_groups):
+        for j, one in enumerate(group["params"]):
+            if one is parameter:
+                return f"parameter {j} of group {i}, of shape {tuple(parameter.shape)},"
+    return "a parameter"
