@@ -430,7 +430,7 @@ def test_a_loss_scale_that_is_too_large_is_no_failure():
     guard = FocalGuard(lambda x, y: 16 * original(x, y, gamma=2.0, reduction="sum"))
     x = torch.tensor([-3.0], dtype=torch.float16, requires_grad=True)
     (guard(x, torch.ones(1, dtype=torch.float16)) * 2.0**15).backward()
-    assert x.grad.isinf()
+    assert not x.grad.isfinite()
     with pytest.warns(FocalGuardWarning, match="AMP loss scale"):
         assert guard.check()
     assert guard.failures == []
