@@ -15,45 +15,37 @@ _MOST = 64
 
 
 class Pass:
-    """A call whose backward is to come: its logits, which get a gradient, its loss, and what comes
-    into the loss from downstream, a factor after it or the scale of mixed precision.
+    """A call whose backward is to come, with its logits and its loss, which get gradients.
 
-    before: called when the backward pass begins.
+    That of the loss is what comes into it from downstream: a factor after it, or the scale of
+    mixed precision.
     """
 
-    __slots__ = ("before", "call", "incoming", "logits", "loss", "thread", "version")
+    __slots__ = ("call", "logits", "loss", "thread", "versions")
 
-    def __init__(
-        self, call: LossCall, logits: Tensor, loss: Tensor, before: Callable[[], None]
-    ) -> None:
-        self.call, self.logits, self.loss = call, logits, loss.detach()
-        self.incoming: Tensor | None = None
-        self.before = before
+    def __init__(self, call: LossCall, logits: Tensor, loss: Tensor) -> None:
+        self.call, self.logits, self.loss = call, logits, loss
         self.thread = threading.get_ident()
-        self.version = call.targets._version, call.logits._version
+        self.versions = call.targets._version, call.logits._version
         logits.retain_grad()
-        loss.register_hook(self._keep)
-
-    def _keep(self, incoming: Tensor) -> None:
-        self.before()
-        self.incoming = incoming
+        loss.retain_grad()
 
     @property
-    def is_done(self) -> bool:
-        """Whether its backward pass has been."""
-        return self.incoming is not None
+    def incoming(self) -> Tensor | None:
+        """What came into the loss; None before its backward pass."""
+        return self.loss.grad
 
     @property
     def is_as_it_was(self) -> bool:
         """Whether nobody has written into its logits or targets since."""
-        return self.version == (self.call.targets._version, self.call.logits._version)
+        return self.versions == (self.call.targets._version, self.call.logits._version)
 
     def is_finite(self) -> bool:
         """Whether loss and gradient are, as far as there is one."""
         gradient, loss = self.logits.grad, self.loss
         if gradient is not None and not math.isfinite(gradient.sum().item()):
             return False
-        return math.isfinite((loss.sum() if loss.ndim else loss).item())
+        return math.isfinite((loss.detach().sum() if loss.ndim else loss).item())
 
 
 class Checks:
@@ -72,7 +64,7 @@ class Checks:
         """A pass whose backward is to come."""
         if one.logits.numel() > SMALL or len(self._passes) >= _MOST:
             # Those that are fine need not be held until the step, which may be far or never come.
-            self._passes = [p for p in self._passes if not p.is_done or not p.is_finite()]
+            self._passes = [p for p in self._passes if p.incoming is None or not p.is_finite()]
             del self._passes[:-_MOST]
         self._passes.append(one)
 
@@ -84,11 +76,13 @@ class Checks:
 
     def done(self) -> list[Pass]:
         """The passes of this thread whose backward has been, not finite; all done are forgotten."""
+        if not self._passes:
+            return []
         thread = threading.get_ident()
-        done = [p for p in self._passes if p.is_done and p.thread == thread]
+        done = [p for p in self._passes if p.incoming is not None and p.thread == thread]
         if not done:
-            return done
-        self._passes = [p for p in self._passes if not p.is_done or p.thread != thread]
+            return []
+        self._passes = [p for p in self._passes if p.incoming is None or p.thread != thread]
         return [p for p in done if not p.is_finite()]
 
     def failing(self) -> list[Pass | LossCall]:

@@ -46,8 +46,14 @@ _UNCALLED = 20
 # Passes in a row that weren't finite and were followed by no step.
 _SKIPPED = 10
 
+# The arguments of most calls, without logits and targets.
+_TWO: tuple[Any, ...] = (None, None)
+
 # Steps without another answer than one after which something is said.
 _ONE_SIDED = 200
+
+# Readings from one look at the labels to the next.
+_LABELS = 5
 
 # Captures that are written, failures that warn, and what is kept of readings, at most.
 _CAPTURES = 10
@@ -183,14 +189,15 @@ class FocalGuard(StandIn):
             return self.loss(*arguments, **keywords)
         if torch.compiler.is_compiling():
             return self._traced(arguments, keywords)
-        call = self._safely("read a call", self._call_of, arguments, keywords)
-        if call is None:
+        pass_ = self._safely("read a call", self._call_of, arguments, keywords)
+        if pass_ is None:
             return self.loss(*arguments, **keywords)
-        with self._lock:
-            self._look_back()
+        if self._checks:  # of the step before, if that was left out, or of an accumulated one
+            with self._lock:
+                self._look_back()
         result = self.loss(*arguments, **keywords)
         with self._lock:
-            self._safely("follow a pass", self._follow, call, arguments, keywords, result)
+            self._safely("follow a pass", self._follow, *pass_, result)
         return result
 
     def attach(self, *optimizers: torch.optim.Optimizer) -> "FocalGuard":
@@ -267,65 +274,72 @@ class FocalGuard(StandIn):
 
     # A pass
 
-    def _call_of(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> LossCall | None:
-        """The call to be watched; None if it has no logits with a gradient."""
-        shape = len(arguments), *keywords
-        places: Places | None = self._places.get(shape)
-        if places is None or not _fits(places, arguments, keywords):
+    def _call_of(
+        self, arguments: tuple[Any, ...], keywords: dict[str, Any]
+    ) -> tuple[LossCall, Tensor] | None:
+        """The call to be watched and its logits; None if there are none with a gradient."""
+        key = len(arguments), *keywords
+        places: Places | None = self._places.get(key)
+        pair = None if places is None else _pair(places, arguments, keywords)
+        if pair is None:
             places = places_of(self.loss, arguments, keywords)
-            if places is None:
+            pair = None if places is None else _pair(places, arguments, keywords)
+            if places is None or pair is None:
                 if any(isinstance(a, Tensor) and a.requires_grad for a in arguments):
                     self._notice("unknown", notices.UNKNOWN)
                 return None
-            self._places[shape] = places
-        return self._call_at(places, arguments, keywords)
+            self._places[key] = places
+        logits, targets = pair
+        if targets.numel() <= SMALL:
+            targets = targets.clone()  # a loader may write into them before the step
+        return self._call_at(places, logits, targets, arguments, keywords), logits  # type: ignore[arg-type]
 
     def _call_at(
-        self, places: Places, arguments: tuple[Any, ...], keywords: dict[str, Any]
+        self,
+        places: Places,
+        logits: Tensor,
+        targets: Tensor,
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
     ) -> LossCall:
         """The call with logits and targets taken out."""
-        logits: Tensor = _argument(places.logits, arguments, keywords)
-        targets: Tensor = _argument(places.targets, arguments, keywords).detach()
-        if logits.device != self._tally.device:
+        tally = self._tally
+        if logits.device != tally.device:
             self._place(logits.device)
-        if targets.numel() <= SMALL and not torch.compiler.is_compiling():
-            targets = targets.clone()  # a loader may write into them before the step
-        left = tuple([None if i in places else a for i, a in enumerate(arguments)])
-        named = {name: None if name in places else value for name, value in keywords.items()}
+        left, named = _TWO, keywords
+        if keywords or len(arguments) != 2 or places != (0, 1):
+            left = tuple([None if i in places else a for i, a in enumerate(arguments)])
+            named = {name: None if name in places else v for name, v in keywords.items()}
+        device = tally.device_type
+        autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         return LossCall(
-            self.loss,
-            logits.detach(),
-            targets,
-            left,
-            named,
-            places,
-            _autocast(self._tally.device_type),
-            self.samples,
+            self.loss, logits.detach(), targets, left, named, places, autocast, self.samples
         )
 
-    def _follow(
-        self, call: LossCall, arguments: tuple[Any, ...], keywords: dict[str, Any], result: Any
-    ) -> None:
+    def _follow(self, call: LossCall, logits: Tensor, result: Any) -> None:
         """Keep a pass until it is checked and counted."""
         loss = loss_tensor(result)
         if loss is None or not loss.requires_grad:
             return
         self._tally.add(call)
-        logits = _argument(call.places.logits, arguments, keywords)
-        self._checks.add(Pass(call, logits, loss, self._raise_late))
-        self._round.begin()
-        if self._round.unchecked == _UNCHECKED:
+        self._checks.add(Pass(call, logits, loss))
+        turn = self._round
+        turn.begin()
+        if turn.late is not None and self.action == "raise":
+            loss.register_hook(self._raise_late)
+        if turn.unchecked == _UNCHECKED:
             self._notice("unchecked", notices.of_unchecked(_UNCHECKED))
 
     def _traced(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """The same in a graph."""
         places = usual_places(arguments, keywords)
-        if places is None or not _fits(places, arguments, keywords):
+        pair = None if places is None else _pair(places, arguments, keywords)
+        if places is None or pair is None:
             return self.loss(*arguments, **keywords)
-        call = self._call_at(places, arguments, keywords)
+        call = self._call_at(places, *pair, arguments, keywords)
         self._tally.count(call)
         place = places.logits
-        logits = self._checks.traced(call, _argument(place, arguments, keywords))
+        logits = self._checks.traced(call, pair[0])
         if isinstance(place, int):
             arguments = (*arguments[:place], logits, *arguments[place + 1 :])
         else:
@@ -373,17 +387,10 @@ class FocalGuard(StandIn):
         """Whether the step may be taken; see `check`."""
         turn, tally = self._round, self._tally
         tally.step += 1
-        late, turn.late = turn.late, None
-        failing = self._safely("check the passes", self._checks.failing) or []
-        explanation = self._safely("explain a failure", self._explain, failing, self.step)
-        is_scaled = bool(failing) and explanation is None
-        if is_scaled and is_step:
-            explanation = self._safely("explain a failure", self._of_factor, failing)
-        if late is not None and self.action == "raise":
-            explanation = late.diagnosis, late.capture
-        if explanation is None and optimizer is not None and (is_step or late is not None):
-            explanation = self._safely("look at the gradients", self._of_parameters, optimizer)
-        is_fine = True
+        failing = self._safely("check the passes", self._checks.failing)
+        explanation, is_scaled, is_fine = None, False, True
+        if failing or turn.late is not None or (is_step and optimizer is not None):
+            explanation, is_scaled = self._broken(failing or [], optimizer, is_step=is_step)
         if ranks.is_on_any(explanation is not None, tally.device):
             # Averaged over the ranks, a gradient that one loss broke is broken on all of them.
             explanation = ranks.first_of_all(explanation, _is_of_parameter)
@@ -391,27 +398,45 @@ class FocalGuard(StandIn):
         elif is_scaled:
             self._notice("scale", notices.SCALE)
         turn.end(is_fine, id(optimizer) if is_step else None)
-        self._unattended(optimizer, is_step=is_step, is_fine=is_fine)
+        if not is_fine and not is_step and optimizer is not None:
+            self._leave_out(optimizer)
+        if is_step and turn.steps == _UNCALLED and tally.last is None:
+            self._notice("uncalled", notices.UNCALLED)
         if tally.step % self.every == 0 or tally.step == 1:
             self._safely("read its statistics", self._read)
         return is_fine
 
-    def _unattended(
-        self, optimizer: torch.optim.Optimizer | None, *, is_step: bool, is_fine: bool
-    ) -> None:
-        """What is to be said of steps without a pass, and to be done where no hook is."""
-        turn = self._round
-        if is_step and turn.steps == _UNCALLED and self._tally.last is None:
-            self._notice("uncalled", notices.UNCALLED)
-        if is_fine or is_step or self.action != "skip" or optimizer is None:
-            return
-        # Gradients stay until the step: a GradScaler wants to see them, and leaves the step out.
+    def _broken(
+        self,
+        failing: list[Pass | LossCall],
+        optimizer: torch.optim.Optimizer | None,
+        *,
+        is_step: bool,
+    ) -> tuple[tuple[Diagnosis, Path | None] | None, bool]:
+        """What has broken, with its capture, and whether it is no more than a scale."""
+        late, self._round.late = self._round.late, None
+        explanation = None
+        if failing:
+            explanation = self._safely("explain a failure", self._explain, failing, self.step)
+        is_scaled = bool(failing) and explanation is None
+        if is_scaled and is_step:
+            explanation = self._safely("explain a failure", self._of_factor, failing)
+        if late is not None and self.action == "raise":
+            explanation = late.diagnosis, late.capture
+        if explanation is None and optimizer is not None and (is_step or late is not None):
+            explanation = self._safely("look at the gradients", self._of_parameters, optimizer)
+        return explanation, is_scaled
+
+    def _leave_out(self, optimizer: torch.optim.Optimizer) -> None:
+        """Have the next step of an optimizer change nothing.
+
+        Gradients stay until then: a GradScaler wants to see them, and leaves the step out itself.
+        """
         inner = inner_optimizer(optimizer)
-        if hasattr(inner, "_optimizer_step_pre_hooks"):
-            if id(inner) not in turn.hooked:
-                self.attach(inner)
-        else:
+        if not hasattr(inner, "_optimizer_step_pre_hooks"):
             forget_gradients(optimizer)
+        elif id(inner) not in self._round.hooked:
+            self.attach(inner)
 
     def _explain(
         self, failing: list[Pass | LossCall], step: int
@@ -485,13 +510,13 @@ class FocalGuard(StandIn):
             warnings.warn(text, FocalGuardWarning, stacklevel=3)
         return FocalGuardError(text, cause, path)
 
-    def _raise_late(self) -> None:
+    def _raise_late(self, _: Tensor) -> None:
         """At the beginning of a backward pass: what was found since the last one.
 
         Not before, in the forward pass: training loops expect no error there, and nothing is lost.
         """
         late, self._round.late = self._round.late, None
-        if late is not None and self.action == "raise":
+        if late is not None:
             raise late
 
     def _save(self, call: LossCall, cause: Diagnosis) -> Path | None:
@@ -585,7 +610,8 @@ class FocalGuard(StandIn):
     def _look_at_labels(self, last: Reading, call: LossCall) -> None:
         """Warn of labels that are no class, and of batches that are all of one."""
         form, turn = self._tally.form, self._round
-        if form.kind != "one-vs-rest" and (values := form.outside(call)):
+        is_due = len(self.readings) % _LABELS == 1 and form.kind != "one-vs-rest"
+        if is_due and (values := form.outside(call)):
             again = measure_form(call)  # the first batch may have had none of them
             if again.kind == form.kind and again != form:
                 self._limits["form", *_shape_key(call)] = self._tally.form = again
@@ -655,15 +681,16 @@ def _is_of_parameter(explanation: tuple[Diagnosis, Path | None]) -> bool:
     return explanation[0].cause == "parameter"
 
 
-def _fits(places: Places, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> bool:
-    """Whether there are logits with a gradient, and targets, where calls like this have them."""
-    logits = _argument(places.logits, arguments, keywords)
-    targets = _argument(places.targets, arguments, keywords)
-    return isinstance(logits, Tensor) and logits.requires_grad and isinstance(targets, Tensor)
-
-
-def _argument(place: int | str, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
-    return arguments[place] if isinstance(place, int) else keywords[place]
+def _pair(
+    places: Places, arguments: tuple[Any, ...], keywords: dict[str, Any]
+) -> tuple[Tensor, Tensor] | None:
+    """The logits and the targets of a call; None if these are none, or have no gradient."""
+    at, to = places
+    logits = arguments[at] if isinstance(at, int) else keywords[at]
+    targets = arguments[to] if isinstance(to, int) else keywords[to]
+    if not (isinstance(logits, Tensor) and logits.requires_grad and isinstance(targets, Tensor)):
+        return None
+    return logits, targets.detach() if targets.requires_grad else targets
 
 
 def _shape_key(call: LossCall) -> tuple[Any, ...]:
@@ -683,7 +710,3 @@ def _append(kept: list[Any], new: Any) -> None:
     kept.append(new)
     if len(kept) > _KEPT:
         del kept[: _KEPT // 2]
-
-
-def _autocast(device: str) -> torch.dtype | None:
-    return torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None

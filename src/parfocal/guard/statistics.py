@@ -68,14 +68,15 @@ def add_statistics(
 
     limits: from `thresholds`, on the device of the logits.
     """
-    u = form.margins(call).float()
     if form.is_binary:
         is_positive = form.is_one(call)
+        x = form.over_classes(call.logits).float()
+        u = torch.where(is_positive, x, -x)
         # (2, 5) to five of the shape of the answers.
         shaped = limits.view(2, 5, *(1,) * u.ndim)
         right, dead, wrong, dead_wrong, saturated = torch.where(is_positive, shaped[1], shaped[0])
     else:
-        y = form.targets(call)
+        u, y = form.margins(call).float(), form.targets(call)
         y = y.argmax(1) if form.kind == "probabilities" else y
         is_positive = y != y.flatten()[0]
         right, dead, wrong, dead_wrong, saturated = limits[1]
