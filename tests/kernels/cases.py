@@ -1,5 +1,7 @@
 """How the kernels of `parfocal.numerics.triton` are compiled for a call: cases for `offline`."""
 
+from dataclasses import replace
+
 from kernels.offline import Case
 from parfocal.numerics.triton import classes
 
@@ -10,10 +12,19 @@ EXPONENTS = dict.fromkeys(("gamma", "c", "c_rest", "number", "second", "c_2", "c
 def _elementwise(name, pointers, constants, elements, warps):
     """A call with targets of the layout of x, no weight, no mask, and nothing that comes in."""
     none = dict.fromkeys(("weight_ptr", "mask_ptr", "incoming_ptr"))
-    strides = {"y_stride": 1, "weight_stride": 0, "mask_stride": 0}
+    strides = {"y_stride": 1, "weight_stride": 0, "mask_stride": 0, "inner": 1}
     signature = pointers | {"n": "i32"} | EXPONENTS
-    constants = none | strides | constants | {"BLOCK": elements}
+    constants = none | strides | {"CLASSES": 0, "WIDE": False} | constants | {"BLOCK": elements}
     return Case(f"{ELEMENTWISE}:{name}", signature, constants, elements, warps=warps)
+
+
+def of_classes(case, classes, *, in_maps=False):
+    """The same call with class indices, of rows or of maps, in place of targets."""
+    constants = dict(case.constants) | {"CLASSES": classes}
+    if not in_maps:
+        return replace(case, constants=constants)
+    del constants["inner"]
+    return replace(case, signature=dict(case.signature) | {"inner": "i32"}, constants=constants)
 
 
 def sums(x, y, *, soft="never", alpha=None, loss="focal", elements=1024, warps=4):

@@ -61,7 +61,8 @@ def asymmetric_loss(
     equations 4 to 7.
     """
     call = "asymmetric_loss"
-    positions = Positions(weight, mask, reduction, normalizer).check(call, inputs, targets)
+    positions = Positions(weight, mask, reduction, normalizer)
+    positions = positions.check(call, inputs, targets, takes_indices=True)
     loss = asymmetric(call, gamma_neg, gamma_pos, margin, inputs)
     return positions.apply(call, loss, inputs, targets.detach())
 

@@ -32,12 +32,29 @@ def logits(call: str, inputs: Tensor) -> None:
     _dense(call, "inputs", inputs)
 
 
-def logits_and_targets(call: str, inputs: Tensor, targets: Tensor) -> None:
-    """Floating-point logits, and real targets of the same shape on the same device."""
+def logits_and_targets(
+    call: str, inputs: Tensor, targets: Tensor, *, takes_indices: bool = False
+) -> None:
+    """Floating-point logits, and real targets of the same shape on the same device.
+
+    takes_indices: whether targets may also be class indices (N, ...), of logits (N, C, ...).
+    """
     logits(call, inputs)
     real_targets(call, targets)
-    _same_shape(call, targets, inputs)
+    if not (takes_indices and _are_indices(targets, inputs)):
+        _same_shape(call, targets, inputs, takes_indices=takes_indices)
+    elif inputs.shape[1] == 1 and not torch.compiler.is_compiling():
+        values.warn(
+            f"{call}: `targets` are indices of a single class, 0 where it is there and 1 where it "
+            "isn't; labels of 0 and 1 have the shape of `inputs`: `targets.unsqueeze(1)`"
+        )
     _same_device(call, "targets", targets, inputs)
+
+
+def _are_indices(targets: Tensor, inputs: Tensor) -> bool:
+    """Whether targets are class indices (N, ...) of logits (N, C, ...), by dtype and shape."""
+    is_integer = not targets.is_floating_point() and targets.dtype != torch.bool
+    return is_integer and inputs.ndim > 1 and targets.shape == positions_of(inputs)
 
 
 def class_logits_and_targets(call: str, inputs: Tensor, targets: Tensor) -> None:
@@ -306,11 +323,15 @@ def real_targets(call: str, targets: Tensor) -> None:
     _dense(call, "targets", targets)
 
 
-def _same_shape(call: str, targets: Tensor, inputs: Tensor) -> None:
+def _same_shape(call: str, targets: Tensor, inputs: Tensor, *, takes_indices: bool) -> None:
     if targets.shape != inputs.shape:
+        hint = ""
+        if takes_indices and inputs.ndim > 1:
+            shape = tuple(positions_of(inputs))
+            hint = f"; class indices would have an integer dtype and the shape {shape}"
         raise ValueError(
             f"{call}: expected `targets` to have the shape of `inputs`, "
-            f"{tuple(inputs.shape)}, got {_describe(targets)}"
+            f"{tuple(inputs.shape)}, got {_describe(targets)}{hint}"
         )
 
 

@@ -58,7 +58,8 @@ def poly_focal_loss(
     Functions", ICLR 2022, section 4.
     """
     call = "poly_focal_loss"
-    positions = Positions(weight, mask, reduction, normalizer).check(call, inputs, targets)
+    positions = Positions(weight, mask, reduction, normalizer)
+    positions = positions.check(call, inputs, targets, takes_indices=True)
     loss = poly(call, alpha, gamma, epsilon_1, inputs)
     return positions.apply(call, loss, inputs, targets.detach())
 

@@ -26,12 +26,19 @@ class Positions(NamedTuple):
     reduction: str
     normalizer: float | Tensor | None
 
-    def check(self, call: str, inputs: Tensor, targets: Tensor) -> "Positions":
-        """The same with numbers and tensors as they are computed with; refuses what doesn't fit."""
-        checks.logits_and_targets(call, inputs, targets)
+    def check(
+        self, call: str, inputs: Tensor, targets: Tensor, *, takes_indices: bool = False
+    ) -> "Positions":
+        """The same with numbers and tensors as they are computed with; refuses what doesn't fit.
+
+        takes_indices: whether targets may be class indices, as of a loss of hard targets.
+        """
+        checks.logits_and_targets(call, inputs, targets, takes_indices=takes_indices)
         checks.weight(call, self.weight, inputs)
         checks.reduction(call, self.reduction)
         mask = checks.mask(call, self.mask, inputs)
+        if targets.ndim < inputs.ndim:
+            values.classes_or_none(call, targets, inputs, mask)
         normalizer = checks.normalizer(call, self.normalizer, self.reduction)
         return Positions(self.weight, mask, self.reduction, normalizer)
 

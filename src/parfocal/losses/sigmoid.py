@@ -87,7 +87,8 @@ def sigmoid_focal_loss(
     van Leeuwen et al., "A Note On The Stability Of The Focal Loss", TMLR 2025.
     """
     call = "sigmoid_focal_loss"
-    positions = Positions(weight, mask, reduction, normalizer).check(call, inputs, targets)
+    positions = Positions(weight, mask, reduction, normalizer)
+    positions = positions.check(call, inputs, targets, takes_indices=True)
     return positions.apply(call, focal(call, alpha, gamma, epsilon, inputs), inputs, targets)
 
 

@@ -42,6 +42,22 @@ def class_indices(
         )
 
 
+def classes_or_none(call: str, labels: Tensor, inputs: Tensor, mask: Tensor | None) -> None:
+    """Indices in [0, C], of which C is no class, where they count and looking at them is free."""
+    labels, classes = labels.long(), inputs.shape[1]
+    if not is_readable(labels, mask) or known_classes(labels, classes + 1):
+        return
+    is_wrong = (labels < 0) | (labels > classes)
+    if mask is not None:
+        is_wrong &= mask.expand_as(inputs).any(1)
+    if is_wrong.any():
+        raise IndexError(
+            f"{call}: expected `targets` in [0, {classes}], a class or {classes} for none, got "
+            f"{labels[is_wrong][0].item()}, which is out of bounds; positions that don't count, "
+            "such as void labels, are left out by `mask`"
+        )
+
+
 def known_classes(labels: Tensor, classes: int) -> bool:
     """Whether all labels are known to be indices of classes; looked at where that is free."""
     if not is_readable(labels):

@@ -6,6 +6,8 @@ from typing import Any, NamedTuple, Protocol, TypeVar
 import torch
 from torch import Tensor
 
+from parfocal.numerics.tracing import is_readable, replicate_beside
+
 Number = float | Tensor
 """A hyper-parameter: one number, or a tensor of the shape of the logits."""
 
@@ -13,7 +15,8 @@ Number = float | Tensor
 class Data(NamedTuple):
     """Tensors of the shape of the logits, whole or a block of them; none is differentiated.
 
-    y: targets in [0, 1].
+    y: targets in [0, 1]; or, of all logits (N, C, ...), class indices (N, ...) in [0, C]: a class
+        has the target 1 where the index is its own, and at C no class has.
     weight: a factor of each position.
     mask: True where a position counts.
     """
@@ -101,6 +104,23 @@ def with_tensors(loss: AnyLoss, tensors: Sequence[Tensor | None]) -> AnyLoss:
     return type(loss)(*fields)
 
 
+def over_classes(x: Tensor, data: Data) -> Data:
+    """The same with a target of each class, True at the index; other targets stay as they are.
+
+    An index outside of [0, C] has the weight NaN, unless values can be looked at: they were then.
+    """
+    y, weight, mask = data
+    if y.ndim == x.ndim:
+        return data
+    index, classes = y.long().unsqueeze(1), x.shape[1]
+    each = torch.arange(classes, device=x.device).view(-1, *(1,) * (x.ndim - 2))
+    if not is_readable(x, y, weight, mask):
+        is_known = (index >= 0) & (index <= classes)
+        factor = 1.0 if weight is None else weight.to(computation(x))
+        weight = torch.where(is_known, factor, torch.nan).expand_as(x)
+    return Data(index == replicate_beside(x, each), weight, mask)
+
+
 def prepare(
     loss: AnyLoss, fields: Sequence[Tensor | None], x: Tensor, data: Data
 ) -> tuple[AnyLoss, Tensor, Data]:
@@ -110,7 +130,7 @@ def prepare(
 
     What stood there, be it NaN, has no part in anything then.
     """
-    y, weight, mask = data
+    y, weight, mask = over_classes(x, data)
     dtype = computation(x)
     if mask is None and weight is None and not fields:
         return loss, x.to(dtype), Data(y.to(dtype))

@@ -29,7 +29,7 @@ def elementwise_sum(loss: Loss, x: Tensor, data: Data, divisor: float | Tensor) 
     Args:
         loss: a record of `forms`, its tensors of the shape of x.
         x: logits of any shape and floating dtype; 16 bits are widened a block at a time.
-        data: targets, weight and mask, of the shape of x.
+        data: targets or class indices, weight and mask, as `Data` has them.
         divisor: a number, or a tensor of one.
 
     Returns:

@@ -16,7 +16,15 @@ from parfocal.numerics.closed_form import Gamma, is_ordinary, round_exponent
 from parfocal.numerics.cpu.blocks import flat, is_finite, multiply, parts, row_blocks, scale_of
 from parfocal.numerics.cpu.memory import fresh
 from parfocal.numerics.cpu.threads import in_parallel
-from parfocal.numerics.data import Data, Form, Loss, computation, prepare, tensors_of
+from parfocal.numerics.data import (
+    Data,
+    Form,
+    Loss,
+    computation,
+    over_classes,
+    prepare,
+    tensors_of,
+)
 from parfocal.numerics.hard import constant, terms_from_odds
 
 
@@ -33,6 +41,7 @@ def elementwise_sum(
     if scale is None or x.numel() == 0:
         return None
     gradient = fresh(x.shape, x.dtype) if needs_gradient else None
+    data = over_classes(x, data)
     columns = [flat(column) for column in (gradient, x, *data, *tensors_of(loss))]
     blocks, dtype = row_blocks(x.numel()), computation(x)
     for attempt, form in enumerate(loss.forms(dtype)):

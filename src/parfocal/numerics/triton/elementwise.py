@@ -13,7 +13,7 @@ import triton.language as tl
 from torch import Tensor
 
 from parfocal.numerics.closed_form import Gamma, slope, value
-from parfocal.numerics.data import Data, Kernel, Loss
+from parfocal.numerics.data import Data, Kernel, Loss, over_classes
 from parfocal.numerics.triton.arithmetic import exponent
 from parfocal.numerics.triton.launch import Scale, add_up, on_device, scale_of
 from parfocal.numerics.triton.losses import evaluate
@@ -22,6 +22,9 @@ from parfocal.numerics.triton.losses import evaluate
 # in 16 bits. Unmeasured.
 _BLOCK = 1024
 _WARPS = 4
+
+# Positions between two classes in memory, from which on 32 bits don't tell places in a block.
+_FAR = 2**31
 
 _DTYPES = (torch.float32, torch.float16, torch.bfloat16)
 
@@ -33,21 +36,55 @@ def _load(pointer, at, stride, is_there):
 
 
 @triton.jit
-def _block(
-    x_ptr, y_ptr, weight_ptr, mask_ptr, n, y_stride, weight_stride, mask_stride, BLOCK: tl.constexpr
+def _of_classes(
+    index_ptr, inner, is_there, CLASSES: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr
 ):
+    """Targets of a block by the class indices of its positions, and which indices are in [0, C].
+
+    In memory `inner` positions lie side by side, of one class; then those of the next class, and
+    after C classes other positions. Where that stands at the start of a block is found once a
+    program, in 64 bits if the logits are so many (WIDE).
+    """
+    start = tl.program_id(0).to(tl.int64 if WIDE else tl.uint32) * BLOCK
+    inner = tl.cast(inner, tl.uint32)
+    run = start // inner
+    image = run // CLASSES
+    place = (start - run * inner).to(tl.uint32) + tl.arange(0, BLOCK).to(tl.uint32)
+    runs = place // inner
+    classes = (run - image * CLASSES).to(tl.uint32) + runs
+    images = classes // CLASSES
+    positions = index_ptr + image.to(tl.int64) * inner
+    index = tl.load(positions + (images * inner + place - runs * inner), mask=is_there, other=0)
+    if index.dtype.primitive_bitwidth < 32:
+        index = index.to(tl.int32)
+    is_own = index.to(tl.int32) == (classes - images * CLASSES).to(tl.int32)
+    return tl.where(is_own, 1.0, 0.0), (index >= 0) & (index <= CLASSES)
+
+
+@triton.jit
+def _block(
+    x_ptr, y_ptr, weight_ptr, mask_ptr, n, y_stride, weight_stride, mask_stride, inner,
+    CLASSES: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
+):  # fmt: skip
     """Where a block is, what of it is there, and counts, and its logits, targets and weights.
 
-    What doesn't count has a logit, a target and a weight of 0, whatever stands there.
+    What doesn't count has a logit, a target and a weight of 0, whatever stands there. What counts
+    and has an index that is no class and not C has a weight of NaN.
+
+    CLASSES: how many classes there are, if y is the index of one; 0 if it is a target.
     """
     at = tl.program_id(0).to(tl.int64) * BLOCK + tl.arange(0, BLOCK)
     is_there = at < n
     counts = is_there
     x = _load(x_ptr, at, 1, is_there)
-    y = _load(y_ptr, at, y_stride, is_there)
     weight = tl.where(is_there, 1.0, 0.0)
     if weight_ptr is not None:
         weight = _load(weight_ptr, at, weight_stride, is_there)
+    if CLASSES == 0:
+        y = _load(y_ptr, at, y_stride, is_there)
+    else:
+        y, is_known = _of_classes(y_ptr, inner, is_there, CLASSES, WIDE, BLOCK)
+        weight = tl.where(is_known, weight, float("nan"))
     if mask_ptr is not None:
         counts = is_there & (_load(mask_ptr, at, mask_stride, is_there) != 0.0)
         x, y = tl.where(counts, x, 0.0), tl.where(counts, y, 0.0)
@@ -58,10 +95,10 @@ def _block(
 @triton.jit
 def sum_kernel(
     x_ptr, y_ptr, weight_ptr, mask_ptr, divisor_ptr, incoming_ptr, partial_ptr, gradient_ptr,
-    n, y_stride, weight_stride, mask_stride, factor,
+    n, y_stride, weight_stride, mask_stride, inner, factor,
     gamma, c, c_rest, alpha, number, second, c_2, c_2_rest,
-    LOSS: tl.constexpr, SOFT: tl.constexpr, GRADE: tl.constexpr, BLOCK: tl.constexpr,
-    IS_MADE: tl.constexpr,
+    LOSS: tl.constexpr, SOFT: tl.constexpr, GRADE: tl.constexpr,
+    CLASSES: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr, IS_MADE: tl.constexpr,
 ):  # fmt: skip
     """A block's part of the sum, and its gradient, each if there is a place for it.
 
@@ -71,8 +108,9 @@ def sum_kernel(
         if tl.load(incoming_ptr) == 1.0:
             return
     at, is_there, counts, x, y, weight = _block(
-        x_ptr, y_ptr, weight_ptr, mask_ptr, n, y_stride, weight_stride, mask_stride, BLOCK
-    )
+        x_ptr, y_ptr, weight_ptr, mask_ptr, n, y_stride, weight_stride, mask_stride, inner,
+        CLASSES, WIDE, BLOCK,
+    )  # fmt: skip
     value, slope = evaluate(
         x, y, gamma, c, c_rest, alpha, number, second, c_2, c_2_rest, LOSS, SOFT, GRADE
     )
@@ -89,14 +127,16 @@ def sum_kernel(
 @triton.jit
 def each_kernel(
     x_ptr, y_ptr, weight_ptr, mask_ptr, incoming_ptr, out_ptr,
-    n, y_stride, weight_stride, mask_stride, incoming_stride,
+    n, y_stride, weight_stride, mask_stride, inner, incoming_stride,
     gamma, c, c_rest, alpha, number, second, c_2, c_2_rest,
-    LOSS: tl.constexpr, SOFT: tl.constexpr, GRADE: tl.constexpr, BLOCK: tl.constexpr,
+    LOSS: tl.constexpr, SOFT: tl.constexpr, GRADE: tl.constexpr,
+    CLASSES: tl.constexpr, WIDE: tl.constexpr, BLOCK: tl.constexpr,
 ):  # fmt: skip
     """Each loss; where something comes in, the slope of each times that."""
     at, is_there, _, x, y, weight = _block(
-        x_ptr, y_ptr, weight_ptr, mask_ptr, n, y_stride, weight_stride, mask_stride, BLOCK
-    )
+        x_ptr, y_ptr, weight_ptr, mask_ptr, n, y_stride, weight_stride, mask_stride, inner,
+        CLASSES, WIDE, BLOCK,
+    )  # fmt: skip
     value, slope = evaluate(
         x, y, gamma, c, c_rest, alpha, number, second, c_2, c_2_rest, LOSS, SOFT, GRADE
     )
@@ -194,11 +234,16 @@ class _Call:
 
     def __init__(self, kernel: Kernel, x: Tensor, data: Data, dtype: torch.dtype) -> None:
         self.x = x if _is_dense(x) else torch.empty_like(x).copy_(x)
+        if data.y.ndim < x.ndim and _inner(self.x) >= _FAR:
+            data = over_classes(x, data)
         self.count = x.numel()
         self.programs = triton.cdiv(self.count, _BLOCK)
-        y, weight, mask = (_column(column, self.x) for column in data)
+        has_indices = data.y.ndim < x.ndim
+        inner = _inner(self.x) if has_indices else 1
+        weight, mask = _column(data.weight, self.x), _column(data.mask, self.x)
+        y = (_index(data.y, self.x), 1) if has_indices else _column(data.y, self.x)
         self.columns = (self.x, y[0], weight[0], mask[0])
-        self.strides = (y[1], weight[1], mask[1])
+        self.strides = (y[1], weight[1], mask[1], inner)
         self.numbers = (
             *exponent(kernel.gamma),
             kernel.alpha,
@@ -210,6 +255,8 @@ class _Call:
             "LOSS": kernel.name,
             "SOFT": "always" if kernel.is_general else "never" if is_hard else "maybe",
             "GRADE": 32 if dtype == torch.float32 else 16,
+            "CLASSES": x.shape[1] if has_indices else 0,
+            "WIDE": has_indices and self.count >= 2**31,
             "BLOCK": _BLOCK,
             "num_warps": _WARPS,
         }
@@ -266,6 +313,19 @@ class _Call:
 def _is_dense(x: Tensor) -> bool:
     """Whether its elements fill a piece of memory, in whatever order."""
     return x.is_contiguous() or torch.empty_like(x, device="meta").stride() == x.stride()
+
+
+def _inner(x: Tensor) -> int:
+    """How many positions of dense logits (N, C, ...) lie side by side in memory, of one class."""
+    return x.stride(1) if x.shape[1] > 1 else 1
+
+
+def _index(index: Tensor, x: Tensor) -> Tensor:
+    """Class indices (N, ...) in the order in which the positions of x lie in memory."""
+    if x.numel() == 0 or (index.is_contiguous() and x.is_contiguous()):
+        return index
+    like = torch.empty_like(x.select(1, 0), dtype=index.dtype)
+    return index if index.stride() == like.stride() else like.copy_(index)
 
 
 def _column(column: Tensor | None, x: Tensor) -> tuple[Tensor | None, int]:
