@@ -334,6 +334,7 @@ def missing(features: Counter[str]) -> list[str]:
         "no rows",
         "hundreds of classes",
         "class indices",
+        "class indices of a sigmoid",
         "class probabilities",
         "soft targets",
         "soft regions",

@@ -91,6 +91,16 @@ def indices(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     return torch.randint(0, shape[1], shape[:1] + shape[2:], generator=generator)
 
 
+def indices_or_none(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
+    """Class indices, C where there is no class."""
+    return torch.randint(0, shape[1] + 1, shape[:1] + shape[2:], generator=generator)
+
+
+def one_vs_rest(index: Tensor) -> Tensor:
+    """A target of each class; at C all are 0."""
+    return textbook.one_hot(index, CLASSES + 1)[:, :CLASSES]
+
+
 def probabilities(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Class probabilities."""
     return torch.randn(shape, generator=generator, dtype=torch.float64).softmax(1)
@@ -106,6 +116,15 @@ LOSSES = [
         original.torchvision_loss,
         ELEMENTWISE,
         jax=partial(parfocal_jax.sigmoid_focal_loss, alpha=0.25, gamma=0.5),
+    ),
+    Case(
+        "sigmoid_focal_loss, class indices",
+        partial(parfocal.sigmoid_focal_loss, alpha=0.25, gamma=0.5),
+        "classes",
+        indices_or_none,
+        lambda x, y: (0.75 - 0.5 * one_vs_rest(y)) * textbook.focal(x, one_vs_rest(y), 0.5),
+        lambda x, y: original.torchvision_loss(x, one_vs_rest(y)),
+        ELEMENTWISE,
     ),
     Case(
         "softmax_focal_loss, indices",
@@ -197,6 +216,24 @@ LOSSES = [
         "binary",
         soft,
         lambda x, y: textbook.poly(x, y, 0.25),
+        None,
+        ELEMENTWISE,
+    ),
+    Case(
+        "asymmetric_loss, class indices of maps",
+        partial(parfocal.asymmetric_loss, gamma_neg=1.5, gamma_pos=0.5),
+        "multilabel maps",
+        indices_or_none,
+        lambda x, y: textbook.asymmetric(x, one_vs_rest(y), 1.5, 0.5, 0.05),
+        None,
+        ELEMENTWISE,
+    ),
+    Case(
+        "poly_focal_loss, class indices of maps",
+        partial(parfocal.poly_focal_loss, alpha=0.25, gamma=0.5),
+        "multilabel maps",
+        indices_or_none,
+        lambda x, y: textbook.poly(x, one_vs_rest(y), 0.25),
         None,
         ELEMENTWISE,
     ),

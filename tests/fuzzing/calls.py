@@ -18,6 +18,7 @@ from fuzzing.chance import (
     INTEGERS,
     LOGITS,
     LOSSES,
+    TAKES_INDICES,
     Draw,
     module_of,
     parameters,
@@ -172,13 +173,20 @@ def _binary(d: Draw, name: str) -> dict[str, Any]:
         targets = d.expanded(y.to(d.pick(*LOGITS)))
     right = targets.double().mul(2).sub(1).sign()
     x = d.expanded(d.logits(right, infinite=True).to(dtype))
+    if name in TAKES_INDICES and len(shape) > 1 and d.chance(0.3):
+        d.note("class indices of a sigmoid")
+        index = d.integers((*shape[:1], *shape[2:]), shape[1] + 1)
+        targets = d.expanded(index.to(d.pick(*INTEGERS)))
     options = _binary_options(d, name, shape, targets)
     arguments = _options(d, **{n: make for n, make in options.items() if n in parameters(name)})
     if name == "asymmetric_loss":
         _keep_from_the_cusp(d, arguments)
     _reduction(d, arguments, normalizer=True)
     mask = arguments.get("mask")
-    x, targets = d.layout(_poisoned(d, x, mask)), d.layout(_poisoned(d, targets, mask))
+    of_targets = mask
+    if mask is not None and targets.ndim < len(shape):  # a row counts if any of its classes does
+        of_targets = (mask != 0).expand(shape).any(1)
+    x, targets = d.layout(_poisoned(d, x, mask)), d.layout(_poisoned(d, targets, of_targets))
     weight = arguments.get("weight")
     if weight is not None and mask is not None and d.chance(0.5):
         arguments["weight"] = _poisoned(d, weight.expand(shape), mask)

@@ -23,6 +23,8 @@ LOGIT_KINDS = ("mild", "wide", "saturated", "right", "shifted", "infinite", "NaN
 
 # What takes one logit and one target.
 BINARY = frozenset(n for n in LOSSES if n.endswith("_loss") and hasattr(elementwise, n))
+# Those whose targets may be class indices, C for no class.
+TAKES_INDICES = ("sigmoid_focal_loss", "poly_focal_loss", "asymmetric_loss")
 HAS_ALPHA_TENSOR = ("sigmoid_focal_loss", "poly_focal_loss")
 
 

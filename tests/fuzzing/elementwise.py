@@ -61,6 +61,9 @@ def positions(
     """Logits and targets, 0 where they don't count, and where they do."""
     counts = where_counted(mask, inputs.shape)
     x = torch.where(counts, finite_logits(a.operand(inputs)), 0.0)
+    if targets.ndim < inputs.ndim:  # class indices
+        each = [targets == k for k in range(inputs.shape[1])]
+        targets = torch.stack(each, 1) if each else torch.zeros(inputs.shape)
     return x, torch.where(counts, a.operand(targets), 0.0), counts
 
 

@@ -7,7 +7,14 @@ from typing import Any
 import numpy as np
 import torch
 
-from fuzzing.chance import BINARY, HAS_ALPHA_TENSOR, INTEGERS, Draw, parameters
+from fuzzing.chance import (
+    BINARY,
+    HAS_ALPHA_TENSOR,
+    INTEGERS,
+    TAKES_INDICES,
+    Draw,
+    parameters,
+)
 
 
 def _exponent_of(name: str) -> str:
@@ -47,6 +54,12 @@ def _is_plain_sum(name: str, arguments: dict[str, Any]) -> bool:
     )
 
 
+def _has_targets(name: str, arguments: dict[str, Any]) -> bool:
+    """A plain sum with a target of each logit."""
+    x, y = arguments["inputs"], arguments["targets"]
+    return _is_plain_sum(name, arguments) and x.numel() > 0 and y.shape == x.shape
+
+
 def _alpha_beyond(d: Draw, name: str, arguments: dict[str, Any]) -> None:
     x = arguments["inputs"]
     alpha = torch.full(x.shape[-1:], 0.5)
@@ -70,6 +83,7 @@ def _labels_beyond(d: Draw, name: str, arguments: dict[str, Any]) -> None:
     key = parameters(name)[1]
     y = arguments[key].long().clone(memory_format=torch.contiguous_format)
     classes = arguments["inputs"].shape[-1 if key == "labels" else 1]
+    classes += name in TAKES_INDICES  # of which the last is none
     y.view(-1)[d.random.randrange(y.numel())] = d.pick(classes, classes + 100, -3)
     arguments[key] = y
 
@@ -77,6 +91,7 @@ def _labels_beyond(d: Draw, name: str, arguments: dict[str, Any]) -> None:
 def _has_labels(name: str, arguments: dict[str, Any]) -> bool:
     x, y = arguments["inputs"], arguments[parameters(name)[1]]
     is_index = name.startswith(("softmax", "focal_matching")) and not y.is_floating_point()
+    is_index |= name in TAKES_INDICES and y.ndim < x.ndim
     return is_index and y.numel() > 0 and x.ndim > 1 and x.numel() > 0 and "mask" not in arguments
 
 
@@ -114,7 +129,7 @@ NONSENSE: dict[str, tuple[Fits, Change]] = {
         _alpha_beyond,
     ),
     "targets out of [0, 1]": (
-        lambda name, arguments: _is_plain_sum(name, arguments) and arguments["inputs"].numel() > 0,
+        lambda name, arguments: name in BINARY and _has_targets(name, arguments),
         _targets_beyond,
     ),
     "index that is no class": (_has_labels, _labels_beyond),

@@ -18,9 +18,12 @@ def _elementwise(name, pointers, constants, elements, warps):
     return Case(f"{ELEMENTWISE}:{name}", signature, constants, elements, warps=warps)
 
 
-def of_classes(case, classes, *, in_maps=False):
-    """The same call with class indices, of rows or of maps, in place of targets."""
-    constants = dict(case.constants) | {"CLASSES": classes}
+def of_classes(case, classes, *, in_maps=False, wide=False):
+    """The same call with class indices, of rows or of maps, in place of targets.
+
+    wide: whether there are more logits than 32 bits count.
+    """
+    constants = dict(case.constants) | {"CLASSES": classes, "WIDE": wide}
     if not in_maps:
         return replace(case, constants=constants)
     del constants["inner"]

@@ -180,6 +180,10 @@ def _bytes(opcode: str) -> int:
     return int(found.group(1)) // 8 if found else 4
 
 
+# By a pointer of 64 bits, or by 32 bits beside one that all threads share.
+_AMD_LOADS = ("global_load", "buffer_load")
+
+
 def _of_amd(assembly: str) -> dict[str, Any]:
     opcodes = re.findall(
         r"^\t([vs]_\w+|(?:global|flat|buffer|ds|scratch)_\w+)", assembly, re.MULTILINE
@@ -191,7 +195,7 @@ def _of_amd(assembly: str) -> dict[str, Any]:
     return {
         "instructions": len(opcodes),
         "special": sum(bool(special.match(opcode)) for opcode in opcodes),
-        "loaded": sum(_amd_bytes(o) for o in opcodes if o.startswith("global_load")),
+        "loaded": sum(_amd_bytes(o) for o in opcodes if o.startswith(_AMD_LOADS)),
         "stored": sum(_amd_bytes(o) for o in opcodes if o.startswith("global_store")),
         "float64": sum("_f64" in opcode for opcode in opcodes),
         "spills": sum(map(int, spills)),

@@ -4,13 +4,14 @@ An H100 issues 118 instructions and 15 calls of the special function unit for an
 that it takes to move 12 bytes, what float32 needs; in 16 bits half of all three.
 """
 
+import math
 from dataclasses import replace
 from typing import NamedTuple
 
 import pytest
 import triton
 
-from kernels.cases import sums, values
+from kernels.cases import of_classes, sums, values
 from kernels.offline import Case
 
 GPUS = ("sm_75", "sm_80", "sm_90", "sm_100", "gfx942")
@@ -68,6 +69,34 @@ BUDGETS = {
     "sigmoid, float32, soft": Budget(
         sums("*fp32", "*fp32", alpha="fp32", soft="maybe"), (216, 210, 214, 168, 212), 3, 8, 4
     ),
+    # Four elements share an index, which is read once for them, where C is a multiple of 4. Beyond
+    # the first of a row, reads find it in the cache.
+    "80 classes, float32": Budget(
+        of_classes(sums("*fp32", "*i64", alpha="fp32"), 80), (109, 108, 110, 90, 108), 1, 6, 4
+    ),
+    "20 classes, bfloat16": Budget(
+        of_classes(sums("*bf16", "*i64", alpha="fp32"), 20), (71, 65, 66, 61, 76), 3, 4, 2, 16
+    ),
+    "91 classes, float32": Budget(
+        of_classes(sums("*fp32", "*i64", alpha="fp32"), 91), (119, 121, 123, 105, 117), 1, 12, 4
+    ),
+    "maps of 21 classes, float32": Budget(
+        of_classes(sums("*fp32", "*i64", alpha="fp32"), 21, in_maps=True),
+        (137, 136, 139, 120, 141),
+        1,
+        12,
+        4,
+    ),
+    "maps, more than 2 ** 31 logits": Budget(
+        of_classes(sums("*fp32", "*i64", alpha="fp32"), 21, in_maps=True, wide=True),
+        (147, 147, 149, 130, 177),
+        1,
+        12,
+        4,
+    ),
+    "80 classes, values, float32": Budget(
+        of_classes(values("*fp32", "*i64"), 80), (71, 70, 72, 71, 65), 0, 6, 4
+    ),
     "values, float32": Budget(values("*fp32", "*fp32"), (68, 67, 69, 68, 58), 0, 8, 4),
 }
 CASES = {
@@ -102,8 +131,11 @@ def test_instructions_of_an_element(reports, name, gpu):
 @ROWS
 @NAMES
 def test_special_functions_of_an_element(reports, name, gpu):
-    """As many as the source has: none comes in by a division or a logarithm of the library."""
-    assert reports[f"{name}, {gpu}"].special == BUDGETS[name].special
+    """As many as the source has: none comes in by a division or a logarithm of the library.
+
+    A thread may have one for all of its elements: a division by a number of the host.
+    """
+    assert math.floor(reports[f"{name}, {gpu}"].special) == BUDGETS[name].special
 
 
 @ROWS

@@ -31,6 +31,9 @@ def arguments():
     yield x.bfloat16(), y.bool(), None, None
     yield x.t(), y.t(), torch.rand(7, 12, device=DEVICE), x.t() > -1
     yield x[:, ::2], y[:, ::2], torch.rand((), device=DEVICE).expand(12, 4), None
+    yield x, torch.arange(12, device=DEVICE) % 8, None, x > -1
+    maps = torch.randn(2, 4, 3, 5, device=DEVICE).permute(0, 3, 1, 2)
+    yield maps, torch.randint(0, 6, (2, 4, 3), device=DEVICE, dtype=torch.uint8), None, None
 
 
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")

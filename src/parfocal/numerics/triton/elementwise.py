@@ -45,15 +45,16 @@ def _of_classes(
     after C classes other positions. Where that stands at the start of a block is found once a
     program, in 64 bits if the logits are so many (WIDE).
     """
-    start = tl.program_id(0).to(tl.int64 if WIDE else tl.uint32) * BLOCK
-    inner = tl.cast(inner, tl.uint32)
-    run = start // inner
+    start = tl.program_id(0).to(tl.uint64 if WIDE else tl.uint32) * BLOCK
+    run = start // tl.cast(inner, start.dtype)
     image = run // CLASSES
-    place = (start - run * inner).to(tl.uint32) + tl.arange(0, BLOCK).to(tl.uint32)
+    place = (start - run * tl.cast(inner, start.dtype)).to(tl.uint32)
+    place += tl.arange(0, BLOCK).to(tl.uint32)
+    positions = index_ptr + image.to(tl.int64) * inner
+    inner = tl.cast(inner, tl.uint32)
     runs = place // inner
     classes = (run - image * CLASSES).to(tl.uint32) + runs
     images = classes // CLASSES
-    positions = index_ptr + image.to(tl.int64) * inner
     index = tl.load(positions + (images * inner + place - runs * inner), mask=is_there, other=0)
     if index.dtype.primitive_bitwidth < 32:
         index = index.to(tl.int32)
