@@ -27,9 +27,11 @@ from gpu_session import (
     binary,
     classes,
     compiled,
+    indices,
     liger,
     measure,
     milliseconds,
+    one_hot,
     sigmoid,
     softmax,
     torchvision,
@@ -111,6 +113,16 @@ def option_times(session: Session) -> None:
             measure(session, f"torchvision {kind}", torchvision, x, y.to(targets))
 
 
+def index_times(session: Session) -> None:
+    """A class index a row, and its one-hot targets."""
+    for dtype in (torch.float32, torch.bfloat16):
+        data = indices(session.device, session.size.rows, dtype)
+        name = f"sigmoid indices {dtype} {session.size.rows}".replace("torch.", "")
+        measure(session, f"parfocal {name}", sigmoid, *data)
+        measure(session, f"one-hot parfocal {name}", one_hot(sigmoid), *data)
+        measure(session, f"one-hot torchvision {name}", one_hot(torchvision), *data)
+
+
 def compiled_times(session: Session) -> None:
     """What others gain by torch.compile."""
     n = session.size.flat[-1]
@@ -157,6 +169,7 @@ PARTS = (
     sigmoid_times,
     softmax_times,
     option_times,
+    index_times,
     gpu_checks.more_than_int32,
     gpu_checks.compiled_code_is_right,
     compiled_times,

@@ -16,11 +16,12 @@ class Size(NamedTuple):
         (8192, 32000),
         (2048, 128256),
     )
+    rows: tuple[int, int] = (2**20, 80)
     copied: int = 2**28
     beyond_int32: int = 2**31 + 2**20
 
 
-TINY = Size((2**10, 2**12), ((64, 100), (2, 5, 8, 8)), 2**12, 2**14)
+TINY = Size((2**10, 2**12), ((64, 100), (2, 5, 8, 8)), (64, 80), 2**12, 2**14)
 
 
 class Row(NamedTuple):
@@ -87,6 +88,15 @@ def _rows(size: Size) -> Iterator[Row]:
             theirs,
             1.1,
         )
+    for dtype, how, bound in (
+        ("float32", "torchvision", 0.06),
+        ("float32", "parfocal", 1.0),
+        ("bfloat16", "torchvision", 0.06),
+        ("bfloat16", "parfocal", 1.0),
+    ):
+        name = f"sigmoid indices {dtype} {size.rows}"
+        what = f"{name} / {how} of one-hot targets, which it makes"
+        yield Row(what, f"parfocal {name}", f"one-hot {how} {name}", bound)
     name = f"sigmoid float32 {small} gamma 2"
     yield Row(f"{name} / torchvision", f"parfocal {name}", f"torchvision {name}", 0.5)
 

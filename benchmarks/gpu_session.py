@@ -75,6 +75,23 @@ def classes(device: str, shape: tuple[int, ...], dtype: torch.dtype) -> Any:
     return x, torch.randint(0, shape[1], (shape[0], *shape[2:]), device=device)
 
 
+def indices(device: str, shape: tuple[int, int], dtype: torch.dtype) -> Any:
+    """Logits (N, C), and a class index a row: nine in ten are C, the background."""
+    x = (torch.randn(shape, device=device) * 4).to(dtype).requires_grad_()
+    index = torch.randint(0, 10 * shape[1], shape[:1], device=device)
+    return x, index.clamp(max=shape[1])
+
+
+def one_hot(loss: Loss) -> Loss:
+    """A loss of indices by way of its one-hot targets, as detectors make them."""
+
+    def of_indices(x: Tensor, index: Tensor, **options: Any) -> Tensor:
+        classes = torch.arange(x.shape[1], device=x.device)
+        return loss(x, index.unsqueeze(1) == classes, **options)
+
+    return of_indices
+
+
 def sigmoid(x: Tensor, y: Tensor, gamma: float = 2.0, reduction: str = "mean") -> Tensor:
     """Ours."""
     return parfocal.sigmoid_focal_loss(x, y, gamma=gamma, reduction=reduction)

@@ -76,9 +76,8 @@ def test_every_shape_and_layout(shape, reduction, dtype, targets):
     (slope,) = torch.autograd.grad(truth.sum(), wide)
     eps = torch.finfo(dtype).eps
     tolerance = {"rtol": (8 if dtype == torch.float32 else 2) * eps, "atol": 1e-6}
-    for name, x in layouts(logits):
-        (x,) = to_device(x)
-        x.requires_grad_()
+    for name, laid in layouts(logits):
+        (x,) = to_device(laid.requires_grad_())
         loss = parfocal.sigmoid_focal_loss(x, index.to(DEVICE), reduction=reduction)
         (gradient,) = torch.autograd.grad(loss.sum(), x)
         assert torch.allclose(loss.double().cpu(), truth, **tolerance), name

@@ -30,8 +30,8 @@ def asymmetric_loss(
 
     Args:
         inputs: Logits of any shape; float64, float32, float16 or bfloat16.
-        targets: Shape of `inputs`, values in [0, 1]; a soft target mixes the two losses. Data: no
-            gradient flows to them.
+        targets: Shape of `inputs`, values in [0, 1]; a soft target mixes the two losses. Or class
+            indices, as in `sigmoid_focal_loss`. Data: no gradient flows to them.
         gamma_neg, gamma_pos: Focusing exponents of the negatives and positives, >= 0; may be
             tensors that broadcast. With a margin, the values of a tensor `gamma_neg` have to be 0
             or at least 1; they are not looked at.
@@ -43,7 +43,7 @@ def asymmetric_loss(
         of `inputs`, under autocast in float32 at least.
 
     Raises:
-        TypeError: as `sigmoid_focal_loss`.
+        TypeError, IndexError: as `sigmoid_focal_loss`.
         ValueError: ``0 < gamma_neg < 1`` with a margin; else as `sigmoid_focal_loss`.
 
     Accuracy: positives, and negatives without a margin, as `sigmoid_focal_loss`. With one, the

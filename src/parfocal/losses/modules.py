@@ -95,8 +95,8 @@ class SigmoidFocalLoss(_ElementwiseLoss):
             learned.
 
     Shape:
-        inputs and targets of one shape; the result is that shape for ``reduction="none"``, else
-        a scalar.
+        inputs and targets of one shape, or (N, C, ...) and class indices (N, ...); the result is
+        of the shape of the inputs for ``reduction="none"``, else a scalar.
 
     Example:
         >>> import torch
@@ -196,7 +196,7 @@ class VarifocalLoss(_ElementwiseLoss):
         alpha, gamma, reduction: as in `varifocal_loss`, checked here already.
 
     Shape:
-        as `SigmoidFocalLoss`.
+        as `SigmoidFocalLoss`, but for class indices.
 
     Example:
         >>> import torch
@@ -221,7 +221,7 @@ class GaussianFocalLoss(_ElementwiseLoss):
         gamma, beta, reduction: as in `gaussian_focal_loss`, checked here already.
 
     Shape:
-        as `SigmoidFocalLoss`.
+        as `SigmoidFocalLoss`, but for class indices.
 
     Example:
         >>> import torch
@@ -245,7 +245,7 @@ class QualityFocalLoss(_ElementwiseLoss):
         beta, reduction: as in `quality_focal_loss`, checked here already.
 
     Shape:
-        as `SigmoidFocalLoss`.
+        as `SigmoidFocalLoss`, but for class indices.
 
     Example:
         >>> import torch

@@ -30,8 +30,8 @@ def poly_focal_loss(
 
     Args:
         inputs: Logits of any shape; float64, float32, float16 or bfloat16.
-        targets: Shape of `inputs`, values in [0, 1], with the meaning of `sigmoid_focal_loss`.
-            Data: no gradient flows to them.
+        targets: Shape of `inputs`, values in [0, 1], or class indices, with the meaning of
+            `sigmoid_focal_loss`. Data: no gradient flows to them.
         alpha, gamma: as in `sigmoid_focal_loss`; alpha is off by default.
         epsilon_1: Factor of the added term, a finite number >= -1, at which the leading term is
             gone. No smoothing constant.
@@ -42,7 +42,7 @@ def poly_focal_loss(
         of `inputs`, under autocast in float32 at least.
 
     Raises:
-        TypeError, ValueError: as `sigmoid_focal_loss`; `epsilon_1` below -1.
+        TypeError, ValueError, IndexError: as `sigmoid_focal_loss`; `epsilon_1` below -1.
 
     Accuracy: value and gradient at hard targets and ``epsilon_1 >= 0`` within 4 + 2 (gamma + 1) + 1
     ULP in float64 and float32, 1 ULP in 16 bits. Below 0 the two terms cancel, and the error is

@@ -31,7 +31,7 @@ def positive_count(
     Args:
         targets: Any shape and real dtype; what is greater than 0 is a positive, so that qualities
             and class indices with background 0 count too. Give ``targets == 1`` for centres of
-            heat maps alone.
+            heat maps alone, ``targets < C`` for class indices with background C.
         group: Process group; the default group if torch.distributed is initialised, else this
             process alone. All its processes have to call this.
         ignore_index: Class indices, of an integer dtype, that mark what doesn't count, one or

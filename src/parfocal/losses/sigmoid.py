@@ -37,6 +37,9 @@ def sigmoid_focal_loss(
             infinity gives the limit.
         targets: Shape of `inputs`, values in [0, 1], any real dtype. A soft target has the
             meaning of the formula: one loss at a mixed probability, not a mixture of two losses.
+            For `inputs` of shape (N, C, ...) also class indices (N, ...) of an integer dtype: y is
+            1 at the class of the index, 0 at the others; C, the background of detectors, is none
+            of them. All other arguments and a mean are those of the C targets of each index.
         alpha: Share of the positive class, in [0, 1]; the negative class gets ``1 - alpha``.
             ``None`` or a negative number turns it off. May be a tensor that broadcasts against
             `inputs`.
@@ -62,6 +65,8 @@ def sigmoid_focal_loss(
         ValueError: shapes or devices that don't fit, a negative or NaN gamma, alpha above 1, a
             negative epsilon, an unknown reduction, a normalizer without ``reduction="sum"``; where
             looking is free, targets outside [0, 1].
+        IndexError: where looking is free, class indices outside [0, C] that aren't masked; where
+            it isn't, on a GPU, say, the losses of such a row are NaN.
 
     The mean over no position (empty, or all masked) is NaN, as in PyTorch. For 0 instead, use
     ``reduction="sum", normalizer=mask.sum().clamp(min=1)``.
