@@ -366,8 +366,13 @@ class Machine:
             statement.modifiers[-1],
         )
         x, *others = statement.operands[1:]
-        if "hi" in modifiers:
-            raise NotImplementedError(statement.text)
+        if "hi" in modifiers:  # the upper half of a product, which Python's integers hold
+            if operation != "mul":
+                raise NotImplementedError(statement.text)
+            x, y = (self.get(name, kind).astype(object) for name in (x, *others))
+            upper = np.asarray((x * y) >> width(kind)).astype(numpy_type(kind))
+            self.put(statement.operands[0], upper, kind, threads)
+            return
         if "wide" in modifiers:  # factors of half as many bits as the result, and as what is added
             y, *others = others
             wide = f"{kind[0]}{2 * width(kind)}"

@@ -11,7 +11,7 @@ import torch
 
 import parfocal
 from kernels import ptx
-from kernels.cases import rows_of_classes, sums, values
+from kernels.cases import of_classes, rows_of_classes, sums, values
 from kernels.offline import Case
 from kernels.samples import INF, NAN, closed_form, even, margins, representable, worst
 from parfocal.numerics.triton.arithmetic import exponent
@@ -36,7 +36,23 @@ def _function(name):
 # 21 classes in one warp: maps, and rows as long ones are. Short rows go through shared memory.
 SHORT, LONG = _Tile(32, 32, 1, one_a_thread=True), _Tile(32, 1, 1)
 
+# One class index a row, in memory as Triton's type: the shape of the logits, and that of the index.
+INDEXED = {
+    "80 classes": ((41, 80), torch.int64, "*i64"),
+    "91 classes": ((33, 91), torch.int32, "*i32"),
+    "small maps": ((2, 21, 5, 9), torch.uint8, "*u8"),
+    "maps": ((2, 3, 33, 34), torch.int64, "*i64"),
+}
+
+
+def _indexed(name, wide):
+    shape, _, kind = INDEXED[name]
+    case = sums("*fp32", kind, elements=32, warps=1)
+    return of_classes(case, shape[1], in_maps=len(shape) > 2, wide=wide)
+
+
 CASES = {
+    **{(name, wide): _indexed(name, wide) for name in INDEXED for wide in (False, True)},
     "maps": rows_of_classes(SHORT, 21, "*fp32", strides=("position_stride",)),
     "long rows": rows_of_classes(LONG, 21, "*fp32", strides=("class_stride",)),
     torch.float32: _value_and_slope("*fp32", 32),
@@ -142,6 +158,27 @@ def test_sigmoid_of_bfloat16(codes, gamma, off):
     arguments = [x, torch.ones_like(x), torch.zeros(blocks), slope, count, 1.0, *told(gamma)]
     ptx.run(codes["sums, bfloat16"], arguments, blocks, off=off)
     assert max(worst(slope, closed_form(x.double(), gamma)[1])) <= 0.52
+
+
+@pytest.mark.parametrize("wide", [False, True], ids=["32 bits", "64 bits"])
+@pytest.mark.parametrize("name", INDEXED)
+def test_class_indices(codes, name, wide):
+    """Each element finds the index of its row: blocks of 32 begin anywhere in a row, or a map."""
+    shape, dtype, _ = INDEXED[name]
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(shape, generator=generator)
+    index = torch.randint(0, shape[1] + 1, shape[:1] + shape[2:], generator=generator)
+    one_hot = torch.nn.functional.one_hot(index, shape[1] + 1)[..., : shape[1]].movedim(-1, 1)
+    u = torch.where(one_hot > 0, x, -x).double()
+    value, slope = closed_form(u, 0.5)
+    count, blocks = x.numel(), -(-x.numel() // 32)
+    partial, gradient = torch.zeros(blocks), torch.full((count,), NAN)
+    inner = [math.prod(shape[2:])] if len(shape) > 2 else []
+    arguments = [x.flatten(), index.flatten().to(dtype), partial, gradient, count, *inner]
+    ptx.run(codes[name, wide], [*arguments, 1.0, *told(0.5)], blocks)
+    assert torch.allclose(partial.double().sum(), value.sum(), rtol=1e-6)
+    slope = torch.where(one_hot > 0, slope, -slope)
+    assert torch.allclose(gradient.view(shape).double(), slope, rtol=1e-6)
 
 
 @UNIT
