@@ -93,7 +93,8 @@ LAYERS = {
         {"backends"},
         {"cpu", "triton"},
         {"hard", "margin", "region"},
-        {"closed_form", "data", "tracing"},
+        {"closed_form", "data"},
+        {"tracing"},
     ],
     "numerics/cpu": [
         {"__init__"},
