@@ -7,14 +7,9 @@ from torch._subclasses.fake_tensor import FakeTensorMode
 import parfocal
 from kernels.device import DEVICE
 from kernels.forced import to_device, use_kernels
-from parfocal.numerics import operators
 
 OPERATORS = torch.ops.parfocal
 FOCAL = ("focal", 0.5, 0.25, 0.0, 0.0, False)
-
-if DEVICE == "cpu":  # where no call of a user's gets to them
-    for name in operators.FUNCTIONS:
-        torch.library.impl(f"parfocal::{name}", "CPU", operators.FUNCTIONS[name])
 
 
 @pytest.fixture(autouse=True)
