@@ -176,14 +176,13 @@ def _confirm(form: Form, call: LossCall) -> Form | None:
     if not bool(g.isfinite().all()) or form.is_binary == _is_of_softmax(form, part, x, g):
         return None
     form = _with_ignored(form, part, g)
-    is_right = (g < 0) == form._replace(
-        kind="one-vs-rest" if form.has_labels else form.kind
-    ).is_one(part)
-    is_asked = g != 0
+    kind: Kind = "one-vs-rest" if form.has_labels else form.kind
+    is_right, is_asked = (g < 0) == form._replace(kind=kind).is_one(part), g != 0
     if form.has_labels:  # a class beside the true one has a gradient too, unlike one of log p alone
         counts = form.counts(part)
-        is_asked = is_asked if counts is None else counts.view(_spread(counts, g)).expand_as(g)
-        is_right &= g != 0
+        is_right, is_asked = is_right & is_asked, torch.ones_like(is_asked)
+        if counts is not None:
+            is_asked = counts.view(_spread(counts, g)).expand_as(g)
     if form.kind == "probabilities":
         return form if bool(is_asked.any()) else None
     if not bool(is_asked.any()) or float(is_right[is_asked].double().mean()) < _MOST:
