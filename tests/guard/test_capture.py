@@ -5,6 +5,7 @@ import math
 import re
 import subprocess
 import sys
+import warnings
 from functools import partial
 
 import numpy as np
@@ -21,6 +22,7 @@ from parfocal import sigmoid_focal_loss
 from parfocal.guard import (
     FocalGuard,
     FocalGuardError,
+    FocalGuardWarning,
     diagnose,
     load_capture,
 )
@@ -227,3 +229,174 @@ def test_what_is_no_capture_is_refused(tmp_path):
             load_capture(path)
     with pytest.raises(FileNotFoundError):
         load_capture(tmp_path / "none")
+
+
+SCRIPT = """
+import warnings; warnings.simplefilter("ignore")
+import math, torch
+import torch.nn.functional as F
+from functools import partial
+from torch import nn
+from parfocal.guard import FocalGuard, FocalGuardError
+
+def focal(x, y, gamma=2.0):
+    p = x.sigmoid()
+    p_t = p * y + (1 - p) * (1 - y)
+    ce = F.binary_cross_entropy_with_logits(x, y, reduction="none")
+    return ((1 - p_t) ** gamma * ce).mean()
+
+class Focal(nn.Module):
+    def __init__(self, gamma=2.0):
+        super().__init__()
+        self.gamma = gamma
+    def forward(self, x, y):
+        return focal(x, y, self.gamma)
+
+open("began", "a").write("once ")
+if __name__ == "__main__":
+    x = torch.tensor([0.1, 20.0], requires_grad=True)
+    guard = FocalGuard({loss}, capture="captures")
+    guard(x, torch.ones(2){call}).backward()
+    try:
+        guard.check()
+    except FocalGuardError:
+        pass
+"""
+
+
+def run_script(folder, loss, call=""):
+    """Train with a loss of the script itself; its capture."""
+    (folder / "train.py").write_text(SCRIPT.replace("{loss}", loss).replace("{call}", call))
+    subprocess.run([sys.executable, "train.py"], cwd=folder, check=True)
+    assert (folder / "began").read_text() == "once "  # nothing was imported to try it
+    (capture,) = (folder / "captures").iterdir()
+    return capture.relative_to(folder)
+
+
+def replayed(*arguments):
+    """The status of a replay, and its last line."""
+    from parfocal.cli.replay import replay
+
+    done = CliRunner().invoke(replay, [str(argument) for argument in arguments])
+    return done.exit_code, done.output.strip().splitlines()[-1]
+
+
+@pytest.mark.parametrize(
+    ("loss", "call", "others"),
+    [
+        ("partial(focal, gamma=0.5)", "", ["focal", "Focal"]),
+        ("Focal(0.5)", "", ["focal", "Focal"]),
+        ("focal", ", gamma=0.5", ["focal", "Focal"]),
+    ],
+)
+def test_a_loss_of_the_script_itself_is_replayed_with_its_options(
+    loss, call, others, tmp_path, monkeypatch
+):
+    """By the file and name that the capture holds, if it is trusted; or by another, with gamma."""
+    capture = run_script(tmp_path, loss, call)
+    monkeypatch.chdir(tmp_path)
+    status, line = replayed(capture)
+    assert status == 2
+    assert "train.py:" in line or "--loss" in line
+    assert replayed(capture, "--trust")[0] == 1
+    for other in others:
+        assert replayed(capture, "--loss", f"train.py:{other}")[0] == 1
+    assert replayed(capture, "--loss", "parfocal:sigmoid_focal_loss")[0] == 0
+    assert replayed(capture, "--loss", "parfocal:SigmoidFocalLoss")[0] == 0
+
+
+def test_a_loss_of_a_notebook_travels_as_text(tmp_path, monkeypatch):
+    """Which is shown, and isn't run unless it is told to be."""
+    import linecache
+
+    cell = "def focal(x, y):\n    return ((1 - x.sigmoid()) ** 0.5 * F.softplus(-x)).mean()\n"
+    linecache.cache["<cell 3>"] = (len(cell), None, cell.splitlines(True), "<cell 3>")
+    names = {"F": F, "__name__": "__main__"}
+    exec(compile(cell, "<cell 3>", "exec"), names)
+    monkeypatch.delattr(sys.modules["__main__"], "__file__", raising=False)
+    error = broken_batch(FocalGuard(names["focal"], capture=tmp_path))
+    with pytest.raises(ValueError, match=r"(?s)whose code was.*F\.softplus"):
+        load_capture(error.capture)
+    assert diagnose(load_capture(error.capture, trust=True).call).logit == 20.0
+    assert error.capture.stat().st_size < 4096
+
+
+def test_options_that_another_loss_does_not_take_are_said(tmp_path):
+    """Not dropped in silence."""
+    error = broken_batch(FocalGuard(partial(mean_original, alpha=0.5), capture=tmp_path))
+    capture = load_capture(error.capture, nn.BCEWithLogitsLoss)
+    assert capture.not_passed == ["gamma", "alpha"]
+
+
+@pytest.mark.parametrize(
+    ("loss", "x", "y", "keywords"),
+    [
+        (  # a sum that overflows takes the whole batch
+            lambda x, y: F.cross_entropy(x.float(), y, reduction="none").half().sum(),
+            torch.randn(8, 21, 128, 128).half(),
+            torch.zeros(8, 128, 128, dtype=torch.int64),
+            {},
+        ),
+        (
+            lambda x, y, weight: (original(x, y, gamma=0.5) * weight).mean(),
+            torch.full((2, 1, 128, 128), 40.0),
+            torch.ones(2, 1, 128, 128),
+            {"weight": torch.ones(1, 1, 128, 128)},
+        ),
+        (
+            lambda x, y: ((1 - x.softmax(1).gather(1, y[:, None])) ** 0.5).mean(),
+            torch.cat([torch.full((32, 1), 99.0), torch.zeros(32, 50_000)], 1),
+            torch.zeros(32, dtype=torch.int64),
+            {},
+        ),
+        (
+            lambda x, y, bank: (original(x, y, gamma=0.5) + bank.sum() * 0).mean(),
+            torch.full((64,), 40.0),
+            torch.ones(64),
+            {"bank": torch.ones(1 << 18)},
+        ),
+    ],
+    ids=["sum", "weight map", "many classes", "memory bank"],
+)
+def test_a_capture_is_small_whatever_the_batch(loss, x, y, keywords, tmp_path):
+    """And says whether it is enough for the failure."""
+    guard = FocalGuard(loss, capture=tmp_path)
+    guard(x.requires_grad_(), y, **keywords).backward()
+    with pytest.raises(FocalGuardError) as raised:
+        guard.check()
+    assert raised.value.capture.stat().st_size < 20_000
+    capture = load_capture(raised.value.capture, loss)
+    again = diagnose(capture.call, capture.form)
+    assert (again is not None) == capture.is_enough
+
+
+def test_a_capture_without_data_holds_none(tmp_path):
+    """Neither logits nor targets; its replay says so, and what was told."""
+    from parfocal.cli.replay import replay
+
+    error = broken_batch(FocalGuard(mean_original, capture=tmp_path, keep_data=False))
+    with safe_open(error.capture, framework="pt") as file:
+        assert list(file.keys()) == []
+    done = CliRunner().invoke(replay, [str(error.capture)])
+    assert done.exit_code == 2
+    assert "was written without data" in done.output
+
+
+def test_captures_of_a_recording_training_end(tmp_path):
+    """Ten files, one notice, and failures that are counted on."""
+    guard = FocalGuard(mean_original, action="record", capture=tmp_path)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FocalGuardWarning)
+        for _ in range(30):
+            x = torch.tensor([20.0], requires_grad=True)
+            guard(x, torch.ones(1)).backward()
+            guard.check()
+    assert len(list(tmp_path.iterdir())) == 10
+    assert len(guard.failures) == 30
+    assert [notice.kind for notice in guard.warnings if notice.kind == "captures"] == ["captures"]
+
+
+def test_a_capture_of_the_first_format_is_still_read(tmp_path):
+    """As written before logits and targets had places."""
+    path = crafted(tmp_path / "capture", "torchvision.ops:sigmoid_focal_loss", {"gamma": 0.5})
+    assert load_capture(path).call.at(torch.ones(1, requires_grad=True), torch.ones(1)).isfinite()
