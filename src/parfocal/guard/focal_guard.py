@@ -64,42 +64,54 @@ _KEPT = 2000
 class FocalGuard(StandIn):
     r"""A loss of logits and targets, watched: warns before it breaks, explains when it has broken.
 
-    It takes the place of the loss and gives what the loss gives. Beside that it follows the margin
-    u of the true class, `+-x` of a binary logit and `x_t - logsumexp(others)` of classes: how far
+    It takes the place of the loss, and is called as the loss is. Beside that it follows the margin u
+    of each answer, `+-x` of a sigmoid's logit and `x_t - logsumexp(others)` of a softmax: how far
     the largest is from the cliff of this loss, the smallest margin at which its gradient isn't
-    finite, in the dtype of these logits. Cliffs are measured by trial, at the first step, with the
-    arguments that the loss is called with; no loss has to be known. When the arguments change,
-    as a scheduled gamma does, they are measured anew at the next reading.
+    finite, in the dtype of these logits. What the targets mean and where the cliffs are is measured
+    by trial at the first step, with the arguments that the loss is called with; no loss has to be
+    known. When the arguments change, as a scheduled gamma does, it is measured anew at the next
+    reading. Trials change nothing of the loss, nor of any random stream.
 
     Args:
-        loss: Called as ``loss(logits, targets, ...)``: a function or a module, parfocal's or not.
+        loss: A function or a module of logits and targets, parfocal's or not. It returns a tensor,
+            or a tuple or mapping with the loss in it.
         action: What to do at a number that isn't finite: ``"raise"`` `FocalGuardError` before the
-            optimizer's step; ``"record"`` it and go on; ``"skip"`` the step, by removing the
-            gradients.
+            optimizer's step; ``"record"`` it and go on; ``"skip"`` the step, which is taken without
+            gradients then.
         every: Steps between two readings of the statistics, which stay on the device until then.
         near: Warn when the largest margin is beyond this share of the cliff.
         horizon: Warn when the trend has at most so many steps left.
-        capture: Folder for captures of failures, which `parfocal replay` turns back into them;
-            needs safetensors. None for none.
+        capture: Folder for captures of failures, ten at most, which `parfocal replay` turns back
+            into them; needs safetensors. None for none.
+        keep_data: Whether captures hold logits, targets and other tensors of the failing samples.
         writer: Where each reading goes as scalars: a ``SummaryWriter`` of TensorBoard, or anything
             with its ``add_scalar``.
 
     Shape:
-        logits (N, ...) with targets of the same shape, or (N, C, ...) with class indices (N, ...).
+        logits (N, ...) with a target each, or (N, C, ...) with class indices (N, ...) or (N, 1,
+        ...), or with class probabilities; the classes may be last. Of anything else a number that
+        isn't finite is told, and no margin.
 
     Attributes:
         step: Steps so far.
-        readings: All readings, each a `Reading`.
-        warnings: All warnings, each a `Notice`.
+        readings: The last readings, each a `Reading`.
+        warnings: All warnings, each a `Notice`, one of a kind.
         failures: A `Diagnosis` each.
         samples: Set it before a call to what you call the samples of the batch, and a failure is
             told by that.
 
+    All other attributes, parameters and state are those of the loss.
+
     Call `attach` with the optimizer, and the loop needs no other change; or call `check` between
-    ``backward`` and ``step``. In a process group all ranks do the same at each step, as they do in
-    the optimizer's: the readings are those of all ranks together, and a failure of one is one of
-    all. Of each pass two numbers are read from the device at each step: the loss,
-    and the sum of the gradient of the logits.
+    ``backward`` and ``step``. Where a step is left out, by a GradScaler, say, a failing pass is found
+    at the next call, and the next ``backward`` raises. In a process group all ranks do the same at
+    each step, as they do in the optimizer's: the readings are those of all ranks together, and a
+    failure of one is one of all. Of each pass two numbers are read from the device at each step:
+    the loss, and the sum of the gradient of the logits; and one of the gradients of an attached
+    optimizer's parameters.
+
+    Raises:
+        FocalGuardError: with ``action="raise"``, before a step; nothing else comes from the guard.
 
     Under ``torch.compile(fullgraph=True)`` the statistics are part of the graph. Without gradients,
     as in an evaluation, the loss alone is called.
