@@ -64,8 +64,8 @@ _KEPT = 2000
 class FocalGuard(StandIn):
     r"""A loss of logits and targets, watched: warns before it breaks, explains when it has broken.
 
-    It takes the place of the loss, and is called as the loss is. Beside that it follows the margin u
-    of each answer, `+-x` of a sigmoid's logit and `x_t - logsumexp(others)` of a softmax: how far
+    It takes the place of the loss, and is called as the loss is. Beside that it follows the margin
+    u of each answer, `+-x` of a sigmoid's logit and `x_t - logsumexp(others)` of a softmax: how far
     the largest is from the cliff of this loss, the smallest margin at which its gradient isn't
     finite, in the dtype of these logits. What the targets mean and where the cliffs are is measured
     by trial at the first step, with the arguments that the loss is called with; no loss has to be
@@ -103,8 +103,8 @@ class FocalGuard(StandIn):
     All other attributes, parameters and state are those of the loss.
 
     Call `attach` with the optimizer, and the loop needs no other change; or call `check` between
-    ``backward`` and ``step``. Where a step is left out, by a GradScaler, say, a failing pass is found
-    at the next call, and the next ``backward`` raises. In a process group all ranks do the same at
+    ``backward`` and ``step``. Where a step is left out, by a GradScaler, say, a failing pass is
+    found at the next call, and the next ``backward`` raises. In a process group all ranks do the same at
     each step, as they do in the optimizer's: the readings are those of all ranks together, and a
     failure of one is one of all. Of each pass two numbers are read from the device at each step:
     the loss, and the sum of the gradient of the logits; and one of the gradients of an attached
