@@ -104,9 +104,9 @@ class FocalGuard(StandIn):
 
     Call `attach` with the optimizer, and the loop needs no other change; or call `check` between
     ``backward`` and ``step``. Where a step is left out, by a GradScaler, say, a failing pass is
-    found at the next call, and the next ``backward`` raises. In a process group all ranks do the same at
-    each step, as they do in the optimizer's: the readings are those of all ranks together, and a
-    failure of one is one of all. Of each pass two numbers are read from the device at each step:
+    found at the next call, and the next ``backward`` raises. In a process group all ranks do the
+    same at each step, as they do in the optimizer's: the readings are those of all ranks together,
+    and a failure of one is one of all. Of each pass two numbers are read from the device at each step:
     the loss, and the sum of the gradient of the logits; and one of the gradients of an attached
     optimizer's parameters.
 
