@@ -106,9 +106,9 @@ class FocalGuard(StandIn):
     ``backward`` and ``step``. Where a step is left out, by a GradScaler, say, a failing pass is
     found at the next call, and the next ``backward`` raises. In a process group all ranks do the
     same at each step, as they do in the optimizer's: the readings are those of all ranks together,
-    and a failure of one is one of all. Of each pass two numbers are read from the device at each step:
-    the loss, and the sum of the gradient of the logits; and one of the gradients of an attached
-    optimizer's parameters.
+    and a failure of one is one of all. Of each pass two numbers are read from the device at each
+    step: the loss, and the sum of the gradient of the logits; and one of the gradients of an
+    attached optimizer's parameters.
 
     Raises:
         FocalGuardError: with ``action="raise"``, before a step; nothing else comes from the guard.
