@@ -49,6 +49,9 @@ ARITHMETIC: dict[str, Callable[..., Array]] = {
     "sqrt": np.sqrt,
     "sub": np.subtract,
 }
+# All bits but the sign are set in the NaN that an operation of float32 has for a result.
+NAN = np.array([0x7FFFFFFF], np.uint32).view(np.float32)
+
 NAN_WINS = {"max": np.maximum, "min": np.minimum}
 
 INTEGERS: dict[str, Callable[..., Array]] = {
@@ -354,7 +357,7 @@ class Machine:
         if operation in ("ex2", "lg2", "rsqrt") or {"approx", "full"} & set(modifiers):
             result = self._special_unit(operation, result)
         if kind == "f32":
-            result = result.astype(np.float32)
+            result = np.where(np.isnan(result), NAN, result.astype(np.float32))
         self.put(
             statement.operands[0], flushed(result) if "ftz" in modifiers else result, kind, threads
         )

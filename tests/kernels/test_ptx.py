@@ -213,6 +213,25 @@ def test_classes(codes, layout, gamma, off):
     assert torch.allclose(partial.double().sum(), total, rtol=1e-6)
 
 
+@pytest.mark.parametrize("layout", ["maps", "long rows"])
+def test_nan_of_any_class_makes_its_row_nan(codes, layout):
+    """Also by exponentials, which are made of the bits of numbers, and a NaN has all of them."""
+    rows, classes = 32, 21
+    x = torch.zeros(rows, classes)
+    x[torch.arange(classes), torch.arange(classes)] = NAN
+    in_rows = layout != "maps"
+    flat = (x if in_rows else x.t()).contiguous()
+    partial, gradient = torch.zeros(rows if in_rows else 1), torch.zeros_like(flat)
+    arguments = [flat, torch.zeros(rows, dtype=torch.int64), torch.ones(rows), partial, gradient]
+    strides = [0, classes if in_rows else rows]
+    arguments += [rows, classes, *strides, 0.5, 1.0]
+    ptx.run(codes[layout], arguments, len(partial))
+    has_nan = torch.arange(rows) < classes
+    gradient = gradient if in_rows else gradient.t()
+    assert torch.equal(gradient.isnan(), has_nan[:, None].expand(-1, classes))
+    assert torch.equal(partial.isnan(), has_nan if in_rows else torch.ones(1, dtype=torch.bool))
+
+
 def test_a_newton_step_makes_up_for_the_unit(codes):
     """The reciprocal of 1 to 2 is right to 0.6 ULP, though its seed is off by two."""
     n = even(1.0, 2.0)

@@ -67,17 +67,16 @@ def finite(x):
 def exp_of_fall(top, x, BY: tl.constexpr, GRADE: tl.constexpr):
     """2 ** BY exp(x - top) for x <= top, and no less than 2 ** -126; 1 for an x above top.
 
-    2 ** j is added to the exponent of exp2(f), in [0.7, 1.5], which has to stay that of a normal
-    number. MAGIC's own bits are shifted out.
+    2 ** j is made of its exponent j + 127, MAGIC's own bits being shifted out, and multiplied with
+    exp2(f), in [0.7, 1.5]: a sum of their bits would lose a NaN, all of whose bits may be set.
     """
     if GRADE == 16:
         z = tl.fma(x - top, LOG2E, BY)
         return tl.exp2(tl.minimum(z, BY, propagate_nan=_ALL))
     a = within(top - x, 0.0, (124 + BY) * LOG_OF_2)
-    z = tl.fma(a, -LOG2E, MAGIC + BY)
-    f = tl.fma(a, -LOG2E_REST, tl.fma(a, -LOG2E, -(z - (MAGIC + BY))))
-    bits = exp2_reduced(f).to(tl.int32, bitcast=True) + (z.to(tl.int32, bitcast=True) << 23)
-    return bits.to(tl.float32, bitcast=True)
+    z = tl.fma(a, -LOG2E, MAGIC + BY + 127.0)
+    f = tl.fma(a, -LOG2E_REST, tl.fma(a, -LOG2E, -(z - (MAGIC + BY + 127.0))))
+    return exp2_reduced(f) * (z.to(tl.int32, bitcast=True) << 23).to(tl.float32, bitcast=True)
 
 
 @triton.jit
