@@ -3,7 +3,7 @@
 from dataclasses import replace
 
 from kernels.offline import Case
-from parfocal.numerics.triton import classes
+from parfocal.numerics.triton.tiles import OUTER
 
 ELEMENTWISE = "parfocal.numerics.triton.elementwise"
 EXPONENTS = dict.fromkeys(("gamma", "c", "c_rest", "number", "second", "c_2", "c_2_rest"), "fp32")
@@ -84,7 +84,7 @@ def rows_of_classes(tile, width, dtype, gpu="sm_90", strides=()):
             "ALL_CLASSES": width if tile.classes <= 64 else 0,
             "IN_ROWS": tile.one_a_thread and not strides,
             "IS_MADE": False,
-            "DIM": classes._OUTER,
+            "DIM": OUTER,
         },
         elements=tile.classes * tile.positions if tile.loops else width * tile.positions,
         warps=tile.warps,

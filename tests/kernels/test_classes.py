@@ -11,7 +11,9 @@ from kernels.cases import rows_of_classes
 from kernels.device import DEVICE
 from parfocal.audit.oracle import Truth
 from parfocal.audit.ulp import ulp_error
-from parfocal.numerics.triton import classes
+from parfocal.numerics.triton import classes, tiles
+from parfocal.numerics.triton.tiles import Rows as Strides
+from parfocal.numerics.triton.tiles import Tile
 
 INF, NAN = math.inf, math.nan
 GAMMAS = (0.0, 0.1, 0.5, 2.0, 5.0)
@@ -295,8 +297,8 @@ def test_loop_is_the_tile(shape, dtype, monkeypatch):
     x = rows.x.unflatten(0, positions).movedim(-1, 1).contiguous()
     maps = Rows(x, rows.index.view(positions))
     total, gradient = evaluate(maps, 0.5)
-    tile = classes._Tile(32, 2, 1, loops=True, one_a_thread=len(shape) > 2)
-    monkeypatch.setattr(classes, "_tile", lambda *_: tile)
+    tile = Tile(32, 2, 1, loops=True, one_a_thread=len(shape) > 2)
+    monkeypatch.setattr(tiles, "tile_of", lambda *_: tile)
     looped = evaluate(maps, 0.5)
     assert torch.allclose(looped[0], total, rtol=1e-6)
     errors = ulp(looped[1], gradient.double()).movedim(1, -1).reshape(-1, 300).amax(1)
@@ -351,8 +353,8 @@ def test_what_has_no_kernel_is_refused():
 
 def tile_of(width: int, in_rows: bool):
     """The tile of long rows, or of large maps."""
-    rows = classes._Rows(1, 2**20, 0, width if in_rows else 1, 1 if in_rows else 2**20)
-    return classes._tile(width, rows)
+    rows = Strides(1, 2**20, 0, width if in_rows else 1, 1 if in_rows else 2**20)
+    return tiles.tile_of(width, rows)
 
 
 # Instructions for a class, at most. In the time of 8 bytes an H100 has 79, in that of 4 bytes 39;

@@ -15,7 +15,7 @@ from kernels.cases import of_classes, rows_of_classes, sums, values
 from kernels.offline import Case
 from kernels.samples import INF, NAN, closed_form, even, margins, representable, worst
 from parfocal.numerics.triton.arithmetic import exponent
-from parfocal.numerics.triton.classes import _Tile
+from parfocal.numerics.triton.tiles import Tile
 
 # One warp a block and one element a thread.
 BLOCK = {"BLOCK": 32}
@@ -34,7 +34,7 @@ def _function(name):
 
 
 # 21 classes in one warp: maps, and rows as long ones are. Short rows go through shared memory.
-SHORT, LONG = _Tile(32, 32, 1, one_a_thread=True), _Tile(32, 1, 1)
+SHORT, LONG = Tile(32, 32, 1, one_a_thread=True), Tile(32, 1, 1)
 
 # One class index a row, in memory as Triton's type: the shape of the logits, and that of the index.
 INDEXED = {
