@@ -96,6 +96,10 @@ def softmax_times(session: Session) -> None:
             name = f"{dtype} {shape}".replace("torch.", "")
             measure(session, f"parfocal softmax {name}", softmax, x, index)
             measure(session, f"cross_entropy {name}", F.cross_entropy, x, index)
+            if shape == session.size.shapes[0]:
+                ours, theirs = f"parfocal smoothed {name}", f"cross_entropy smoothed {name}"
+                measure(session, ours, softmax, x, index, smoothing=0.1)
+                measure(session, theirs, F.cross_entropy, x, index, label_smoothing=0.1)
 
 
 def option_times(session: Session) -> None:

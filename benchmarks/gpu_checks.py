@@ -71,14 +71,16 @@ def rows_are_right(session: Session) -> None:
     """The gradient of class indices against float64, relative to its largest number in the row."""
     for shape in ((512, 21), (512, 1000), (64, 32000), (4, 128256), (2, 21, 64, 64)):
         for dtype in (torch.float32, torch.bfloat16):
-            with session.trying(f"softmax {dtype} {shape}"):
-                x, index = classes(session.device, shape, dtype)
-                (got,) = torch.autograd.grad(softmax(x, index), x)
-                wide = x.detach().double().requires_grad_()
-                (want,) = torch.autograd.grad(softmax(wide, index), wide)
-                error = ((got.double() - want).abs().amax(1) / want.abs().amax(1)).max().item()
-                bound = 2.0**-19 if dtype == torch.float32 else 2.0**-8
-                session.note("correct", f"softmax {dtype} {shape}", [error, error <= bound])
+            for smoothing in (0.0, 0.1):
+                name = f"softmax {dtype} {shape}" + (", smoothed" if smoothing else "")
+                with session.trying(name):
+                    x, index = classes(session.device, shape, dtype)
+                    (got,) = torch.autograd.grad(softmax(x, index, smoothing), x)
+                    wide = x.detach().double().requires_grad_()
+                    (want,) = torch.autograd.grad(softmax(wide, index, smoothing), wide)
+                    error = ((got.double() - want).abs().amax(1) / want.abs().amax(1)).max().item()
+                    bound = 2.0**-19 if dtype == torch.float32 else 2.0**-8
+                    session.note("correct", name, [error, error <= bound])
 
 
 def the_device_is_not_waited_for(session: Session) -> None:
@@ -111,6 +113,7 @@ def steps(session: Session) -> Iterator[tuple[str, Callable[[], None], Tensor]]:
     masked = partial(parfocal.sigmoid_focal_loss, reduction="mean", mask=mask)
     yield "sigmoid masked", lambda: masked(x, y).backward(), x
     yield "softmax rows", lambda: softmax(z, index).backward(), z
+    yield "softmax smoothed", lambda: softmax(z, index, 0.1).backward(), z
     yield "softmax maps", lambda: softmax(m, maps).backward(), m
 
 

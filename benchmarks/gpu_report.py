@@ -79,6 +79,10 @@ def _rows(size: Size) -> Iterator[Row]:
         name = f"softmax {dtype} {shape}"
         theirs = f"cross_entropy{how} {dtype} {shape}"
         yield Row(f"{name} / F.cross_entropy{how}", f"parfocal {name}", theirs, bound)
+    for dtype, bound in (("float32", 0.45), ("bfloat16", 0.6)):
+        name = f"{dtype} (65536, 1000)"
+        what = f"softmax {name}, label_smoothing 0.1 / F.cross_entropy, likewise"
+        yield Row(what, f"parfocal smoothed {name}", f"cross_entropy smoothed {name}", bound)
     for shape in ((8192, 32000), (2048, 128256)):
         name = f"softmax bfloat16 {shape}"
         theirs = f"Liger cross_entropy bfloat16 {shape}"

@@ -97,9 +97,9 @@ def sigmoid(x: Tensor, y: Tensor, gamma: float = 2.0, reduction: str = "mean") -
     return parfocal.sigmoid_focal_loss(x, y, gamma=gamma, reduction=reduction)
 
 
-def softmax(x: Tensor, index: Tensor) -> Tensor:
+def softmax(x: Tensor, index: Tensor, smoothing: float = 0.0) -> Tensor:
     """Ours."""
-    return parfocal.softmax_focal_loss(x, index, gamma=2.0)
+    return parfocal.softmax_focal_loss(x, index, gamma=2.0, label_smoothing=smoothing)
 
 
 def torchvision(x: Tensor, y: Tensor, gamma: float = 2.0, reduction: str = "mean") -> Tensor:

@@ -61,18 +61,27 @@ def _grade(x):
     return 32 if x == "*fp32" else 16
 
 
-def rows_of_classes(tile, width, dtype, gpu="sm_90", strides=()):
-    """How rows of a width are compiled, their gradient wanted; strides: those that are 1."""
+def rows_of_classes(tile, width, dtype, gpu="sm_90", strides=(), smoothing=None):
+    """How rows of a width are compiled, their gradient wanted; strides: those that are 1.
+
+    smoothing: None, "even", or "weighted" by class weights.
+    """
     pointers = {f"{name}_ptr": dtype for name in ("x", "gradient")}
     pointers |= {"index_ptr": "*i64", "weight_ptr": "*fp32", "partial_ptr": "*fp32"}
-    numbers = {"positions", "classes", "image_stride", "position_stride", "class_stride"}
+    strides_of_x = {"positions", "classes", "image_stride", "position_stride", "class_stride"}
+    numbers = dict.fromkeys(("gamma", "factor"), "fp32")
+    module, prefix, constants = "classes", "_", {}
+    if smoothing:
+        module, prefix = "smoothed", ""
+        numbers |= dict.fromkeys(("true_share", "even_share"), "fp32")
+        constants = {"class_weight_ptr": None} if smoothing == "even" else {}
+        pointers |= {"class_weight_ptr": "*fp32"} if smoothing == "weighted" else {}
+    name = "a_position_a_thread" if tile.one_a_thread else "whole_rows"
     return Case(
-        "parfocal.numerics.triton.classes:"
-        + ("_a_position_a_thread" if tile.one_a_thread else "_whole_rows"),
-        pointers
-        | dict.fromkeys(numbers - set(strides), "i32")
-        | {"gamma": "fp32", "factor": "fp32"},
+        f"parfocal.numerics.triton.{module}:{prefix}{name}",
+        pointers | dict.fromkeys(strides_of_x - set(strides), "i32") | numbers,
         dict.fromkeys(strides, 1)
+        | constants
         | {
             "divisor_ptr": None,
             "incoming_ptr": None,

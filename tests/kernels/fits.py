@@ -1,7 +1,7 @@
 """The polynomials of the kernels' arithmetic, fitted anew: `python tests/kernels/fits.py`.
 
 Each has a constant term of exactly 1 and the least possible relative error, nearly: reweighted
-least squares (Lawson's algorithm) at Chebyshev's points. The first three are the kernels'.
+least squares (Lawson's algorithm) at Chebyshev's points. All are the kernels'.
 """
 
 from collections.abc import Callable
@@ -32,10 +32,17 @@ def log1p_share(t: np.ndarray) -> np.ndarray:
     return np.log1p(t) / t
 
 
+def log_share(p: np.ndarray) -> np.ndarray:
+    """-log(1 - p) / p."""
+    return -np.log1p(-p) / p
+
+
 FITS = (
     Fit("E", np.exp2, -0.5, 0.5, 6, -28.3),
     Fit("L", log1p_share, 1e-9, 1.0, 10, -30.0),
     Fit("S", log1p_share, 1e-9, 1.0, 6, -19.4),
+    Fit("M", log_share, 1e-9, 0.5, 10, -28.0),
+    Fit("N", log_share, 1e-9, 0.5, 6, -18.0),
 )
 
 

@@ -11,11 +11,13 @@ from kernels.cases import rows_of_classes
 from kernels.device import DEVICE
 from parfocal.audit.oracle import Truth
 from parfocal.audit.ulp import ulp_error
+from parfocal.numerics.forms import ClassFocal
 from parfocal.numerics.triton import classes, tiles
 from parfocal.numerics.triton.tiles import Rows as Strides
 from parfocal.numerics.triton.tiles import Tile
 
 INF, NAN = math.inf, math.nan
+HALF = ClassFocal(0.5)
 GAMMAS = (0.0, 0.1, 0.5, 2.0, 5.0)
 DTYPES = (torch.float32, torch.bfloat16, torch.float16)
 
@@ -77,7 +79,8 @@ def evaluate(rows: Rows, gamma=2.0, weight=None, divisor=1.0, needs_gradient=Tru
     """The total and the gradient, on the CPU."""
     given = [v.to(DEVICE) if isinstance(v, Tensor) else v for v in (*rows, weight, divisor)]
     x, index, weight, divisor = given
-    total, gradient = classes.class_sum(gamma, x, index, weight, divisor, needs_gradient)
+    loss = ClassFocal(gamma)
+    total, gradient = classes.class_sum(loss, x, index, weight, divisor, needs_gradient)
     return total.cpu(), None if gradient is None else gradient.cpu()
 
 
@@ -237,12 +240,12 @@ def test_rescaled_gradient_is_rounded_once(width, dtype):
     incoming = torch.tensor(3.0, device=DEVICE)
     given = [v.to(DEVICE) for v in rows]
     divisor = torch.tensor(7, device=DEVICE)
-    _, kept = classes.class_sum(0.5, *given, None, divisor, True)
-    found = classes.class_rescale(0.5, *given, None, divisor, kept, incoming).cpu()
+    _, kept = classes.class_sum(HALF, *given, None, divisor, True)
+    found = classes.class_rescale(HALF, *given, None, divisor, kept, incoming).cpu()
     assert found.data_ptr() == kept.data_ptr() or DEVICE != "cpu"
-    _, single = classes.class_sum(0.5, *given, None, 1.0, True)
-    anew = classes.class_rescale(0.5, *given, None, 1.0, single, incoming)
-    assert same(anew, classes.class_slopes(0.5, *given, None, incoming))
+    _, single = classes.class_sum(HALF, *given, None, 1.0, True)
+    anew = classes.class_rescale(HALF, *given, None, 1.0, single, incoming)
+    assert same(anew, classes.class_slopes(HALF, *given, None, incoming))
     errors = ulp(found, truth(rows, 0.5).gradient * 3 / 7).amax(1)
     assert (errors / (allowed(rows, 0.5) + (dtype == torch.float32) * 2)).max() <= 1
 
@@ -251,7 +254,7 @@ def test_gradient_stays_where_one_comes_in():
     rows = [v.to(DEVICE) for v in sample(21)]
     kept = torch.full_like(rows[0], 7.0)  # which no gradient is
     one = torch.ones((), device=DEVICE)
-    assert (classes.class_rescale(0.5, *rows, None, 1.0, kept, one) == 7.0).all()
+    assert (classes.class_rescale(HALF, *rows, None, 1.0, kept, one) == 7.0).all()
 
 
 # Of each width, a map as it is in memory, and whether it is read there.
@@ -343,7 +346,7 @@ def test_what_has_no_kernel_is_refused():
     x, index = sample(21)
 
     def refuses(x, index, gamma=2.0):
-        return classes.class_sum(gamma, x, index, None, 1.0, True) is None
+        return classes.class_sum(ClassFocal(gamma), x, index, None, 1.0, True) is None
 
     assert refuses(x.double(), index)
     assert refuses(x, index, torch.ones(len(x)))

@@ -58,16 +58,20 @@ def test_opcheck_of_classes():
     """The same of class indices."""
     for x, shape, weight in rows():
         index = torch.randint(0, 5, shape, device=DEVICE)
-        torch.library.opcheck(OPERATORS.class_sum, (x.requires_grad_(), index, weight, 0.5))
+        of_class = torch.rand(5, device=DEVICE)
+        for loss in ((0.5, 0.0, None), (0.5, 0.1, None), (2.0, 1.0, of_class)):
+            torch.library.opcheck(OPERATORS.class_sum, (x.requires_grad_(), index, weight, *loss))
 
 
 @pytest.mark.filterwarnings("ignore::DeprecationWarning")
+@pytest.mark.parametrize("smoothing", [0.0, 0.1])
 @pytest.mark.parametrize("dtype", [torch.float32, torch.bfloat16])
-def test_compiled_classes_are_eager(dtype):
+def test_compiled_classes_are_eager(dtype, smoothing):
     """With weights of classes and ignored rows."""
 
     def step(x, index, weight):
-        return 3 * parfocal.softmax_focal_loss(2 * x, index, weight, ignore_index=1)
+        options = {"ignore_index": 1, "label_smoothing": smoothing}
+        return 3 * parfocal.softmax_focal_loss(2 * x, index, weight, **options)
 
     x, index, weight = to_device(
         torch.randn(40, 9).to(dtype).requires_grad_(), torch.arange(40) % 9, torch.rand(9)

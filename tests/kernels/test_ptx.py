@@ -14,6 +14,11 @@ from kernels import ptx
 from kernels.cases import of_classes, rows_of_classes, sums, values
 from kernels.offline import Case
 from kernels.samples import INF, NAN, closed_form, even, margins, representable, worst
+from kernels.test_smoothed import Rows, allowed
+from kernels.test_smoothed import truth as smoothed_truth
+from parfocal.audit.oracle import Truth
+from parfocal.audit.ulp import ulp_error
+from parfocal.numerics.forms import ClassFocal
 from parfocal.numerics.triton.arithmetic import exponent
 from parfocal.numerics.triton.tiles import Tile
 
@@ -55,6 +60,12 @@ CASES = {
     **{(name, wide): _indexed(name, wide) for name in INDEXED for wide in (False, True)},
     "maps": rows_of_classes(SHORT, 21, "*fp32", strides=("position_stride",)),
     "long rows": rows_of_classes(LONG, 21, "*fp32", strides=("class_stride",)),
+    "smoothed maps": rows_of_classes(
+        SHORT, 21, "*fp32", strides=("position_stride",), smoothing="even"
+    ),
+    "smoothed long rows": rows_of_classes(
+        LONG, 21, "*fp32", strides=("class_stride",), smoothing="weighted"
+    ),
     torch.float32: _value_and_slope("*fp32", 32),
     torch.float16: _value_and_slope("*fp16", 16),
     torch.bfloat16: _value_and_slope("*bf16", 16),
@@ -213,18 +224,47 @@ def test_classes(codes, layout, gamma, off):
     assert torch.allclose(partial.double().sum(), total, rtol=1e-6)
 
 
+@UNIT
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
 @pytest.mark.parametrize("layout", ["maps", "long rows"])
+def test_smoothed_classes(codes, layout, gamma, off):
+    """Of the two terms of a gradient within (1 + gamma)(8 + d + log2(C)) ULP, and the sum."""
+    rows, smoothing = 1024, 0.1
+    generator = torch.Generator().manual_seed(3)
+    size = torch.rand(rows, 1, generator=generator) * 30
+    x = torch.randn(rows, 21, generator=generator) * size
+    index = torch.randint(0, 21, (rows,), generator=generator)
+    of_rows = torch.rand(rows, generator=generator) + 0.5
+    of_classes = torch.rand(21, generator=generator) + 0.5
+    in_rows = layout != "maps"
+    weights = [of_classes] if in_rows else []  # those of maps would go through shared memory
+    value, gradient = smoothed_truth(Rows(x, index), ClassFocal(gamma, smoothing, *weights))
+    flat = (x if in_rows else x.t()).contiguous()
+    partial, found = torch.full((rows if in_rows else rows // 32,), NAN), torch.full_like(flat, NAN)
+    strides = [0, 21 if in_rows else rows]
+    arguments = [flat, index, of_rows, partial, found, rows, 21, *strides, gamma, 1.0]
+    arguments += [*weights, 1 - smoothing, smoothing / 21]
+    ptx.run(codes[f"smoothed {layout}"], arguments, len(partial), off=off)
+    want = Truth(*(part * of_rows.double()[:, None] for part in gradient))
+    errors = ulp_error(found if in_rows else found.t(), want, of_scale=True).amax(1)
+    assert (errors <= allowed(Rows(x, index), gamma)).all()
+    assert torch.allclose(partial.double().sum(), (value.hi * of_rows).sum(), rtol=1e-6)
+
+
+@pytest.mark.parametrize("layout", ["maps", "long rows", "smoothed maps", "smoothed long rows"])
 def test_nan_of_any_class_makes_its_row_nan(codes, layout):
     """Also by exponentials, which are made of the bits of numbers, and a NaN has all of them."""
     rows, classes = 32, 21
     x = torch.zeros(rows, classes)
     x[torch.arange(classes), torch.arange(classes)] = NAN
-    in_rows = layout != "maps"
+    in_rows = "maps" not in layout
     flat = (x if in_rows else x.t()).contiguous()
     partial, gradient = torch.zeros(rows if in_rows else 1), torch.zeros_like(flat)
     arguments = [flat, torch.zeros(rows, dtype=torch.int64), torch.ones(rows), partial, gradient]
     strides = [0, classes if in_rows else rows]
     arguments += [rows, classes, *strides, 0.5, 1.0]
+    if "smoothed" in layout:
+        arguments += [*([torch.ones(classes)] if in_rows else []), 0.9, 0.1 / classes]
     ptx.run(codes[layout], arguments, len(partial))
     has_nan = torch.arange(rows) < classes
     gradient = gradient if in_rows else gradient.t()

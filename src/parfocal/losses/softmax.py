@@ -9,7 +9,8 @@ from torch import Tensor
 from parfocal.losses import checks, numbers, values
 from parfocal.losses.reduction import reduce, result_dtype, select, to_input_dtype
 from parfocal.losses.rows import Rows, rows
-from parfocal.numerics import class_sum, class_values, focal, margin, margins, varies
+from parfocal.numerics import class_sum, class_values, varies
+from parfocal.numerics.forms import ClassFocal, of_class, of_distribution, smoothed
 
 
 def softmax_focal_loss(
@@ -125,9 +126,9 @@ def softmax_focal_loss(
         position_weight = None if position_weight is None else position_weight.view(1)
     r = rows(call, inputs, targets, ignored, mask)
     weights = Weights(weight, position_weight, reduction, normalizer)
-    is_plain = not (label_smoothing or epsilon or len(shape) == 1)
+    is_plain = not (epsilon or len(shape) == 1)
     if is_plain and not isinstance(gamma, Tensor) and r.labels is not None:
-        result = weights.evaluate(r, r.labels, gamma)
+        result = weights.evaluate(r, r.labels, gamma, label_smoothing)
         if result is not None:
             return to_input_dtype(result, inputs)
 
@@ -153,11 +154,14 @@ def _losses(
 ) -> Tensor:
     """The loss of each row, weighed by its class."""
     if r.labels is not None and label_smoothing == 0:
-        return _of_index(r.x, r.labels, weight, gamma, epsilon)
+        if isinstance(gamma, Tensor):
+            gamma = gamma.gather(1, r.labels.unsqueeze(1)).squeeze(1)
+        loss = of_class(r.x, r.labels, gamma, epsilon)
+        return loss if weight is None else weight.to(loss.dtype)[r.labels] * loss
     y = r.distribution()
     if label_smoothing:
-        y = (1 - label_smoothing) * y + label_smoothing / y.shape[1]
-    return _of_probabilities(r.x, y, weight, gamma, epsilon)
+        y = smoothed(y, label_smoothing)
+    return of_distribution(r.x, y, weight, gamma, epsilon)
 
 
 class Weights(NamedTuple):
@@ -168,7 +172,9 @@ class Weights(NamedTuple):
     reduction: str
     normalizer: float | Tensor | None
 
-    def evaluate(self, r: Rows, labels: Tensor, gamma: float) -> Tensor | None:
+    def evaluate(
+        self, r: Rows, labels: Tensor, gamma: float, label_smoothing: float
+    ) -> Tensor | None:
         """What was asked for in one pass over the logits; None where there is no such pass."""
         if varies(self.of_classes, self.of_positions, self.normalizer):
             return None
@@ -176,14 +182,17 @@ class Weights(NamedTuple):
         divisor: float | Tensor | None = self.normalizer
         if self.reduction == "mean":
             divisor = _count(r.mask, labels) if factor is None else _exact_sum(factor)
+        loss = ClassFocal(gamma)
+        if label_smoothing:  # each class has the weight of its term, and none is that of the row
+            loss, factor = ClassFocal(gamma, label_smoothing, self.of_classes), None
         if self.of_positions is not None:
             others = select(r.mask, self.of_positions.float())
             factor = others if factor is None else factor * others
         if factor is None and r.mask is not None:
             factor = r.mask.float()
         if self.reduction == "none":
-            return class_values(r.x, labels, gamma, factor, result_dtype(r.x))
-        return class_sum(r.x, labels, gamma, factor, 1.0 if divisor is None else divisor)
+            return class_values(loss, r.x, labels, factor, result_dtype(r.x))
+        return class_sum(loss, r.x, labels, factor, 1.0 if divisor is None else divisor)
 
     def reduce(self, r: Rows, loss: Tensor) -> Tensor:
         """The losses of rows, weighed by their positions, as they were asked for."""
@@ -207,26 +216,3 @@ def _count(mask: Tensor | None, labels: Tensor) -> float | Tensor:
 def _exact_sum(factor: Tensor) -> Tensor:
     """The sum, in float64 on a CPU; other devices may have none."""
     return factor.sum(dtype=torch.float64 if factor.is_cpu else None)
-
-
-def _of_index(
-    x: Tensor, index: Tensor, weight: Tensor | None, gamma: float | Tensor, epsilon: float
-) -> Tensor:
-    """w_t FL_t of one class a row, from its margin."""
-    u, t = margin(x, index)
-    if isinstance(gamma, Tensor):
-        gamma = gamma.gather(1, index.unsqueeze(1)).squeeze(1)
-    loss = focal(u, torch.ones_like(u), gamma, epsilon, t)
-    return loss if weight is None else weight.to(loss.dtype)[index] * loss
-
-
-def _of_probabilities(
-    x: Tensor, y: Tensor, weight: Tensor | None, gamma: float | Tensor, epsilon: float
-) -> Tensor:
-    """The sum over the classes of w_c y_c FL_c, each from its own margin."""
-    u, t = margins(x)
-    terms = focal(u, torch.ones_like(u), gamma, epsilon, t)
-    if weight is not None:
-        y = y * weight.to(y.dtype).view(-1, *(1,) * (y.ndim - 2))
-    # A class that was ruled out, by a logit of -inf and a probability of 0, adds nothing.
-    return (y * torch.where((y == 0) & terms.isinf(), 0.0, terms)).sum(dim=1)

@@ -16,6 +16,7 @@ from parfocal.losses.reduction import reduce, select, to_input_dtype
 from parfocal.losses.rows import Pixels, Rows, class_pixels, class_rows, sigmoid_pixels
 from parfocal.losses.tversky import TverskyWeights
 from parfocal.numerics import class_sum, focal, replicate_beside, varies
+from parfocal.numerics.forms import ClassFocal
 
 
 class UnifiedOptions(NamedTuple):
@@ -306,7 +307,7 @@ class PerClass(NamedTuple):
         factor = select(r.mask, factor)
         gamma = self.gamma[labels] if isinstance(self.gamma, Tensor) else self.gamma
         count = labels.numel() if r.mask is None else r.mask.sum()
-        return class_sum(r.x, labels, gamma, factor, count)
+        return class_sum(ClassFocal(gamma), r.x, labels, factor, count)
 
     def terms(self, pixels: Pixels) -> Tensor:
         """The cross-entropy of margins: of each pixel, and of each class at it."""

@@ -1,6 +1,6 @@
 """What an elementwise loss is summed over, and the numbers and tensors that make it that loss."""
 
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Protocol, TypeVar
 
 import torch
@@ -79,7 +79,7 @@ class Loss(Protocol):
     def __iter__(self) -> Any: ...
 
 
-AnyLoss = TypeVar("AnyLoss", bound=Loss)
+AnyLoss = TypeVar("AnyLoss", bound=Iterable[Any])
 
 
 def computation(x: Tensor) -> torch.dtype:
@@ -87,7 +87,7 @@ def computation(x: Tensor) -> torch.dtype:
     return torch.float64 if x.dtype == torch.float64 else torch.float32
 
 
-def tensors_of(loss: Loss) -> tuple[Tensor | None, ...]:
+def tensors_of(loss: Iterable[Any]) -> tuple[Tensor | None, ...]:
     """The fields of a record that are tensors, each in its place; () where none is."""
     fields = tuple([field if isinstance(field, Tensor) else None for field in loss])
     for field in fields:

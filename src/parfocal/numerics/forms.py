@@ -1,9 +1,9 @@
-"""The elementwise losses as records: what each is as a composition, and its closed forms for a sum.
+"""The losses as records: what each is as a composition, and its closed forms for a sum.
 
 A record holds numbers, or tensors of the shape of the logits. Its composition is right everywhere
 and at every order of derivative. Its forms give value and slope of a block at once, from terms that
 both share; they are tried in turn. Those from odds are for hard targets in float32, those from the
-sides of `closed_form` for the rest.
+sides of `closed_form` for the rest. The loss of class indices has its forms in the backends.
 """
 
 from functools import partial
@@ -27,6 +27,7 @@ from parfocal.numerics.closed_form import (
     value_and_slope,
 )
 from parfocal.numerics.data import Evaluation, Form, Kernel, Number
+from parfocal.numerics.margin import margin, margins
 
 
 class Focal(NamedTuple):
@@ -322,6 +323,48 @@ class Asymmetric(NamedTuple):
             inner.mul_(gamma).add_(p.reciprocal_())
             slope = inner.mul_(pq).mul_(factor).mul_(target.direction)
         return weighted(factor.mul_(cross_entropy), slope, weight)
+
+
+class ClassFocal(NamedTuple):
+    """The focal loss of one class a row, or of all with smoothing s.
+
+    FL_t, or the sum over c of w_c y_c FL_c with y_c = (1 - s) [c = t] + s / C; w_c = 1 without
+    class_weight (C). Without smoothing w_t is a factor of the row, and so a part of its weight.
+    """
+
+    gamma: Gamma
+    smoothing: float = 0.0
+    class_weight: Tensor | None = None
+
+    def composition(self, x: Tensor, index: Tensor) -> Tensor:
+        """The loss of each row."""
+        if self.smoothing == 0:
+            return of_class(x, index, self.gamma)
+        y = torch.zeros_like(x).scatter(1, index.unsqueeze(1), 1.0)
+        return of_distribution(x, smoothed(y, self.smoothing), self.class_weight, self.gamma)
+
+
+def smoothed(y: Tensor, smoothing: float) -> Tensor:
+    """(1 - s) y + s / C."""
+    return (1 - smoothing) * y + smoothing / y.shape[1]
+
+
+def of_class(x: Tensor, index: Tensor, gamma: Gamma, epsilon: float = 0.0) -> Tensor:
+    """FL_t of one class a row, from its margin."""
+    u, t = margin(x, index)
+    return focal(u, torch.ones_like(u), gamma, epsilon, t)
+
+
+def of_distribution(
+    x: Tensor, y: Tensor, weight: Tensor | None, gamma: Gamma, epsilon: float = 0.0
+) -> Tensor:
+    """The sum over the classes of w_c y_c FL_c, each from its own margin."""
+    u, t = margins(x)
+    terms = focal(u, torch.ones_like(u), gamma, epsilon, t)
+    if weight is not None:
+        y = y * weight.to(y.dtype).view(-1, *(1,) * (y.ndim - 2))
+    # A class that was ruled out, by a logit of -inf and a probability of 0, adds nothing.
+    return (y * torch.where((y == 0) & terms.isinf(), 0.0, terms)).sum(dim=1)
 
 
 def kernel(

@@ -6,7 +6,7 @@ forward pass but made in the backward pass, with what comes in: as many bytes, a
 the inputs.
 
 The arguments of an elementwise operator are x, the columns of `Data`, of values their dtype, and
-the fields of a `Kernel`.
+the fields of a `Kernel`; those of an operator of classes end with the fields of a `ClassFocal`.
 """
 
 from collections.abc import Callable
@@ -17,14 +17,16 @@ import torch
 from torch import Tensor
 
 from parfocal.numerics.backends import kernels
-from parfocal.numerics.closed_form import Gamma
 from parfocal.numerics.data import Data, Kernel, Loss
+from parfocal.numerics.forms import ClassFocal
 
 _DATA = "Tensor x, Tensor y, Tensor? weight, Tensor? mask"
 _LOSS = "str name, float gamma, float? alpha, float? number, float second, bool is_general"
 _SUM = f"{_DATA}, {_LOSS}"
 _VALUES = f"{_DATA}, ScalarType dtype, {_LOSS}"
-_CLASSES = "Tensor x, Tensor index, Tensor? weight, float gamma"
+_CLASSES = (
+    "Tensor x, Tensor index, Tensor? weight, float gamma, float smoothing, Tensor? class_weight"
+)
 
 
 def elementwise_sum(loss: Loss, x: Tensor, data: Data, divisor: float | Tensor) -> Tensor | None:
@@ -47,12 +49,12 @@ def elementwise_values(loss: Loss, x: Tensor, data: Data, dtype: torch.dtype) ->
 
 
 def class_sum(
-    x: Tensor, index: Tensor, gamma: Gamma, weight: Tensor | None, divisor: float | Tensor
+    loss: ClassFocal, x: Tensor, index: Tensor, weight: Tensor | None, divisor: float | Tensor
 ) -> Tensor | None:
     """The sum of weight L over rows, differentiable in x once; None without a kernel."""
-    if isinstance(gamma, Tensor) or x.dtype == torch.float64 or x.shape[1] < 2:
+    if isinstance(loss.gamma, Tensor) or x.dtype == torch.float64 or x.shape[1] < 2:
         return None
-    result: Tensor = torch.ops.parfocal.class_sum(x, index, weight, gamma) / divisor
+    result: Tensor = torch.ops.parfocal.class_sum(x, index, weight, *loss) / divisor
     return result
 
 
@@ -95,17 +97,17 @@ def _slopes(incoming: Tensor, x: Tensor, *rest: Any) -> Tensor:
     return _triton().elementwise_slopes(_Told(*loss), x, Data(y, weight, mask), incoming)  # type: ignore[no-any-return]
 
 
-def _class_sum(x: Tensor, index: Tensor, weight: Tensor | None, gamma: float) -> Tensor:
+def _class_sum(x: Tensor, index: Tensor, weight: Tensor | None, *loss: Any) -> Tensor:
     if x.numel() == 0:
         return x.new_zeros((), dtype=torch.float32)
-    total, _ = _triton().class_sum(gamma, x, index, weight, 1.0, False)
+    total, _ = _triton().class_sum(ClassFocal(*loss), x, index, weight, 1.0, False)
     return total  # type: ignore[no-any-return]
 
 
 def _class_slopes(
-    incoming: Tensor, x: Tensor, index: Tensor, weight: Tensor | None, gamma: float
+    incoming: Tensor, x: Tensor, index: Tensor, weight: Tensor | None, *loss: Any
 ) -> Tensor:
-    return _triton().class_slopes(gamma, x, index, weight, incoming)  # type: ignore[no-any-return]
+    return _triton().class_slopes(ClassFocal(*loss), x, index, weight, incoming)  # type: ignore[no-any-return]
 
 
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {}

@@ -12,11 +12,10 @@ from typing import Any, NamedTuple, Protocol
 import torch
 from torch import Tensor
 
-from parfocal.numerics import closed_form
 from parfocal.numerics.backends import backend_of, is_compiled_for_kernels
-from parfocal.numerics.closed_form import Gamma, round_exponent
 from parfocal.numerics.data import Data, Loss, prepare, tensors_of, with_tensors
-from parfocal.numerics.margin import margin, margins
+from parfocal.numerics.forms import ClassFocal
+from parfocal.numerics.margin import margins
 from parfocal.numerics.region import Power, composed_power
 from parfocal.numerics.tracing import is_batched, is_watched, varies
 
@@ -64,51 +63,46 @@ def elementwise_values(loss: Loss, x: Tensor, data: Data, dtype: torch.dtype) ->
 
 
 def class_sum(
+    loss: ClassFocal,
     x: Tensor,
     index: Tensor,
-    gamma: Gamma,
     weight: Tensor | None = None,
     divisor: float | Tensor = 1.0,
 ) -> Tensor | None:
     """The sum over rows of weight L of class indices, over the divisor; differentiable in x.
 
     Args:
+        loss: a record, its gamma a number or (N, ...) in float32.
         x: logits (N, C, ...), float32 or 16 bits, C > 1.
         index: classes (N, ...) in [0, C), int64.
-        gamma: focusing exponent >= 0; a number, or (N, ...) in float32.
         weight: (N, ...) in float32, or None for 1; 0 where a row doesn't count.
         divisor: a number, or a tensor of one.
 
     Returns:
-        A scalar in float32. None where no backend does it; on a CPU in float64, and where logits
-        are so far apart, or not finite, that a row has no odds in float32.
+        A scalar in float32. None where no backend does it; on a CPU in float64, with smoothing, and
+        where logits are so far apart, or not finite, that a row has no odds in float32.
     """
-    tensors = (
-        index,
-        weight,
-        gamma if isinstance(gamma, Tensor) else None,
-        divisor if isinstance(divisor, Tensor) else None,
-    )
+    tensors = (index, weight, divisor if isinstance(divisor, Tensor) else None, *tensors_of(loss))
     backend = _backend(x, tensors)
     if backend is not None:
-        return _reduce(_ClassSum(backend, gamma, divisor), x, tensors)
+        return _reduce(_ClassSum(backend, loss, divisor), x, tensors)
     if is_compiled_for_kernels(x, *tensors):
         from parfocal.numerics import operators
 
-        return operators.class_sum(x, index, gamma, weight, divisor)
+        return operators.class_sum(loss, x, index, weight, divisor)
     return None
 
 
 def class_values(
-    x: Tensor, index: Tensor, gamma: Gamma, weight: Tensor | None, dtype: torch.dtype
+    loss: ClassFocal, x: Tensor, index: Tensor, weight: Tensor | None, dtype: torch.dtype
 ) -> Tensor | None:
     """weight L of each row in this dtype, differentiable in x; arguments as in `class_sum`.
 
     None where no backend has value and slope in one pass each.
     """
-    tensors = (index, weight, gamma if isinstance(gamma, Tensor) else None)
+    tensors = (index, weight, *tensors_of(loss))
     backend = _backend(x, tensors)
-    return None if backend is None else _reduce(_ClassValues(backend, gamma, dtype), x, tensors)
+    return None if backend is None else _reduce(_ClassValues(backend, loss, dtype), x, tensors)
 
 
 def region_power(
@@ -155,17 +149,13 @@ def composed_values(loss: Loss, x: Tensor, data: Data) -> Tensor:
     return value if mask is None else torch.where(mask, value, 0.0)
 
 
-def composed_rows(x: Tensor, index: Tensor, gamma: Gamma, weight: Tensor | None) -> Tensor:
-    """weight L of each row as a composition, from its margin, in float32."""
+def composed_rows(loss: ClassFocal, x: Tensor, index: Tensor, weight: Tensor | None) -> Tensor:
+    """weight L of each row as a composition, in float32."""
     x = x.float()
     if weight is not None:  # what doesn't count may hold anything
         x = torch.where((weight != 0).unsqueeze(1), x, 0.0)
-    u, t = margin(x, index)
-    gamma = round_exponent(gamma, torch.float32)
-    loss = closed_form.differentiable_value(
-        u, torch.ones_like(u), gamma, 0.0, t, target_varies=False
-    )
-    return loss if weight is None else weight * loss
+    losses = loss.composition(x, index)
+    return losses if weight is None else weight * losses
 
 
 def _backend(x: Tensor, tensors: tuple[Any, ...]) -> ModuleType | None:
@@ -298,66 +288,66 @@ class _ClassSum(NamedTuple):
     """The sum of a loss of class indices; kept is its gradient."""
 
     backend: ModuleType
-    gamma: Gamma
+    loss: ClassFocal
     divisor: float | Tensor
 
     def evaluate(self, x: Tensor, tensors: Tensors, needs_gradient: bool) -> Any:
         """The sum, and its gradient."""
-        index, weight, gamma, divisor = self._arguments(tensors)
-        return self.backend.class_sum(gamma, x, index, weight, divisor, needs_gradient)
+        loss, index, weight, divisor = self._arguments(tensors)
+        return self.backend.class_sum(loss, x, index, weight, divisor, needs_gradient)
 
     def gradient(self, x: Tensor, tensors: Tensors, kept: Any, incoming: Tensor) -> Tensor:
         """The gradient times the incoming one."""
-        index, weight, gamma, divisor = self._arguments(tensors)
+        loss, index, weight, divisor = self._arguments(tensors)
         gradient: Tensor = self.backend.class_rescale(
-            gamma, x, index, weight, divisor, kept, incoming
+            loss, x, index, weight, divisor, kept, incoming
         )
         return gradient
 
     def compose(self, x: Tensor, tensors: Tensors) -> Tensor:
         """The sum of the compositions."""
-        index, weight, gamma, divisor = self._arguments(tensors)
-        return composed_rows(x, index, gamma, weight).sum() / divisor
+        loss, index, weight, divisor = self._arguments(tensors)
+        return composed_rows(loss, x, index, weight).sum() / divisor
 
-    def _arguments(self, tensors: Tensors) -> tuple[Tensor, Tensor | None, Gamma, float | Tensor]:
-        index, weight, gamma, divisor = tensors
+    def _arguments(
+        self, tensors: Tensors
+    ) -> tuple[ClassFocal, Tensor, Tensor | None, float | Tensor]:
+        index, weight, divisor, *fields = tensors
         assert index is not None
-        return (
-            index,
-            weight,
-            self.gamma if gamma is None else gamma,
-            self.divisor if divisor is None else divisor,
-        )
+        loss = with_tensors(self.loss, fields)
+        return loss, index, weight, self.divisor if divisor is None else divisor
 
 
 class _ClassValues(NamedTuple):
     """A loss of class indices of each row, whose gradient is made when its own comes in."""
 
     backend: ModuleType
-    gamma: Gamma
+    loss: ClassFocal
     dtype: torch.dtype
 
     def evaluate(self, x: Tensor, tensors: Tensors, needs_gradient: bool) -> Any:
         """The losses; nothing is kept."""
-        index, weight, gamma = tensors
-        exponent = self.gamma if gamma is None else gamma
-        losses = self.backend.class_values(exponent, x, index, weight, self.dtype)
+        loss, index, weight = self._arguments(tensors)
+        losses = self.backend.class_values(loss, x, index, weight, self.dtype)
         return None if losses is None else (losses, ())
 
     def gradient(self, x: Tensor, tensors: Tensors, kept: Any, incoming: Tensor) -> Tensor:
         """The slopes: what comes in for a row is a weight of it."""
-        index, weight, _ = tensors
+        loss, index, weight = self._arguments(tensors)
         incoming = incoming.float()
         weight = incoming if weight is None else torch.where(weight == 0, 0.0, weight * incoming)
-        slopes: Tensor = self.backend.class_slopes(self.gamma, x, index, weight, None)
+        slopes: Tensor = self.backend.class_slopes(loss, x, index, weight, None)
         return slopes
 
     def compose(self, x: Tensor, tensors: Tensors) -> Tensor:
         """The compositions."""
-        index, weight, gamma = tensors
+        loss, index, weight = self._arguments(tensors)
+        return composed_rows(loss, x, index, weight).to(self.dtype)
+
+    def _arguments(self, tensors: Tensors) -> tuple[ClassFocal, Tensor, Tensor | None]:
+        index, weight, *fields = tensors
         assert index is not None
-        exponent = self.gamma if gamma is None else gamma
-        return composed_rows(x, index, exponent, weight).to(self.dtype)
+        return with_tensors(self.loss, fields), index, weight
 
 
 class _RegionPower(NamedTuple):

@@ -17,7 +17,7 @@ for each level of the sum.
 
 from collections.abc import Callable
 from functools import partial
-from typing import NamedTuple
+from typing import TYPE_CHECKING, NamedTuple
 
 import torch
 from torch import Tensor
@@ -27,6 +27,9 @@ from parfocal.numerics.cpu.blocks import Block, blocks, is_finite, multiply, sca
 from parfocal.numerics.cpu.memory import fresh
 from parfocal.numerics.cpu.threads import in_parallel
 from parfocal.numerics.hard import terms_from_odds
+
+if TYPE_CHECKING:  # the records' compositions are made of what backends compute
+    from parfocal.numerics.forms import ClassFocal
 
 # Up to there exp(x) is far from the ends of float32, and so are sums of it.
 _MODERATE = 40.0
@@ -78,7 +81,7 @@ class _Rows(NamedTuple):
 
 
 def class_sum(
-    gamma: Gamma,
+    loss: "ClassFocal",
     x: Tensor,
     index: Tensor,
     weight: Tensor | None,
@@ -88,14 +91,20 @@ def class_sum(
 ) -> tuple[Tensor, Tensor | None] | None:
     """The sum of weight L over rows, over the divisor; its gradient in x, times the incoming one.
 
-    None if a row has no odds in float32; arguments as in `sums.class_sum`.
+    None for smoothing, or if a row has no odds; arguments as in `sums.class_sum`.
     """
     scale = scale_of(divisor, incoming)
-    if scale is None or x.dtype == torch.float64 or x.numel() == 0 or x.shape[1] < 2:
+    if (
+        loss.smoothing
+        or scale is None
+        or x.dtype == torch.float64
+        or x.numel() == 0
+        or x.shape[1] < 2
+    ):
         return None
     x = x.contiguous()
     gradient = fresh(x.shape, x.dtype) if needs_gradient else None
-    rows = _Rows(x, index, weight, round_exponent(gamma, torch.float32), gradient)
+    rows = _Rows(x, index, weight, round_exponent(loss.gamma, torch.float32), gradient)
     if x.ndim > 2:
         rows = rows.flatten()
     pieces = blocks(len(x), rows.x.shape[2] if x.ndim > 2 else 1, width=x.shape[1], most=_BLOCK)
@@ -112,7 +121,7 @@ def class_values(*_: object) -> None:
 
 
 def class_rescale(
-    gamma: Gamma,
+    loss: "ClassFocal",
     x: Tensor,
     index: Tensor,
     weight: Tensor | None,
@@ -123,7 +132,7 @@ def class_rescale(
     """The finished gradient times the incoming one; made again where it can't be multiplied."""
     gradient = multiply(kept, incoming)
     if gradient is None:
-        evaluation = class_sum(gamma, x, index, weight, divisor, True, incoming)
+        evaluation = class_sum(loss, x, index, weight, divisor, True, incoming)
         assert evaluation is not None
         gradient = evaluation[1]
     assert gradient is not None

@@ -46,6 +46,26 @@ S4 = tl.constexpr(float.fromhex("0x1.354dc8p-3"))
 S5 = tl.constexpr(float.fromhex("-0x1.15eacp-4"))
 S6 = tl.constexpr(float.fromhex("0x1.de06a8p-7"))
 
+# -log(1 - p) = p + p ** 2 (M1 + p (M2 + ...)) for p in [0, 1/2], to 2 ** -30.6
+M1 = tl.constexpr(float.fromhex("0x1.fffff4p-2"))
+M2 = tl.constexpr(float.fromhex("0x1.5559bep-2"))
+M3 = tl.constexpr(float.fromhex("0x1.fee252p-3"))
+M4 = tl.constexpr(float.fromhex("0x1.ab5dap-3"))
+M5 = tl.constexpr(float.fromhex("0x1.69265ap-4"))
+M6 = tl.constexpr(float.fromhex("0x1.268c4ap-1"))
+M7 = tl.constexpr(float.fromhex("-0x1.5c79e2p+0"))
+M8 = tl.constexpr(float.fromhex("0x1.a02c5ep+1"))
+M9 = tl.constexpr(float.fromhex("-0x1.d8fc18p+1"))
+M10 = tl.constexpr(float.fromhex("0x1.1878c8p+1"))
+
+# The same to 2 ** -19.9, for results of 16 bits.
+N1 = tl.constexpr(float.fromhex("0x1.ffdf62p-2"))
+N2 = tl.constexpr(float.fromhex("0x1.5a0c48p-2"))
+N3 = tl.constexpr(float.fromhex("0x1.8dfff2p-3"))
+N4 = tl.constexpr(float.fromhex("0x1.ffc84ep-2"))
+N5 = tl.constexpr(float.fromhex("-0x1.33a574p-1"))
+N6 = tl.constexpr(float.fromhex("0x1.ef6dfp-1"))
+
 # log2(e) is the sum of the first two, to 2 ** -49; log(2) in the same way.
 LOG2E = tl.constexpr(float.fromhex("0x1.715476p+0"))
 LOG2E_REST = tl.constexpr(float.fromhex("0x1.4ae0cp-26"))
@@ -177,6 +197,17 @@ def log(b):
     """The natural logarithm of a positive number."""
     k, high, low = log2_parts(b)
     return tl.fma(k, LOG_2, tl.fma(high, LOG_2, tl.fma(k + high, LOG_2_REST, low * LOG_2)))
+
+
+@triton.jit
+def log_of_rest(p, GRADE: tl.constexpr):
+    """-log(1 - p) for p in [0, 1/2], to its last digits however small p is."""
+    if GRADE == 16:
+        l = tl.fma(tl.fma(tl.fma(tl.fma(tl.fma(p, N6, N5), p, N4), p, N3), p, N2), p, N1)
+        return tl.fma(l * p, p, p)
+    l = tl.fma(tl.fma(tl.fma(tl.fma(p, M10, M9), p, M8), p, M7), p, M6)
+    l = tl.fma(tl.fma(tl.fma(tl.fma(tl.fma(l, p, M5), p, M4), p, M3), p, M2), p, M1)
+    return tl.fma(l * p, p, p)
 
 
 @triton.jit

@@ -25,7 +25,9 @@ import triton
 import triton.language as tl
 from torch import Tensor
 
-from parfocal.numerics.closed_form import Gamma, round_exponent
+from parfocal.numerics.closed_form import round_exponent
+from parfocal.numerics.forms import ClassFocal
+from parfocal.numerics.triton import smoothed
 from parfocal.numerics.triton.arithmetic import LARGEST
 from parfocal.numerics.triton.launch import Scale, add_up, on_device, scale_of
 from parfocal.numerics.triton.rows import (
@@ -34,10 +36,11 @@ from parfocal.numerics.triton.rows import (
     SHIFTED_BACK,
     exp_of_fall,
     finite,
-    gradient_factors,
     others,
+    reached,
     row_terms,
     rows_of_program,
+    term_factors,
     true_class,
     weight_of,
 )
@@ -137,8 +140,9 @@ def _class_kernel(
         tl.store(loss_ptr + row, loss.to(loss_ptr.dtype.element_ty), mask=is_row)
     if gradient_ptr is not None:
         slope = slope * weight * scale_of(factor, divisor_ptr, incoming_ptr)
-        of_own, before, after = gradient_factors(tl.where(counts, slope, 0.0), over_s, own, top)
-        of_own, before = tl.expand_dims(of_own, DIM), tl.expand_dims(before, DIM)
+        slope = tl.where(counts, slope, 0.0)
+        before, after = term_factors(slope * over_s, top)
+        of_own, before = tl.expand_dims(reached(-slope, own), DIM), tl.expand_dims(before, DIM)
         after, height = tl.expand_dims(after, DIM), tl.expand_dims(finite(top), DIM)
         target = tl.expand_dims(gradient_ptr + start, DIM)
         for first in range(0, classes if LOOPS else 1, CLASSES):
@@ -159,7 +163,7 @@ _a_position_a_thread = triton.jit(_class_kernel, do_not_specialize=("class_strid
 
 
 def class_sum(
-    gamma: Gamma,
+    loss: ClassFocal,
     x: Tensor,
     index: Tensor,
     weight: Tensor | None,
@@ -171,19 +175,21 @@ def class_sum(
     None for a gamma of each row and for float64; arguments as in `sums.class_sum`. The gradient is
     laid out in memory as x is, if that has no gaps.
     """
-    if isinstance(gamma, Tensor) or x.dtype == torch.float64 or x.numel() == 0 or x.shape[1] < 2:
+    if not _is_for_kernels(loss, x):
         return None
     x = in_rows(x)
     gradient = torch.empty_like(x) if needs_gradient else None
     scale = Scale(divisor, x.device)
-    partials = torch.empty(divided(x).programs(), dtype=torch.float32, device=x.device)
+    partials = torch.empty(
+        divided(x, loss.smoothing > 0).programs(), dtype=torch.float32, device=x.device
+    )
     with on_device(x):
-        _launch(gamma, x, index, weight, scale, None, partials, gradient)
+        _launch(loss, x, index, weight, scale, None, partials, gradient)
         return add_up(partials, scale), gradient
 
 
 def class_rescale(
-    gamma: float,
+    loss: ClassFocal,
     x: Tensor,
     index: Tensor,
     weight: Tensor | None,
@@ -197,25 +203,25 @@ def class_rescale(
     """
     with on_device(x):
         scale = Scale(divisor, x.device)
-        _launch(gamma, in_rows(x), index, weight, scale, incoming, None, kept, is_made=True)
+        _launch(loss, in_rows(x), index, weight, scale, incoming, None, kept, is_made=True)
     return kept
 
 
 def class_values(
-    gamma: Gamma, x: Tensor, index: Tensor, weight: Tensor | None, dtype: torch.dtype
+    loss: ClassFocal, x: Tensor, index: Tensor, weight: Tensor | None, dtype: torch.dtype
 ) -> Tensor | None:
     """weight L of each row in this dtype; None where `class_sum` is."""
-    if isinstance(gamma, Tensor) or x.dtype == torch.float64 or x.numel() == 0 or x.shape[1] < 2:
+    if not _is_for_kernels(loss, x):
         return None
     losses = torch.empty(index.shape, dtype=dtype, device=x.device)
     scale = Scale(1.0, x.device)
     with on_device(x):
-        _launch(gamma, in_rows(x), index, weight, scale, None, None, None, losses=losses)
+        _launch(loss, in_rows(x), index, weight, scale, None, None, None, losses=losses)
     return losses
 
 
 def class_slopes(
-    gamma: float, x: Tensor, index: Tensor, weight: Tensor | None, incoming: Tensor | None
+    loss: ClassFocal, x: Tensor, index: Tensor, weight: Tensor | None, incoming: Tensor | None
 ) -> Tensor:
     """The gradient of the sum in x, times the incoming one if any."""
     if x.numel() == 0:
@@ -223,13 +229,22 @@ def class_slopes(
     rows = in_rows(x)
     gradient = torch.empty_like(rows)
     with on_device(x):
-        _launch(gamma, rows, index, weight, Scale(1.0, x.device), incoming, None, gradient)
+        _launch(loss, rows, index, weight, Scale(1.0, x.device), incoming, None, gradient)
     like = torch.empty_like(x, device="meta")
     return gradient if gradient.stride() == like.stride() else torch.empty_like(x).copy_(gradient)
 
 
+def _is_for_kernels(loss: ClassFocal, x: Tensor) -> bool:
+    return not (
+        isinstance(loss.gamma, Tensor)
+        or x.dtype == torch.float64
+        or x.numel() == 0
+        or x.shape[1] < 2
+    )
+
+
 def _launch(
-    gamma: float,
+    loss: ClassFocal,
     x: Tensor,
     index: Tensor,
     weight: Tensor | None,
@@ -242,9 +257,12 @@ def _launch(
     is_made: bool = False,
 ) -> None:
     """One pass over the rows of x: partial sums, losses, the gradient, or some of these."""
-    division, classes = divided(x), x.shape[1]
+    division, classes = divided(x, loss.smoothing > 0), x.shape[1]
     rows, tile = division
-    kernel: Any = _a_position_a_thread if tile.one_a_thread else _whole_rows
+    kernels, options = (_whole_rows, _a_position_a_thread), {}
+    if loss.smoothing:
+        kernels, options = smoothed.KERNELS, smoothed.options(loss, classes)
+    kernel: Any = kernels[tile.one_a_thread]
     kernel[(division.programs(),)](
         x,
         index.contiguous(),
@@ -259,8 +277,9 @@ def _launch(
         rows.image_stride,
         rows.position_stride,
         rows.class_stride,
-        round_exponent(gamma, torch.float32),
+        round_exponent(loss.gamma, torch.float32),
         scale.factor,
+        **options,
         GRADE=16
         if torch.float32 not in (x.dtype, None if losses is None else losses.dtype)
         else 32,

@@ -61,8 +61,11 @@ def exp_of_fall(top, x, BY: tl.constexpr, GRADE: tl.constexpr):
 
 
 @triton.jit
-def row_terms(own, top, s, classes, gamma):
-    """L, -dL/du and 1 / s of a row, from its logit, the largest of the others and their sum."""
+def probabilities(own, top, s, classes):
+    """p, q, ce of a class, and 1 / s, from its logit, the largest of the others and their sum.
+
+    ce is of the largest numbers for infinities, and so is finite.
+    """
     ahead = finite(own) - finite(top)
     # Terms of -inf alone are a sum of 0: they count as equals then.
     s = tl.where(s < 0.5, classes - 1.0, s)
@@ -79,7 +82,13 @@ def row_terms(own, top, s, classes, gamma):
     smaller = quotient(t, n, r)
     q = tl.where(wins, smaller, r)
     p = tl.where(wins, r, smaller)
-    ce = l + (log(odds) + tl.maximum(-ahead, 0.0))
+    return p, q, l + (log(odds) + tl.maximum(-ahead, 0.0)), over_s
+
+
+@triton.jit
+def row_terms(own, top, s, classes, gamma):
+    """L, -dL/du and 1 / s of a row, from its logit, the largest of the others and their sum."""
+    p, q, ce, over_s = probabilities(own, top, s, classes)
     is_ruled_out = ((own == float("-inf")) & (top > float("-inf"))) | (
         (own < float("inf")) & (top == float("inf"))
     )
@@ -95,16 +104,16 @@ def reached(g, x):
 
 
 @triton.jit
-def gradient_factors(slope, over_s, own, top):
-    """The gradient of the true class, and two factors of the terms of the others: theirs.
+def term_factors(g, top):
+    """Two factors of terms relative to top, which together are g 2 ** -96.
 
     The 2 ** -96 of the terms goes with the first where that is large, and else comes last, when no
     digit is lost by it.
     """
-    g = reached(slope * over_s, top)
+    g = reached(g, top)
     is_large = tl.abs(g) > 1.0
     first = tl.where(is_large, g * SHIFTED_BACK, g)
-    return reached(-slope, own), first, tl.where(is_large, 1.0, SHIFTED_BACK)
+    return first, tl.where(is_large, 1.0, SHIFTED_BACK)
 
 
 @triton.jit
@@ -121,9 +130,10 @@ def rows_of_program(positions, image_stride, position_stride, POSITIONS: tl.cons
 @triton.jit
 def weight_of(weight_ptr, row, is_row):
     """What a row counts; 0 where it doesn't."""
-    if weight_ptr is None:
-        return tl.where(is_row, 1.0, 0.0)
-    return tl.load(weight_ptr + row, mask=is_row, other=0.0).to(tl.float32)
+    weight = tl.where(is_row, 1.0, 0.0)
+    if weight_ptr is not None:
+        weight = tl.load(weight_ptr + row, mask=is_row, other=0.0).to(tl.float32)
+    return weight
 
 
 @triton.jit

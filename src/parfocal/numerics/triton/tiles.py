@@ -78,6 +78,25 @@ def in_rows(x: Tensor) -> Tensor:
     return torch.empty_like(x).copy_(x) if rows_of(like) is not None else x.contiguous()
 
 
+def tile_of_smoothed(classes: int, rows: Rows) -> Tile:
+    """The tile where two numbers of a class wait in registers: half as many classes a thread.
+
+    16 of maps, whose addresses wait too, and of rows that are read as these; 32 of whole rows.
+    """
+    width = triton.next_power_of_2(classes)
+    if width <= 32:
+        return Tile(width, min(128, triton.next_power_of_2(rows.positions)), 4, one_a_thread=True)
+    if width <= 128:
+        return Tile(width, 32, width // 16, one_a_thread=True)
+    if rows.class_stride != 1:
+        if width <= 512:
+            return Tile(width, 16, width // 32, one_a_thread=True)
+        return Tile(256, 32, 8, loops=True, one_a_thread=True)
+    if width <= 16384:
+        return Tile(width, 1, max(1, width // 1024))
+    return Tile(8192, 1, 16, loops=True)
+
+
 class Division(NamedTuple):
     """Rows, and the tile that each program takes of them."""
 
@@ -89,8 +108,8 @@ class Division(NamedTuple):
         return self.rows.images * -(-self.rows.positions // self.tile.positions)
 
 
-def divided(x: Tensor) -> Division:
-    """How the rows of x are divided, which lie as those of `in_rows` do."""
+def divided(x: Tensor, is_smoothed: bool = False) -> Division:
+    """How the rows of x, which lie as those of `in_rows` do, are divided."""
     rows = rows_of(x)
     assert rows is not None
-    return Division(rows, tile_of(x.shape[1], rows))
+    return Division(rows, (tile_of_smoothed if is_smoothed else tile_of)(x.shape[1], rows))
