@@ -9,8 +9,8 @@ from torch import Tensor
 from parfocal.losses import checks, numbers, values
 from parfocal.losses.reduction import reduce, result_dtype, select, to_input_dtype
 from parfocal.losses.rows import Rows, rows
-from parfocal.numerics import class_sum, class_values, varies
-from parfocal.numerics.forms import ClassFocal, of_class, of_distribution, smoothed
+from parfocal.numerics import class_sum, class_values, focal, margin, varies
+from parfocal.numerics.forms import ClassFocal, of_distribution, smoothed
 
 
 def softmax_focal_loss(
@@ -154,10 +154,7 @@ def _losses(
 ) -> Tensor:
     """The loss of each row, weighed by its class."""
     if r.labels is not None and label_smoothing == 0:
-        if isinstance(gamma, Tensor):
-            gamma = gamma.gather(1, r.labels.unsqueeze(1)).squeeze(1)
-        loss = of_class(r.x, r.labels, gamma, epsilon)
-        return loss if weight is None else weight.to(loss.dtype)[r.labels] * loss
+        return _of_index(r.x, r.labels, weight, gamma, epsilon)
     y = r.distribution()
     if label_smoothing:
         y = smoothed(y, label_smoothing)
@@ -216,3 +213,14 @@ def _count(mask: Tensor | None, labels: Tensor) -> float | Tensor:
 def _exact_sum(factor: Tensor) -> Tensor:
     """The sum, in float64 on a CPU; other devices may have none."""
     return factor.sum(dtype=torch.float64 if factor.is_cpu else None)
+
+
+def _of_index(
+    x: Tensor, index: Tensor, weight: Tensor | None, gamma: float | Tensor, epsilon: float
+) -> Tensor:
+    """w_t FL_t of one class a row, from its margin."""
+    u, t = margin(x, index)
+    if isinstance(gamma, Tensor):
+        gamma = gamma.gather(1, index.unsqueeze(1)).squeeze(1)
+    loss = focal(u, torch.ones_like(u), gamma, epsilon, t)
+    return loss if weight is None else weight.to(loss.dtype)[index] * loss

@@ -18,6 +18,7 @@ from parfocal.numerics.closed_form import (
     Gamma,
     alpha_t,
     difference,
+    differentiable_value,
     is_between,
     is_ordinary,
     modulator,
@@ -339,7 +340,9 @@ class ClassFocal(NamedTuple):
     def composition(self, x: Tensor, index: Tensor) -> Tensor:
         """The loss of each row."""
         if self.smoothing == 0:
-            return of_class(x, index, self.gamma)
+            u, t = margin(x, index)
+            one, gamma = torch.ones_like(u), round_exponent(self.gamma, x.dtype)
+            return differentiable_value(u, one, gamma, 0.0, t, target_varies=False)
         y = torch.zeros_like(x).scatter(1, index.unsqueeze(1), 1.0)
         return of_distribution(x, smoothed(y, self.smoothing), self.class_weight, self.gamma)
 
@@ -347,12 +350,6 @@ class ClassFocal(NamedTuple):
 def smoothed(y: Tensor, smoothing: float) -> Tensor:
     """(1 - s) y + s / C."""
     return (1 - smoothing) * y + smoothing / y.shape[1]
-
-
-def of_class(x: Tensor, index: Tensor, gamma: Gamma, epsilon: float = 0.0) -> Tensor:
-    """FL_t of one class a row, from its margin."""
-    u, t = margin(x, index)
-    return focal(u, torch.ones_like(u), gamma, epsilon, t)
 
 
 def of_distribution(

@@ -39,12 +39,14 @@ def evaluate(
         is_centre = y == 1.0
         value, slope = _focal(x, is_centre, gamma, c, c_rest, GRADE)
         penalty = tl.where(is_centre, 1.0, power(1.0 - y, second))
-        return penalty * value, penalty * slope
-    if LOSS == "varifocal":
-        return _varifocal(x, y, gamma, c, c_rest, number, GRADE)
-    if LOSS == "asymmetric":
-        return _asymmetric(x, y, gamma, c, c_rest, second, c_2, c_2_rest, number, SOFT, GRADE)
-    if SOFT == "always":
+        value, slope = penalty * value, penalty * slope
+    elif LOSS == "varifocal":
+        value, slope = _varifocal(x, y, gamma, c, c_rest, number, GRADE)
+    elif LOSS == "asymmetric":
+        value, slope = _asymmetric(
+            x, y, gamma, c, c_rest, second, c_2, c_2_rest, number, SOFT, GRADE
+        )
+    elif SOFT == "always":
         value, slope = _of_soft(x, y, gamma, number, LOSS)
     else:
         value, slope = _of_hard(x, y > 0.5, gamma, c, c_rest, number, LOSS, GRADE)
