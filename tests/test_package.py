@@ -105,7 +105,8 @@ LAYERS = {
     "numerics/triton": [
         {"__init__"},
         {"elementwise", "classes"},
-        {"losses"},
+        {"losses", "smoothed", "tiles"},
+        {"rows"},
         {"launch", "arithmetic"},
     ],
     "losses": [

@@ -64,6 +64,19 @@ class Kernel(NamedTuple):
     is_general: bool = False
 
 
+class ClassKernel(NamedTuple):
+    """How a backend is told of the focal loss of class indices.
+
+    gamma: a number, or one a row.
+    smoothing: s; a class c of the row of class t counts (1 - s) [c = t] + s / C.
+    class_weight: a factor of each class (C); without smoothing it is a part of that of the row.
+    """
+
+    gamma: Number
+    smoothing: float = 0.0
+    class_weight: Tensor | None = None
+
+
 class Loss(Protocol):
     """An elementwise loss: a record of numbers and tensors."""
 

@@ -27,7 +27,7 @@ from parfocal.numerics.closed_form import (
     sides,
     value_and_slope,
 )
-from parfocal.numerics.data import Evaluation, Form, Kernel, Number
+from parfocal.numerics.data import ClassKernel, Evaluation, Form, Kernel, Number
 from parfocal.numerics.margin import margin, margins
 
 
@@ -326,16 +326,11 @@ class Asymmetric(NamedTuple):
         return weighted(factor.mul_(cross_entropy), slope, weight)
 
 
-class ClassFocal(NamedTuple):
-    """The focal loss of one class a row, or of all with smoothing s.
+class ClassFocal(ClassKernel):
+    """FL_t of one class a row; with smoothing the sum over c of w_c y_c FL_c.
 
-    FL_t, or the sum over c of w_c y_c FL_c with y_c = (1 - s) [c = t] + s / C; w_c = 1 without
-    class_weight (C). Without smoothing w_t is a factor of the row, and so a part of its weight.
+    y_c = (1 - s) [c = t] + s / C. Without smoothing the weight of t is left to that of the row.
     """
-
-    gamma: Gamma
-    smoothing: float = 0.0
-    class_weight: Tensor | None = None
 
     def composition(self, x: Tensor, index: Tensor) -> Tensor:
         """The loss of each row."""

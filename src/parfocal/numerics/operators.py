@@ -6,7 +6,7 @@ forward pass but made in the backward pass, with what comes in: as many bytes, a
 the inputs.
 
 The arguments of an elementwise operator are x, the columns of `Data`, of values their dtype, and
-the fields of a `Kernel`; those of an operator of classes end with the fields of a `ClassFocal`.
+the fields of a `Kernel`; those of an operator of classes end with the fields of a `ClassKernel`.
 """
 
 from collections.abc import Callable
@@ -17,8 +17,7 @@ import torch
 from torch import Tensor
 
 from parfocal.numerics.backends import kernels
-from parfocal.numerics.data import Data, Kernel, Loss
-from parfocal.numerics.forms import ClassFocal
+from parfocal.numerics.data import ClassKernel, Data, Kernel, Loss
 
 _DATA = "Tensor x, Tensor y, Tensor? weight, Tensor? mask"
 _LOSS = "str name, float gamma, float? alpha, float? number, float second, bool is_general"
@@ -49,7 +48,7 @@ def elementwise_values(loss: Loss, x: Tensor, data: Data, dtype: torch.dtype) ->
 
 
 def class_sum(
-    loss: ClassFocal, x: Tensor, index: Tensor, weight: Tensor | None, divisor: float | Tensor
+    loss: ClassKernel, x: Tensor, index: Tensor, weight: Tensor | None, divisor: float | Tensor
 ) -> Tensor | None:
     """The sum of weight L over rows, differentiable in x once; None without a kernel."""
     if isinstance(loss.gamma, Tensor) or x.dtype == torch.float64 or x.shape[1] < 2:
@@ -100,14 +99,14 @@ def _slopes(incoming: Tensor, x: Tensor, *rest: Any) -> Tensor:
 def _class_sum(x: Tensor, index: Tensor, weight: Tensor | None, *loss: Any) -> Tensor:
     if x.numel() == 0:
         return x.new_zeros((), dtype=torch.float32)
-    total, _ = _triton().class_sum(ClassFocal(*loss), x, index, weight, 1.0, False)
+    total, _ = _triton().class_sum(ClassKernel(*loss), x, index, weight, 1.0, False)
     return total  # type: ignore[no-any-return]
 
 
 def _class_slopes(
     incoming: Tensor, x: Tensor, index: Tensor, weight: Tensor | None, *loss: Any
 ) -> Tensor:
-    return _triton().class_slopes(ClassFocal(*loss), x, index, weight, incoming)  # type: ignore[no-any-return]
+    return _triton().class_slopes(ClassKernel(*loss), x, index, weight, incoming)  # type: ignore[no-any-return]
 
 
 FUNCTIONS: dict[str, Callable[..., Tensor]] = {}

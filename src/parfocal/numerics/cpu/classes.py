@@ -17,7 +17,7 @@ for each level of the sum.
 
 from collections.abc import Callable
 from functools import partial
-from typing import TYPE_CHECKING, NamedTuple
+from typing import NamedTuple
 
 import torch
 from torch import Tensor
@@ -26,10 +26,8 @@ from parfocal.numerics.closed_form import Gamma, round_exponent
 from parfocal.numerics.cpu.blocks import Block, blocks, is_finite, multiply, scale_of
 from parfocal.numerics.cpu.memory import fresh
 from parfocal.numerics.cpu.threads import in_parallel
+from parfocal.numerics.data import ClassKernel
 from parfocal.numerics.hard import terms_from_odds
-
-if TYPE_CHECKING:  # the records' compositions are made of what backends compute
-    from parfocal.numerics.forms import ClassFocal
 
 # Up to there exp(x) is far from the ends of float32, and so are sums of it.
 _MODERATE = 40.0
@@ -81,7 +79,7 @@ class _Rows(NamedTuple):
 
 
 def class_sum(
-    loss: "ClassFocal",
+    loss: ClassKernel,
     x: Tensor,
     index: Tensor,
     weight: Tensor | None,
@@ -121,7 +119,7 @@ def class_values(*_: object) -> None:
 
 
 def class_rescale(
-    loss: "ClassFocal",
+    loss: ClassKernel,
     x: Tensor,
     index: Tensor,
     weight: Tensor | None,

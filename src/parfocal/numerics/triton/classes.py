@@ -26,7 +26,7 @@ import triton.language as tl
 from torch import Tensor
 
 from parfocal.numerics.closed_form import round_exponent
-from parfocal.numerics.forms import ClassFocal
+from parfocal.numerics.data import ClassKernel
 from parfocal.numerics.triton import smoothed
 from parfocal.numerics.triton.arithmetic import LARGEST
 from parfocal.numerics.triton.launch import Scale, add_up, on_device, scale_of
@@ -163,7 +163,7 @@ _a_position_a_thread = triton.jit(_class_kernel, do_not_specialize=("class_strid
 
 
 def class_sum(
-    loss: ClassFocal,
+    loss: ClassKernel,
     x: Tensor,
     index: Tensor,
     weight: Tensor | None,
@@ -189,7 +189,7 @@ def class_sum(
 
 
 def class_rescale(
-    loss: ClassFocal,
+    loss: ClassKernel,
     x: Tensor,
     index: Tensor,
     weight: Tensor | None,
@@ -208,7 +208,7 @@ def class_rescale(
 
 
 def class_values(
-    loss: ClassFocal, x: Tensor, index: Tensor, weight: Tensor | None, dtype: torch.dtype
+    loss: ClassKernel, x: Tensor, index: Tensor, weight: Tensor | None, dtype: torch.dtype
 ) -> Tensor | None:
     """weight L of each row in this dtype; None where `class_sum` is."""
     if not _is_for_kernels(loss, x):
@@ -221,7 +221,7 @@ def class_values(
 
 
 def class_slopes(
-    loss: ClassFocal, x: Tensor, index: Tensor, weight: Tensor | None, incoming: Tensor | None
+    loss: ClassKernel, x: Tensor, index: Tensor, weight: Tensor | None, incoming: Tensor | None
 ) -> Tensor:
     """The gradient of the sum in x, times the incoming one if any."""
     if x.numel() == 0:
@@ -234,7 +234,7 @@ def class_slopes(
     return gradient if gradient.stride() == like.stride() else torch.empty_like(x).copy_(gradient)
 
 
-def _is_for_kernels(loss: ClassFocal, x: Tensor) -> bool:
+def _is_for_kernels(loss: ClassKernel, x: Tensor) -> bool:
     return not (
         isinstance(loss.gamma, Tensor)
         or x.dtype == torch.float64
@@ -244,7 +244,7 @@ def _is_for_kernels(loss: ClassFocal, x: Tensor) -> bool:
 
 
 def _launch(
-    loss: ClassFocal,
+    loss: ClassKernel,
     x: Tensor,
     index: Tensor,
     weight: Tensor | None,

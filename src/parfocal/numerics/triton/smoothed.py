@@ -28,7 +28,7 @@ from typing import Any
 import triton
 import triton.language as tl
 
-from parfocal.numerics.forms import ClassFocal
+from parfocal.numerics.data import ClassKernel
 from parfocal.numerics.triton.arithmetic import (
     LARGEST,
     LOG2E,
@@ -337,7 +337,7 @@ a_position_a_thread = triton.jit(_smoothed_kernel, do_not_specialize=("class_str
 KERNELS = whole_rows, a_position_a_thread
 
 
-def options(loss: ClassFocal, classes: int) -> dict[str, Any]:
+def options(loss: ClassKernel, classes: int) -> dict[str, Any]:
     """What the kernel is told of the loss, beside gamma."""
     weight = loss.class_weight
     return {
