@@ -2,11 +2,13 @@
 
 import math
 import threading
+import weakref
 from collections.abc import Callable
 from typing import Any
 
 import torch
 from torch import Tensor
+from torch.utils.hooks import unserializable_hook
 
 from parfocal.guard.loss_call import SMALL, LossCall
 
@@ -15,25 +17,57 @@ _MOST = 64
 
 
 class Pass:
-    """A call whose backward is to come, with its logits and its loss, which get gradients.
+    """A call whose backward is to come, and what its loss and its logits get then.
 
-    That of the loss is what comes into it from downstream: a factor after it, or the scale of
-    mixed precision.
+    incoming: what came into the loss from downstream, a factor after it or the scale of mixed
+    precision; None before its backward pass.
+
+    The graph of the training holds it by hooks, and it holds nothing of the graph, which may be
+    large and is gone as soon as the training forgets it.
     """
 
-    __slots__ = ("call", "logits", "loss", "thread", "versions")
+    __slots__ = ("_hook", "_leaf", "_sum", "call", "incoming", "loss", "thread", "versions")
 
     def __init__(self, call: LossCall, logits: Tensor, loss: Tensor) -> None:
-        self.call, self.logits, self.loss = call, logits, loss
+        self.call, self.loss = call, loss.detach()
         self.thread = threading.get_ident()
         self.versions = call.targets._version, call.logits._version
-        logits.retain_grad()
-        loss.retain_grad()
+        self.incoming: Tensor | None = None
+        self._sum: Tensor | None = None
+        self._leaf = logits if logits.is_leaf else None  # may stay, and hooks with it
+
+        @unserializable_hook  # type: ignore[untyped-decorator]
+        def keep_incoming(gradient: Tensor) -> None:
+            gradient = gradient.detach()
+            self.incoming = gradient if self.incoming is None else self.incoming + gradient
+
+        @unserializable_hook  # type: ignore[untyped-decorator]
+        def keep_sum(gradient: Tensor) -> None:
+            total = _sum(gradient)
+            self._sum = total if self._sum is None else self._sum + total
+
+        loss.register_hook(keep_incoming)
+        if self._leaf is None:
+            logits.register_hook(keep_sum)
+        self._hook = weakref.ref(keep_incoming)
 
     @property
-    def incoming(self) -> Tensor | None:
-        """What came into the loss; None before its backward pass."""
-        return self.loss.grad
+    def gradient(self) -> Tensor | None:
+        """The sum of the gradient of the logits; None before it."""
+        leaf = self._leaf
+        if leaf is None:
+            return self._sum
+        return None if leaf.grad is None else _sum(leaf.grad)
+
+    @property
+    def is_over(self) -> bool:
+        """Whether its backward pass has been, or can't come any more."""
+        return self.incoming is not None or self._sum is not None or self._hook() is None
+
+    @property
+    def is_under_way(self) -> bool:
+        """Whether a backward pass has come to the loss and not to the logits."""
+        return self.incoming is not None and self._sum is None and self._leaf is None
 
     @property
     def is_as_it_was(self) -> bool:
@@ -42,10 +76,21 @@ class Pass:
 
     def is_finite(self) -> bool:
         """Whether loss and gradient are, as far as there is one."""
-        gradient, loss = self.logits.grad, self.loss
-        if gradient is not None and not math.isfinite(gradient.sum().item()):
+        gradient, loss = self.gradient, self.loss
+        if gradient is not None and not math.isfinite(gradient.item()):
             return False
-        return math.isfinite((loss.detach().sum() if loss.ndim else loss).item())
+        return math.isfinite((_sum(loss) if loss.ndim else loss).item())
+
+
+def _sum(values: Tensor) -> Tensor:
+    """A number that isn't finite if one of them isn't; of float16 the sum itself may overflow."""
+    is_half = values.dtype == torch.float16
+    return values.detach().sum(dtype=torch.float32 if is_half else None)
+
+
+def is_in_backward() -> bool:
+    """Whether this thread is in a backward pass, where checkpoints compute anew."""
+    return bool(torch._C._current_graph_task_id() != -1)
 
 
 class Checks:
@@ -62,9 +107,9 @@ class Checks:
 
     def add(self, one: Pass) -> None:
         """A pass whose backward is to come."""
-        if one.logits.numel() > SMALL or len(self._passes) >= _MOST:
+        if one.call.logits.numel() > SMALL or len(self._passes) >= _MOST:
             # Those that are fine need not be held until the step, which may be far or never come.
-            self._passes = [p for p in self._passes if p.incoming is None or not p.is_finite()]
+            self._passes = [p for p in self._passes if not p.is_over or not p.is_finite()]
             del self._passes[:-_MOST]
         self._passes.append(one)
 
@@ -74,21 +119,31 @@ class Checks:
         watched: Callable[..., Tensor] = _Flagging.apply
         return watched(logits, self._flag)
 
+    def is_any_over(self) -> bool:
+        """Whether a pass of this thread has had its backward."""
+        return self._traced is not None or any(p.is_over for p in self._own())
+
+    def is_any_under_way(self) -> bool:
+        """Whether a call in a backward pass is one of these passes, made again by a checkpoint."""
+        return any(p.is_under_way for p in self._own())
+
     def done(self) -> list[Pass]:
-        """The passes of this thread whose backward has been, not finite; all done are forgotten."""
+        """The passes of this thread that are over, and not finite; all that are over are forgotten.
+
+        Not those of a backward pass that is under way.
+        """
         if not self._passes:
             return []
-        thread = threading.get_ident()
-        done = [p for p in self._passes if p.incoming is not None and p.thread == thread]
+        done = [p for p in self._own() if p.is_over]
         if not done:
             return []
-        self._passes = [p for p in self._passes if p.incoming is None or p.thread != thread]
+        thread = threading.get_ident()
+        self._passes = [p for p in self._passes if p.thread != thread or not p.is_over]
         return [p for p in done if not p.is_finite()]
 
     def failing(self) -> list[Pass | LossCall]:
         """The passes of this thread that aren't finite; all of them are forgotten."""
-        thread = threading.get_ident()
-        own = [p for p in self._passes if p.thread == thread]
+        own, thread = self._own(), threading.get_ident()
         self._passes = [p for p in self._passes if p.thread != thread]
         failing: list[Pass | LossCall] = [p for p in own if not p.is_finite()]
         if self._traced is not None:
@@ -97,6 +152,11 @@ class Checks:
             self._flag.zero_()
             self._traced = None
         return failing
+
+    def _own(self) -> list[Pass]:
+        """Those of this thread."""
+        thread = threading.get_ident()
+        return [p for p in self._passes if p.thread == thread]
 
     def clear(self) -> None:
         """Forget all passes."""

@@ -4,7 +4,9 @@ import importlib.util
 import math
 import threading
 import warnings
+import weakref
 from collections.abc import Callable
+from functools import partial
 from pathlib import Path
 from typing import Any, Literal, TypeVar, get_args
 
@@ -14,7 +16,7 @@ from torch import Tensor
 from parfocal import extras
 from parfocal.guard import diagnosis, notices, ranks
 from parfocal.guard.capture import save_capture
-from parfocal.guard.checks import Checks, Pass
+from parfocal.guard.checks import Checks, Pass, is_in_backward
 from parfocal.guard.diagnosis import Diagnosis, diagnose
 from parfocal.guard.form import UNKNOWN, Form, measure_form
 from parfocal.guard.limits import Limits, limits_of
@@ -28,7 +30,14 @@ from parfocal.guard.loss_call import (
     usual_places,
 )
 from parfocal.guard.notices import FocalGuardError, FocalGuardWarning, Notice
-from parfocal.guard.optimizers import broken_parameters, forget_gradients, inner_optimizer
+from parfocal.guard.optimizers import (
+    broken_parameters,
+    closure_of,
+    forget_gradients,
+    inner_optimizer,
+    leaves_out,
+    with_closure,
+)
 from parfocal.guard.prior import forgotten_prior
 from parfocal.guard.stand_in import StandIn
 from parfocal.guard.statistics import Reading
@@ -43,7 +52,7 @@ Result = TypeVar("Result")
 _UNCHECKED = 1000
 _UNCALLED = 20
 
-# Passes in a row that weren't finite and were followed by no step.
+# Passes in a row that were followed by no step, after which something is said.
 _SKIPPED = 10
 
 # The arguments of most calls, without logits and targets.
@@ -201,10 +210,14 @@ class FocalGuard(StandIn):
             return self.loss(*arguments, **keywords)
         if torch.compiler.is_compiling():
             return self._traced(arguments, keywords)
+        is_backward = is_in_backward()
+        if is_backward and self._checks.is_any_under_way():
+            return self.loss(*arguments, **keywords)  # of a checkpoint; it is watched already
         pass_ = self._safely("read a call", self._call_of, arguments, keywords)
         if pass_ is None:
             return self.loss(*arguments, **keywords)
-        if self._checks:  # of the step before, if that was left out, or of an accumulated one
+        # Those of the step before, if that was left out, or of an accumulated one.
+        if self._checks and not is_backward:
             with self._lock:
                 self._look_back()
         result = self.loss(*arguments, **keywords)
@@ -216,8 +229,9 @@ class FocalGuard(StandIn):
         """Call `check` before each step of an optimizer, also within a wrapper; gives the guard."""
         for optimizer in optimizers:
             inner = inner_optimizer(optimizer)
-            self._hooks.append(inner.register_step_pre_hook(self._before_step))
-            self._round.hooked.add(id(inner))
+            if inner not in self._round.hooked:
+                self._hooks.append(inner.register_step_pre_hook(self._before_step))
+                self._round.hooked.add(inner)
         return self
 
     def detach(self) -> None:
@@ -278,11 +292,10 @@ class FocalGuard(StandIn):
 
     def __getstate__(self) -> dict[str, Any]:
         """For copies, which no optimizer calls."""
-        return {**self.__dict__, "_lock": None, "_hooks": [], "_round": _Round()}
+        return {**self.__dict__, "_lock": None, "_hooks": [], "_round": None}
 
     def __setstate__(self, state: dict[str, Any]) -> None:
-        self.__dict__.update(state)
-        self.__dict__["_lock"] = threading.RLock()
+        self.__dict__.update(state, _lock=threading.RLock(), _round=_Round())
 
     # A pass
 
@@ -338,7 +351,11 @@ class FocalGuard(StandIn):
         turn = self._round
         turn.begin()
         if turn.late is not None and self.action == "raise":
-            loss.register_hook(self._raise_late)
+            # The processes of a group stop together, at the next check. If none comes, by itself.
+            if not ranks.is_group() or turn.broken >= _SKIPPED:
+                loss.register_hook(self._raise_late)
+        elif turn.unchecked == _SKIPPED and turn.hooked:
+            loss.register_hook(self._look_after)
         if turn.unchecked == _UNCHECKED:
             self._notice("unchecked", notices.of_unchecked(_UNCHECKED))
 
@@ -366,17 +383,43 @@ class FocalGuard(StandIn):
 
     # A step
 
-    def _before_step(self, optimizer: torch.optim.Optimizer, *_: Any) -> None:
-        """What an optimizer calls before its step."""
+    def _before_step(
+        self,
+        optimizer: torch.optim.Optimizer,
+        arguments: tuple[Any, ...],
+        keywords: dict[str, Any],
+    ) -> tuple[tuple[Any, ...], dict[str, Any]] | None:
+        """What an optimizer calls before its step; the arguments of that, if they change."""
+        if leaves_out(optimizer):
+            return None  # as if it hadn't been called, which is told at the next pass
+        closure, turn = closure_of(arguments, keywords), self._round
+        turn.is_counted = False
         with self._lock:
-            turn = self._round
-            if turn.is_checked and id(optimizer) not in turn.stepped:
-                turn.stepped.add(id(optimizer))
-                is_fine = turn.is_fine  # another optimizer of a step that has been checked
-            else:
-                is_fine = self._check(optimizer, is_step=True)
-            if not is_fine and self.action == "skip":
-                forget_gradients(optimizer)
+            if closure is None or turn.late is not None or self._checks.is_any_over():
+                self._check_step(optimizer)
+            elif optimizer in turn.stepped:
+                turn.is_checked = False  # a new step, whose passes are still to come
+        if closure is None:
+            return None
+        return with_closure(arguments, keywords, partial(self._call, closure, optimizer))
+
+    def _call(self, closure: Callable[[], Any], optimizer: torch.optim.Optimizer) -> Any:
+        """A closure, and a check of the passes in it; all of a step count as one."""
+        turn = self._round
+        turn.is_inside = True
+        try:
+            result = closure()
+            with self._lock:
+                if not (turn.is_checked and optimizer in turn.stepped):
+                    self._check_step(optimizer)
+        finally:
+            turn.is_inside = False
+        return result
+
+    def _check_step(self, optimizer: torch.optim.Optimizer) -> None:
+        """A check of an optimizer's step."""
+        if not self._check(optimizer, is_step=True) and self.action == "skip":
+            forget_gradients(optimizer)
 
     def _look_back(self) -> None:
         """At passes whose backward has been, and of which no check was asked: a step left out."""
@@ -398,25 +441,40 @@ class FocalGuard(StandIn):
     def _check(self, optimizer: torch.optim.Optimizer | None, *, is_step: bool) -> bool:
         """Whether the step may be taken; see `check`."""
         turn, tally = self._round, self._tally
-        tally.step += 1
-        failing = self._safely("check the passes", self._checks.failing)
-        explanation, is_scaled, is_fine = None, False, True
-        if failing or turn.late is not None or (is_step and optimizer is not None):
-            explanation, is_scaled = self._broken(failing or [], optimizer, is_step=is_step)
-        if ranks.is_on_any(explanation is not None, tally.device):
-            # Averaged over the ranks, a gradient that one loss broke is broken on all of them.
-            explanation = ranks.first_of_all(explanation, _is_of_parameter)
-            is_fine = self.action != "skip" if explanation is None else self._act(*explanation)
-        elif is_scaled:
-            self._notice("scale", notices.SCALE)
-        turn.end(is_fine, id(optimizer) if is_step else None)
+        is_new = turn.is_new(optimizer, is_step=is_step)
+        if not (is_new or turn.is_fine):
+            return False  # another optimizer of a step that has been checked
+        is_counted = is_new and not (turn.is_inside and turn.is_counted)
+        tally.step += is_counted
+        is_fine = self._is_fine(optimizer, is_step=is_step)
+        turn.end(is_fine)
         if not is_fine and not is_step and optimizer is not None:
-            self._leave_out(optimizer)
-        if is_step and turn.steps == _UNCALLED and tally.last is None:
-            self._notice("uncalled", notices.UNCALLED)
-        if tally.step % self.every == 0 or tally.step == 1:
-            self._safely("read its statistics", self._read)
+            self._safely("leave a step out", self._leave_out, optimizer)
+        if is_counted:
+            if is_step and turn.steps == _UNCALLED and tally.last is None:
+                self._notice("uncalled", notices.UNCALLED)
+            if tally.step % self.every == 0 or tally.step == 1:
+                self._safely("read its statistics", self._read)
         return is_fine
+
+    def _is_fine(self, optimizer: torch.optim.Optimizer | None, *, is_step: bool) -> bool:
+        """Whether the passes since the last check were, and the gradients of an optimizer are."""
+        failing = self._safely("check the passes", self._checks.failing)
+        explanation, is_scaled = None, False
+        if failing or self._round.late is not None or (is_step and optimizer is not None):
+            explanation, is_scaled = self._broken(failing or [], optimizer, is_step=is_step)
+        # Averaged over the ranks, a gradient that one loss broke is broken on all of them.
+        own = explanation is not None, explanation
+        device = self._tally.device
+        agreed = self._safely(
+            "ask the other processes", ranks.first_on_any, explanation, device, _is_of_parameter
+        )
+        is_broken, explanation = agreed or own
+        if is_broken:
+            return self.action != "skip" if explanation is None else self._act(*explanation)
+        if is_scaled:
+            self._notice("scale", notices.SCALE)
+        return True
 
     def _broken(
         self,
@@ -433,22 +491,27 @@ class FocalGuard(StandIn):
         is_scaled = bool(failing) and explanation is None
         if is_scaled and is_step:
             explanation = self._safely("explain a failure", self._of_factor, failing)
-        if late is not None and self.action == "raise":
-            explanation = late.diagnosis, late.capture
-        if explanation is None and optimizer is not None and (is_step or late is not None):
+        if late is not None and (self.action == "raise" or self._is_there_still(optimizer)):
+            return (late.diagnosis, late.capture), is_scaled
+        if explanation is None and optimizer is not None and is_step:
             explanation = self._safely("look at the gradients", self._of_parameters, optimizer)
         return explanation, is_scaled
+
+    def _is_there_still(self, optimizer: torch.optim.Optimizer | None) -> bool:
+        """Whether what has been told late is in the gradients, as in those of accumulated steps."""
+        known = list(self._round.hooked) if optimizer is None else [optimizer]
+        look = partial(self._safely, "look at the gradients", broken_parameters)
+        return not known or any(look(one) is not None for one in known)
 
     def _leave_out(self, optimizer: torch.optim.Optimizer) -> None:
         """Have the next step of an optimizer change nothing.
 
         Gradients stay until then: a GradScaler wants to see them, and leaves the step out itself.
         """
-        inner = inner_optimizer(optimizer)
-        if not hasattr(inner, "_optimizer_step_pre_hooks"):
+        try:
+            self.attach(optimizer)
+        except TypeError:
             forget_gradients(optimizer)
-        elif id(inner) not in self._round.hooked:
-            self.attach(inner)
 
     def _explain(
         self, failing: list[Pass | LossCall], step: int
@@ -501,6 +564,18 @@ class FocalGuard(StandIn):
             return None
         return diagnosis.of_parameter(self.step, ranks.rank(), *broken), None
 
+    def _look_after(self, _: Tensor) -> None:
+        """In a backward pass of many without a step: at its end, whether the network breaks."""
+        engine: Any = torch.autograd.Variable._execution_engine
+        engine.queue_callback(partial(self._safely, "look at the gradients", self._look_at_network))
+
+    def _look_at_network(self) -> None:
+        """Where only gradients of parameters are broken, a GradScaler leaves out every step."""
+        for optimizer in self._round.hooked:
+            broken = broken_parameters(optimizer)
+            if broken is not None and self._round.broken == 0:
+                self._notice("skipping", notices.of_skipped_parameter(_SKIPPED, broken[0]))
+
     def _act(self, cause: Diagnosis, path: Path | None) -> bool:
         """Tell of a failure; whether the step may be taken.
 
@@ -514,12 +589,12 @@ class FocalGuard(StandIn):
 
     def _tell(self, cause: Diagnosis, path: Path | None) -> FocalGuardError:
         """Keep a failure, and warn of it unless the error is raised soon."""
+        text = cause.paragraph + (f" Replay it: parfocal replay {path}" if path else "")
         if not self.failures or self.failures[-1].paragraph != cause.paragraph:
             _append(self.failures, cause)
             self._round.failures += 1
-        text = cause.paragraph + (f" Replay it: parfocal replay {path}" if path else "")
-        if self.action != "raise" and self._round.failures <= _WARNED:
-            warnings.warn(text, FocalGuardWarning, stacklevel=3)
+            if self.action != "raise" and self._round.failures <= _WARNED:
+                warnings.warn(text, FocalGuardWarning, stacklevel=3)
         return FocalGuardError(text, cause, path)
 
     def _raise_late(self, _: Tensor) -> None:
@@ -572,8 +647,8 @@ class FocalGuard(StandIn):
     def _measure(self, call: LossCall) -> None:
         """What the targets mean, and where the loss breaks, as it is called now."""
         key = _key(call)
-        if key == self._measured:
-            return
+        if key == self._measured or not call.logits.numel():
+            return  # nothing can be measured with a batch of no samples
         self.__dict__["_measured"] = key
         form = self._form_of(call)
         limits = self._limits_of(call, form)
@@ -639,8 +714,8 @@ class FocalGuard(StandIn):
     # What it says, and that it never ends a training by itself
 
     def _notice(self, kind: notices.Kind, text: str, *numbers: float) -> None:
-        """Once of each kind, on the first rank."""
-        if any(before.kind == kind for before in self.warnings):
+        """Once of each kind, on the first rank; of the guard's own errors once of each place."""
+        if kind != "own" and any(before.kind == kind for before in self.warnings):
             return
         self.warnings.append(Notice(self.step, kind, text, *numbers))
         if ranks.rank() == 0:
@@ -653,7 +728,9 @@ class FocalGuard(StandIn):
         except (FocalGuardError, FocalGuardWarning):
             raise  # warnings may be errors, if the user says so
         except Exception as error:
-            self._notice("own", notices.of_own_error(what, error))
+            if what not in self._round.own_errors:
+                self._round.own_errors.add(what)
+                self._notice("own", notices.of_own_error(what, error))
             return None
 
 
@@ -662,29 +739,44 @@ class _Round:
 
     is_checked, is_fine: whether a check has been since the last pass, and what it said. late: a
     failure that was found when its step had been left out. stepped: the optimizers that took
-    their step since. hooked: those that call the guard.
+    their step since; asked: those for which somebody called `check`. hooked: those that call the
+    guard. is_inside, is_counted: whether an optimizer is calling its closure, and whether its step
+    has been counted.
     unchecked: passes since the last check. broken: of these in a row, not finite. steps, failures:
-    so far. varied: the last step with more than one class.
+    so far. varied: the last step with more than one class. own_errors: what the guard couldn't do.
     """
 
     def __init__(self) -> None:
         self.is_checked, self.is_fine = False, True
+        self.is_inside = self.is_counted = False
         self.late: FocalGuardError | None = None
-        self.stepped: set[int] = set()
-        self.hooked: set[int] = set()
+        self.stepped: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.asked: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.hooked: weakref.WeakSet[Any] = weakref.WeakSet()
         self.unchecked = self.broken = self.steps = self.failures = 0
         self.varied: int | None = None
+        self.own_errors: set[str] = set()
 
     def begin(self) -> None:
         """A pass."""
         self.unchecked += 1
         self.is_checked = False
-        self.stepped.clear()
 
-    def end(self, is_fine: bool, optimizer: int | None) -> None:
+    def is_new(self, optimizer: Any, *, is_step: bool) -> bool:
+        """Whether it is a step of its own, and not the part of another optimizer, or its second."""
+        seen = self.stepped if is_step else self.asked
+        is_new = not self.is_checked or optimizer is None or optimizer in seen
+        if is_new:
+            self.stepped.clear()
+            self.asked.clear()
+        if optimizer is not None:
+            seen.add(optimizer)
+        return is_new
+
+    def end(self, is_fine: bool) -> None:
         """A check, of an optimizer's step or before it."""
         self.is_checked, self.is_fine = True, is_fine
-        self.stepped = set() if optimizer is None else {optimizer}
+        self.is_counted = True
         self.unchecked = self.broken = 0
         self.steps += 1
 

@@ -91,6 +91,16 @@ def of_skipping(count: int) -> str:
     )
 
 
+def of_skipped_parameter(count: int, name: str) -> str:
+    """The same, where the loss is fine."""
+    return (
+        f"{count} passes in a row were followed by no step, and the gradient of {name} isn't "
+        "finite, though the loss and its gradient in the logits are. If a GradScaler leaves the "
+        "steps out, either its scale is still too high, or the network breaks between its "
+        "parameters and the logits, and the scale falls for ever."
+    )
+
+
 def of_unchecked(count: int) -> str:
     """Of passes that nobody checks."""
     return (

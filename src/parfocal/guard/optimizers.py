@@ -2,6 +2,7 @@
 
 import gc
 import math
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any
 
 import torch
@@ -16,13 +17,34 @@ def inner_optimizer(optimizer: Any) -> torch.optim.Optimizer:
     """
     inner = optimizer
     for _ in range(8):
-        deeper = vars(inner).get("optimizer", vars(inner).get("_optimizer"))
+        known = getattr(inner, "__dict__", {})
+        deeper = known.get("optimizer", known.get("_optimizer"))
         if deeper is None or deeper is inner:
             break
         inner = deeper
     if not hasattr(inner, "register_step_pre_hook"):
         raise TypeError(f"FocalGuard: expected an optimizer of torch, got {type(optimizer)}")
     return inner  # type: ignore[no-any-return]
+
+
+def closure_of(arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Any:
+    """What a step was given to call for the loss; None if nothing."""
+    return keywords.get("closure", arguments[1] if len(arguments) > 1 else None)
+
+
+def with_closure(
+    arguments: Sequence[Any], keywords: Mapping[str, Any], closure: Callable[[], Any]
+) -> tuple[tuple[Any, ...], dict[str, Any]]:
+    """The arguments of a step with another closure."""
+    if "closure" in keywords:
+        return tuple(arguments), {**keywords, "closure": closure}
+    return (arguments[0], closure, *arguments[2:]), dict(keywords)
+
+
+def leaves_out(optimizer: torch.optim.Optimizer) -> bool:
+    """Whether a fused optimizer takes no step, by what a GradScaler has told it."""
+    found = getattr(optimizer, "found_inf", None)
+    return isinstance(found, Tensor) and found.item() > 0
 
 
 def forget_gradients(optimizer: torch.optim.Optimizer) -> None:
@@ -38,7 +60,8 @@ def broken_parameters(optimizer: torch.optim.Optimizer) -> tuple[str, int, int] 
     None if all are finite, which one number read from the device tells.
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
-    gradients = [p.grad for p in parameters if p.grad is not None and not p.grad.is_sparse]
+    every = [p.grad for p in parameters if p.grad is not None]
+    gradients = [g for g in every if not g.is_sparse and g.numel()]
     if not gradients or math.isfinite(_total(gradients)):
         return None
     broken = [p for p in parameters if p.grad is not None and not _is_finite(p.grad)]
