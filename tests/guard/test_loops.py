@@ -26,6 +26,21 @@ BROKEN = 3
 STEPS, SAMPLES, PARTS = 6, 24, 4
 
 
+MODULES = {
+    "accelerate": "accelerate",
+    "Lightning": "pytorch_lightning",
+    "transformers": "transformers.trainer",
+}
+
+
+@pytest.fixture(autouse=True)
+def _imported(request):
+    """Other people's trainers, before the random streams begin, as their import draws from them."""
+    for name, module in MODULES.items():
+        if name in request.node.name:
+            pytest.importorskip(module)
+
+
 class Net(nn.Module):
     """Dropout, for random streams, statistics, for buffers, and a logit that data can raise."""
 
@@ -283,6 +298,104 @@ def prepared(t):
         t.done()
 
 
+def lightning(t, *, manual=False, parts=1, attached=True, callback=True):
+    """PyTorch Lightning, which calls for the loss in the optimizer's step, or leaves it to you."""
+    import pytorch_lightning as pl
+
+    from parfocal.guard.lightning import FocalGuardCallback
+
+    class Module(pl.LightningModule):
+        def __init__(self):
+            super().__init__()
+            self.model, self.automatic_optimization = t.model, not manual
+
+        def training_step(self, batch, index):
+            x, y = batch
+            loss = t.loss(self.model(x), y)
+            if manual:
+                optimizer = self.optimizers()
+                optimizer.zero_grad()
+                self.manual_backward(loss)
+                optimizer.step()
+            return loss
+
+        def on_train_batch_end(self, outputs, batch, index):
+            if (index + 1) % parts == 0:
+                t.done()
+
+        def configure_optimizers(self):
+            optimizer = AdamW(self.parameters(), lr=0.01)
+            return t.watched(optimizer) if attached else optimizer
+
+    trainer = pl.Trainer(
+        max_epochs=1,
+        accelerator="cpu",
+        logger=False,
+        accumulate_grad_batches=parts,
+        callbacks=[FocalGuardCallback(t.guard)] if callback and t.guard is not None else [],
+        enable_progress_bar=False,
+        enable_model_summary=False,
+        enable_checkpointing=False,
+    )
+    data = [part for x, y in t.batches for part in zip(x.chunk(parts), y.chunk(parts), strict=True)]
+    trainer.fit(Module(), torch.utils.data.DataLoader(data, batch_size=None))
+
+
+class Named(nn.Module):
+    """A network as those of transformers are called."""
+
+    def __init__(self, net):
+        super().__init__()
+        self.net = net
+
+    def forward(self, x, labels=None):
+        """A dictionary."""
+        return {"logits": self.net(x)}
+
+
+def transformers(t, *, attached=True, callback=True):
+    """The Trainer of transformers with accumulation: a loss is a share of the step's samples."""
+    from transformers import Trainer, TrainerCallback, TrainingArguments
+
+    from parfocal.guard.transformers import FocalGuardCallback
+
+    def loss_of(outputs, labels, num_items_in_batch=None):
+        return t.loss(outputs["logits"], labels) * len(labels) / num_items_in_batch
+
+    class Done(TrainerCallback):
+        def on_step_end(self, *_, **__):
+            t.done()
+
+    class InOrder(Trainer):
+        def _get_train_sampler(self, *_):
+            return torch.utils.data.SequentialSampler(self.train_dataset)
+
+    optimizer = AdamW(t.model.parameters(), lr=0.01)
+    arguments = TrainingArguments(
+        "unused",
+        max_steps=len(t.batches),
+        per_device_train_batch_size=SAMPLES // PARTS,
+        gradient_accumulation_steps=PARTS,
+        logging_strategy="no",
+        report_to=[],
+        save_strategy="no",
+        use_cpu=True,
+        disable_tqdm=True,
+    )
+    samples = [{"x": a, "labels": b} for x, y in t.batches for a, b in zip(x, y, strict=True)]
+    InOrder(
+        Named(t.model),
+        arguments,
+        train_dataset=samples,
+        compute_loss_func=loss_of,
+        optimizers=(
+            t.watched(optimizer) if attached else optimizer,
+            torch.optim.lr_scheduler.ConstantLR(optimizer, 1.0),
+        ),
+        callbacks=[Done(), *([FocalGuardCallback(t.guard)] if callback and t.guard else [])],
+    ).train()
+
+
 # Those that take every step that the guard lets them.
 STEPPING = {
     "plain": plain,
@@ -300,6 +413,22 @@ STEPPING = {
     "engine": engine,
     "accelerate": prepared,
 }
+# Those of other people, with the guard attached to the optimizer, by its callback, and by both.
+THEIRS = {
+    f"{name}, {how}": partial(loop, **given)
+    for how, given in {
+        "attached": {"callback": False},
+        "callback": {"attached": False},
+        "both": {},
+    }.items()
+    for name, loop in {
+        "transformers": transformers,
+        "Lightning": lightning,
+        "Lightning, accumulated": partial(lightning, parts=PARTS),
+        "Lightning, manual": partial(lightning, manual=True),
+    }.items()
+}
+STEPPING |= THEIRS
 # Those in which a step is more than a pass and a step.
 OTHERS = {
     "LBFGS": partial(with_closure, make=LBFGS, lr=0.01, max_iter=4),

@@ -446,7 +446,7 @@ class FocalGuard(StandIn):
             return False  # another optimizer of a step that has been checked
         is_counted = is_new and not (turn.is_inside and turn.is_counted)
         tally.step += is_counted
-        is_fine = self._is_fine(optimizer, is_step=is_step)
+        is_fine = self._is_fine(optimizer, is_step=is_step) and (is_counted or turn.is_fine)
         turn.end(is_fine)
         if not is_fine and not is_step and optimizer is not None:
             self._safely("leave a step out", self._leave_out, optimizer)

@@ -1,5 +1,6 @@
 """The guard in PyTorch Lightning, `pytorch-lightning` 2.6.6 or newer."""
 
+from contextlib import suppress
 from typing import Any
 
 from pytorch_lightning import Callback, LightningModule, Trainer
@@ -39,6 +40,13 @@ class FocalGuardCallback(Callback):
             raise ValueError(
                 "FocalGuardCallback: expected a FocalGuard, given or in the module, got none"
             )
+
+    def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
+        """A step calls for the loss itself, and only the optimizer can leave it out then."""
+        for guard in self.guards(pl_module):
+            for optimizer in trainer.optimizers:
+                with suppress(TypeError):  # one that isn't of torch is checked here alone
+                    guard.attach(optimizer)
 
     def on_before_optimizer_step(
         self, trainer: Trainer, pl_module: LightningModule, optimizer: Any

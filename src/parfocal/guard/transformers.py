@@ -1,5 +1,6 @@
 """The guard in the Trainer of transformers."""
 
+from contextlib import suppress
 from typing import Any
 
 from transformers import TrainerCallback
@@ -29,6 +30,13 @@ class FocalGuardCallback(TrainerCallback):
 
     def __init__(self, guard: FocalGuard) -> None:
         self.guard = guard
+
+    def on_train_begin(
+        self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any
+    ) -> None:
+        """The optimizer's own gradients are looked at right before its step."""
+        with suppress(TypeError):  # one that isn't of torch is checked here alone
+            self.guard.attach(optimizer)
 
     def on_pre_optimizer_step(
         self, args: Any, state: Any, control: Any, optimizer: Any = None, **_: Any
