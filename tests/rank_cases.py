@@ -1,5 +1,7 @@
 """What each process of a group does, in a file that it can import: see `ranks`."""
 
+import warnings
+from contextlib import contextmanager, nullcontext
 from functools import partial
 
 import torch
@@ -64,3 +66,83 @@ def guarded_steps(rank):
     assert stopped.diagnosis.sample == 1
     assert (guard.readings[0].largest_margin, guard.readings[0].positions) == (4.0, 4)
     assert layer.weight.item() == before
+
+
+def accumulated_steps(rank):
+    """Three steps of four passes without exchange but the last; the second fails on rank 1."""
+    loss = partial(sigmoid_focal_loss, gamma=0.5, reduction="mean")
+    for action in ("raise", "skip"):
+        guard = FocalGuard(loss, action=action, near=1.0, horizon=0)
+        layer = _layer()
+        parallel = DistributedDataParallel(layer)
+        optimizer = torch.optim.SGD(parallel.parameters(), lr=0.1)
+        guard.attach(optimizer)
+        weights, stopped = [layer.weight.item()], None
+        for step in range(3):
+            for part in range(4):
+                is_broken = rank == 1 and (step, part) == (1, 1)
+                x = torch.tensor([[20.0 if is_broken else 1.0 + rank], [-1.0]])
+                with nullcontext() if part == 3 else parallel.no_sync():
+                    guard(parallel(x).view(-1), torch.tensor([1.0, 0.0])).backward()
+            try:
+                with _quiet():
+                    optimizer.step()
+            except FocalGuardError as error:
+                stopped = error
+            optimizer.zero_grad()
+            weights.append(layer.weight.item())
+        assert weights[0] < weights[1] == weights[2] < weights[3], weights
+        assert (stopped is not None) == (action == "raise")
+        if stopped is not None:
+            assert str(stopped).startswith("Step 2, rank 1: "), stopped
+            assert stopped.diagnosis.cause == "focal term"
+        assert [failure.cause for failure in guard.failures] == ["focal term"]
+        assert _is_of_all(layer.weight)
+
+
+def missing_samples(rank):
+    """One process has no samples at first, and one of them never calls the loss."""
+    loss = partial(sigmoid_focal_loss, gamma=0.5, reduction="sum")
+    guard, other = (FocalGuard(loss, every=1, near=1.0, horizon=0) for _ in range(2))
+    layer = _layer()
+    parallel = DistributedDataParallel(layer)
+    optimizer = torch.optim.SGD(parallel.parameters(), lr=0.1)
+    guard.attach(optimizer)
+    other.attach(optimizer)
+    for count in (0, 3):
+        optimizer.zero_grad()
+        x = torch.linspace(-1, 1, 4 if rank == 0 else count).view(-1, 1)
+        logits, targets = parallel(x).view(-1), (x.view(-1) > 0).float()
+        total = guard(logits, targets)
+        if rank == 0:
+            total = total + other(logits, targets)
+        total.backward()
+        optimizer.step()
+    assert [reading.positions for reading in guard.readings] == [4, 7]
+    assert [reading.positions for reading in other.readings] == [4, 4]
+    assert guard.step == other.step == 2
+    assert guard.limits()[1].cliff < 17
+    assert guard.failures == other.failures == []
+    assert guard.warnings == [], guard.warnings
+    assert _is_of_all(layer.weight)
+
+
+def _layer():
+    layer = nn.Linear(1, 1)
+    nn.init.ones_(layer.weight)
+    nn.init.zeros_(layer.bias)
+    return layer
+
+
+def _is_of_all(values):
+    """Whether all processes have the same."""
+    every = [torch.empty_like(values) for _ in range(torch.distributed.get_world_size())]
+    torch.distributed.all_gather(every, values.detach())
+    return all(torch.equal(one, values) for one in every)
+
+
+@contextmanager
+def _quiet():
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore")
+        yield

@@ -6,11 +6,14 @@ at which step the parameters break, what they were before, and what a healthy tr
 
 import random
 import warnings
+import weakref
 from functools import partial
 
 import numpy as np
 import pytest
 import torch
+from rank_cases import accumulated_steps, missing_samples
+from ranks import run_ranks
 from torch import nn
 from torch.utils.checkpoint import checkpoint
 from torchvision.ops import sigmoid_focal_loss as original
@@ -548,3 +551,153 @@ def test_a_step_that_the_loop_leaves_out_is_recorded(name):
         assert [failure.cause for failure in guard.failures] == ["focal term"]
         parameters = watched.parameters()
         assert are_equal({key: alone.history[-1][key] for key in parameters}, parameters)
+
+
+@pytest.mark.parametrize("case", [accumulated_steps, missing_samples])
+def test_two_processes(case, tmp_path):
+    """A pass without an exchange fails on one; one has no samples, or never calls the loss."""
+    run_ranks(case, 2, tmp_path)
+
+
+# What isn't a step
+
+
+@pytest.mark.parametrize("numbers", [10, 5000])
+def test_a_loss_for_the_log_alone_keeps_nothing(numbers):
+    """500 passes without a backward, of which no more than the one before is held."""
+    guard = FocalGuard(mean_original)
+    layer = nn.Linear(1, 1)
+    alive = []
+    for _ in range(500):
+        logits = layer(torch.ones(numbers, 1)).view(-1)
+        value = guard(logits, torch.ones(numbers))
+        alive.append(weakref.ref(logits))
+        assert sum(one() is not None for one in alive[-3:]) <= 2
+    del logits, value
+    assert not any(one() is not None for one in alive)
+    assert guard.failures == []
+
+
+def test_a_gradient_of_a_gradient_leaves_no_cycle():
+    """A penalty on the gradient, by `create_graph`: the graph goes with its step."""
+    optimizer = SGD((layer := nn.Linear(3, 1)).parameters(), lr=0.1)
+    guard = FocalGuard(mean_original).attach(optimizer)
+    alive = []
+    for _ in range(5):
+        logits = layer(x := torch.ones(4, 3, requires_grad=True)).view(-1)
+        loss = guard(logits, torch.ones(4))
+        (slope,) = torch.autograd.grad(loss, x, create_graph=True)
+        optimizer.zero_grad()
+        (loss + slope.square().sum()).backward()
+        optimizer.step()
+        alive.append(weakref.ref(logits))
+    del logits, loss, slope, x
+    assert not any(one() is not None for one in alive)
+    assert guard.step == 5
+
+
+def test_many_gradients_of_float16_are_no_infinity():
+    """Each is a number, and their sum is beyond the largest one."""
+    guard = FocalGuard(lambda x, y: 100 * (x * y))
+    x = torch.ones(2000, dtype=torch.float16, requires_grad=True)
+    guard(x, torch.ones(2000, dtype=torch.float16)).sum().backward()
+    assert guard.check()
+    assert guard.failures == []
+
+
+def test_a_closure_is_checked_before_a_perturbed_one():
+    """Of a sharpness-aware optimizer, which moves the parameters and calls for the loss again."""
+
+    class Sharpness(SGD):
+        def step(self, closure):
+            parameters = self.param_groups[0]["params"]
+            with torch.no_grad():
+                moved = [0.05 * p.grad for p in parameters]
+                torch._foreach_add_(parameters, moved)
+            closure()
+            with torch.no_grad():
+                torch._foreach_sub_(parameters, moved)
+            super().step()
+
+    def loop(t):
+        optimizer = t.watched(Sharpness(t.model.parameters(), lr=0.1))
+        for x, y in t.batches:
+
+            def closure(x=x, y=y):
+                optimizer.zero_grad()
+                loss = t.loss(t.model(x), y)
+                loss.backward()
+                return loss
+
+            closure()
+            optimizer.step(closure)
+            t.done()
+
+    alone = Training().run(loop)
+    guard = FocalGuard(mean_original)
+    watched = Training(guard=guard).run(loop)
+    assert all(map(are_equal, alone.history, watched.history))
+    broken = Training(broken=True, guard=FocalGuard(mean_original)).run(loop)
+    assert broken.error.diagnosis.cause == "focal term"
+    expected, now = alone.history[BROKEN], broken.parameters()
+    assert are_equal({key: expected[key] for key in now}, now)
+    assert guard.step == STEPS
+
+
+# What breaks beside the loss
+
+
+class Root(nn.Module):
+    """A square root at 0, whose derivative is infinite: the value is fine, and its gradient not."""
+
+    def __init__(self):
+        super().__init__()
+        self.weight, self.scale = (nn.Parameter(torch.tensor(v)) for v in (0.5, 1.0))
+
+    def forward(self, x):
+        """The scale adds its absolute value."""
+        return x * self.weight + self.scale.square().sqrt()
+
+
+def root_step(model, guard, *optimizers):
+    """A pass and a step."""
+    guard(model(torch.tensor([1.0, -2.0])), torch.tensor([1.0, 0.0])).backward()
+    for optimizer in optimizers:
+        optimizer.step()
+        optimizer.zero_grad()
+
+
+@pytest.mark.parametrize("are_two", [False, True])
+def test_a_parameter_that_breaks_is_told_by_its_name(are_two):
+    """Also that of the second optimizer."""
+    model = Root()
+    groups = [[model.weight], [model.scale]] if are_two else [[model.weight, model.scale]]
+    optimizers = [SGD(group, lr=0.1) for group in groups]
+    guard = FocalGuard(mean_original).attach(*optimizers)
+    root_step(model, guard, *optimizers)
+    with torch.no_grad():
+        model.scale.zero_()
+    with pytest.raises(FocalGuardError, match="the gradient of parameter scale isn't") as raised:
+        root_step(model, guard, *optimizers)
+    assert raised.value.diagnosis.cause == "parameter"
+    assert model.scale.item() == 0
+    assert guard.step == 2
+
+
+def test_a_parameter_that_breaks_under_a_scale_is_told_by_its_name():
+    """Where a GradScaler leaves every step out, and nobody asks."""
+    model = Root()
+    with torch.no_grad():
+        model.scale.zero_()
+    optimizer = SGD(model.parameters(), lr=0.1)
+    guard = FocalGuard(mean_original).attach(optimizer)
+    scaler = torch.amp.GradScaler("cpu")
+    for _ in range(12):
+        optimizer.zero_grad()
+        loss = guard(model(torch.tensor([1.0, -2.0])), torch.tensor([1.0, 0.0]))
+        scaler.scale(loss).backward()
+        scaler.step(optimizer)
+        scaler.update()
+    (notice,) = guard.warnings
+    assert (notice.kind, guard.failures) == ("skipping", [])
+    assert "parameter scale isn't finite" in notice.text

@@ -230,7 +230,10 @@ class FocalGuard(StandIn):
         for optimizer in optimizers:
             inner = inner_optimizer(optimizer)
             if inner not in self._round.hooked:
-                self._hooks.append(inner.register_step_pre_hook(self._before_step))
+                self._hooks += (
+                    inner.register_step_pre_hook(self._before_step),
+                    inner.register_step_post_hook(self._after_step),
+                )
                 self._round.hooked.add(inner)
         return self
 
@@ -346,8 +349,8 @@ class FocalGuard(StandIn):
         loss = loss_tensor(result)
         if loss is None or not loss.requires_grad:
             return
-        self._tally.add(call)
         self._checks.add(Pass(call, logits, loss))
+        self._safely("count a pass", self._tally.add, call)
         turn = self._round
         turn.begin()
         if turn.late is not None and self.action == "raise":
@@ -393,7 +396,9 @@ class FocalGuard(StandIn):
         if leaves_out(optimizer):
             return None  # as if it hadn't been called, which is told at the next pass
         closure, turn = closure_of(arguments, keywords), self._round
-        turn.is_counted = False
+        if turn.stepping is optimizer and turn.is_checked:
+            return None  # by the step of a class that it is derived from
+        turn.stepping, turn.is_counted = optimizer, False
         with self._lock:
             if closure is None or turn.late is not None or self._checks.is_any_over():
                 self._check_step(optimizer)
@@ -402,6 +407,10 @@ class FocalGuard(StandIn):
         if closure is None:
             return None
         return with_closure(arguments, keywords, partial(self._call, closure, optimizer))
+
+    def _after_step(self, *_: Any) -> None:
+        """What an optimizer calls after its step."""
+        self._round.stepping = None
 
     def _call(self, closure: Callable[[], Any], optimizer: torch.optim.Optimizer) -> Any:
         """A closure, and a check of the passes in it; all of a step count as one."""
@@ -520,10 +529,26 @@ class FocalGuard(StandIn):
         for one in failing:
             is_traced = isinstance(one, LossCall)
             call = one if isinstance(one, LossCall) else one.call
-            call = call._replace(step=step, rank=ranks.rank())
-            cause = self._cause(call, None if is_traced else one)  # type: ignore[arg-type]
+            call = call._replace(step=step, rank=ranks.rank(), samples=self._samples_of(call))
+            look = partial(self._cause, call, None if is_traced else one)  # type: ignore[arg-type]
+            found = self._safely("explain a failure", lambda look=look: (look(),))
+            was = "the guard couldn't look at it again"
+            cause = found[0] if found else diagnosis.of_another_time(call, was)
             if cause is not None:
                 return cause, self._safely("write a capture", self._save, call, cause)
+        return None
+
+    def _samples_of(self, call: LossCall) -> Tensor | None:
+        """What the user calls the samples of a call; None, and a notice, if it is of another."""
+        if call.samples is None:
+            return None
+        try:
+            numbers = torch.as_tensor(call.samples)
+        except (TypeError, ValueError, RuntimeError):
+            numbers = torch.zeros(())
+        if call.logits.ndim and numbers.shape[:1] == call.logits.shape[:1]:
+            return numbers
+        self._notice("samples", notices.of_samples(call.samples, call.logits.shape[:1].numel()))
         return None
 
     def _cause(self, call: LossCall, one: Pass | None) -> Diagnosis | None:
@@ -625,7 +650,7 @@ class FocalGuard(StandIn):
         call = self._tally.last
         if call is not None:
             self._safely("measure the loss", self._measure, call)  # before anything is counted
-            if self.step == 1:
+            if self.step == 1 and self._tally.form is not None:
                 text = self._safely("look at the prior", forgotten_prior, call, self._tally.form)
                 if text:
                     self._notice("prior", text)
@@ -633,7 +658,7 @@ class FocalGuard(StandIn):
         if last is None:
             return None
         _append(self.readings, last)
-        if call is not None:
+        if call is not None and self._tally.form is not None:  # else others alone have samples
             self._safely("look ahead", self._look_ahead, last, call)
             self._safely("look at the labels", self._look_at_labels, last, call)
         if self.writer is not None:
@@ -740,8 +765,8 @@ class _Round:
     is_checked, is_fine: whether a check has been since the last pass, and what it said. late: a
     failure that was found when its step had been left out. stepped: the optimizers that took
     their step since; asked: those for which somebody called `check`. hooked: those that call the
-    guard. is_inside, is_counted: whether an optimizer is calling its closure, and whether its step
-    has been counted.
+    guard. stepping: the one whose step has begun; is_inside, is_counted: whether it is calling its
+    closure, and whether its step has been counted.
     unchecked: passes since the last check. broken: of these in a row, not finite. steps, failures:
     so far. varied: the last step with more than one class. own_errors: what the guard couldn't do.
     """
@@ -749,6 +774,7 @@ class _Round:
     def __init__(self) -> None:
         self.is_checked, self.is_fine = False, True
         self.is_inside = self.is_counted = False
+        self.stepping: torch.optim.Optimizer | None = None
         self.late: FocalGuardError | None = None
         self.stepped: weakref.WeakSet[Any] = weakref.WeakSet()
         self.asked: weakref.WeakSet[Any] = weakref.WeakSet()

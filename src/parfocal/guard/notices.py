@@ -1,6 +1,7 @@
 """What a guard says: who, what, where, why, and what to do."""
 
 import math
+from collections.abc import Sized
 from pathlib import Path
 from typing import Literal, NamedTuple
 
@@ -9,7 +10,7 @@ from parfocal.guard.loss_call import LossCall
 
 Kind = Literal[
     "right", "wrong", "prior", "outside", "unknown", "scale", "skipping", "unchecked", "uncalled",
-    "labels", "one class", "captures", "own",
+    "labels", "one class", "samples", "captures", "own",
 ]  # fmt: skip
 
 
@@ -21,7 +22,8 @@ class Notice(NamedTuple):
         broken; unknown, a loss that can't be tried by itself; scale, a loss scale that is too
         large; skipping, steps that are left out again and again; unchecked, passes that nobody
         checks; uncalled, a guard that no loss goes through; labels, targets that are no class; one
-        class, no positives or nothing else; captures, no more of them; own, an error of the guard.
+        class, no positives or nothing else; samples, numbers that aren't those of a batch;
+        captures, no more of them; own, an error of the guard.
     distance, steps_left: to the cliff, the second by the trend.
     """
 
@@ -127,6 +129,16 @@ def of_one_class(positives: float, steps: int) -> str:
 def of_one_label(steps: int) -> str:
     """The same of classes."""
     return f"all targets were of one class in the last {steps} steps: look at the labels."
+
+
+def of_samples(samples: object, count: int) -> str:
+    """Of what the user calls the samples of a batch."""
+    has_length = isinstance(samples, Sized) and getattr(samples, "ndim", 1) > 0
+    given = len(samples) if has_length else "none"  # type: ignore[arg-type]
+    return (
+        f"expected `guard.samples` to be a number for each of the {count} samples of the batch, "
+        f"got {given}: a failure is told by the place in the batch alone."
+    )
 
 
 def of_captures(count: int) -> str:

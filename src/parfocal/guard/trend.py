@@ -2,6 +2,9 @@
 
 import math
 
+# Records that are kept, at most; over that every other one goes.
+_MOST = 1000
+
 
 class Trend:
     """The largest margin so far, by step, and when it will have grown to a limit.
@@ -17,6 +20,8 @@ class Trend:
         """A reading: the largest margin since the last one."""
         if math.isfinite(level) and (not self._records or level > self._records[-1][1]):
             self._records.append((step, level))
+            if len(self._records) > _MOST:
+                del self._records[1:-1:2]
 
     @property
     def highest(self) -> float:

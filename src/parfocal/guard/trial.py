@@ -1,19 +1,19 @@
 """Calls of a loss beside the training, which leave the loss and all random streams as they were.
 
 A loss may keep a running mean, a queue, a count, or draw random numbers. Whatever of that hangs on
-the loss itself is put back after a trial: buffers and tensors in their own memory, containers with
-their own contents, other attributes and the variables of a closure as they were. Global variables
-of a script aren't.
+the loss itself, or on what hangs on it, is put back after a trial: buffers and tensors in their own
+memory, containers with their own contents, other attributes and the variables of a closure as they
+were. Global variables of a script aren't, nor those of a class.
 """
 
 import copy
 import random
 import sys
-from collections import OrderedDict, deque
-from collections.abc import Callable, Iterator
+from collections import deque
+from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from types import FunctionType, MethodType
+from types import CellType, FunctionType, MethodType, ModuleType
 from typing import Any
 
 import torch
@@ -21,7 +21,18 @@ from torch import Tensor, nn
 
 from parfocal.guard.loss_call import Loss, LossCall
 
-_CONTAINERS = (list, dict, set, deque, OrderedDict)
+_CONTAINERS = (list, dict, set, deque)
+
+# What has no state of its own.
+_NOTHING = (type(None), bool, int, float, complex, str, bytes, type, ModuleType)
+
+# Of this package a guard may hang on a loss that is a method of a model.
+_OWN = __name__.rpartition(".")[0]
+
+# Things that are looked at, and numbers of a tensor that are kept, at most: of a loss that is a
+# method of a model or a trainer much more hangs on it, and a trial must not take seconds.
+_MOST = 1000
+_NUMBERS = 1 << 23
 
 
 def value_and_gradient(
@@ -47,7 +58,7 @@ def value_and_gradient(
 def unchanged(loss: Loss, device: torch.device) -> Iterator[None]:
     """Put back at the end what calls of the loss have changed in it and in the random streams."""
     with _random_streams(device):
-        undo = [_keep(holder) for holder in _holders(loss, {})]
+        undo = _undo_of(loss)
         try:
             yield
         finally:
@@ -74,92 +85,134 @@ def _random_streams(device: torch.device) -> Iterator[None]:
             numpy.set_state(of_numpy)
 
 
-def _holders(thing: Any, known: dict[int, Any]) -> Iterator[Any]:
-    """The objects of a loss that may keep something from one call to the next."""
-    if id(thing) in known or isinstance(thing, type):
-        return
-    known[id(thing)] = thing
-    if isinstance(thing, partial):
-        for part in (thing.func, *thing.args, *thing.keywords.values()):
-            yield from _holders(part, known)
-    elif isinstance(thing, MethodType):
-        yield from _holders(thing.__self__, known)
-    elif isinstance(thing, nn.Module):
-        yield from thing.modules()
-    elif isinstance(thing, FunctionType):
-        yield thing
-        for cell in thing.__closure__ or ():
-            yield cell
-            try:
-                yield from _holders(cell.cell_contents, known)
-            except ValueError:  # an empty cell
-                continue
-    elif hasattr(thing, "__dict__") and callable(thing):
-        yield thing
-
-
-def _keep(holder: Any) -> Callable[[], None]:
-    """What puts the state of an object back."""
-    if not hasattr(holder, "__dict__"):
-        return _keep_cell(holder)
-    attributes = vars(holder)
-    before = dict(attributes)
-    values = list(before.values())
-    if isinstance(holder, nn.Module):
-        values += [tensor for tensor in holder._buffers.values() if tensor is not None]
-    contents = [undo for value in values if (undo := _keep_value(value)) is not None]
-
-    def put_back() -> None:
-        attributes.clear()
-        attributes.update(before)
-        for undo in contents:
-            undo()
-
-    return put_back
-
-
-def _keep_cell(cell: Any) -> Callable[[], None]:
-    """The same of a variable of a closure."""
-    try:
-        value = cell.cell_contents
-    except (AttributeError, ValueError):
-        return lambda: None
-    contents = _keep_value(value)
-
-    def put_back() -> None:
-        cell.cell_contents = value
-        if contents is not None:
-            contents()
-
-    return put_back
-
-
-def _keep_value(value: Any) -> Callable[[], None] | None:
-    """What puts the contents of a value back, in its own memory; None for what has none."""
-    undo: Callable[[], None] | None = None
-    if isinstance(value, Tensor):  # a forward pass doesn't change parameters
-        undo = None if isinstance(value, nn.Parameter) else _keep_tensor(value)
-    elif isinstance(value, torch.Generator):
-        undo = partial(_set_state, value.set_state, value.get_state())
-    elif isinstance(value, random.Random):
-        undo = partial(_set_state, value.setstate, value.getstate())
-    elif hasattr(value, "bit_generator"):  # NumPy's
-        drawn = copy.deepcopy(value.bit_generator.state)
-        undo = partial(setattr, value.bit_generator, "state", drawn)
-    elif isinstance(value, _CONTAINERS):
-        undo = _keep_container(value)
+def _undo_of(loss: Loss) -> list[Callable[[], None]]:
+    """What puts back the state of a loss and of all that hangs on it, the nearest first."""
+    waiting, known = deque([loss]), dict[int, Any]()
+    undo: list[Callable[[], None]] = []
+    while waiting and len(known) < _MOST:
+        thing = waiting.popleft()
+        if id(thing) in known or isinstance(thing, _NOTHING):
+            continue
+        known[id(thing)] = thing
+        put_back, parts = _keep(thing)
+        if put_back is not None:
+            undo.append(put_back)
+        waiting.extend(parts)
     return undo
 
 
-def _set_state(put_back: Callable[[Any], Any], state: Any) -> None:
+def _keep(thing: Any) -> tuple[Callable[[], None] | None, Iterable[Any]]:
+    """What puts the state of a thing back, and its parts, which may have one too."""
+    put_back: Callable[[], None] | None = None
+    parts: Iterable[Any] = ()
+    if isinstance(thing, Tensor):
+        put_back = _keep_tensor(thing)
+    elif (stream := _keep_stream(thing)) is not None:
+        put_back = stream
+    elif isinstance(thing, _CONTAINERS):
+        put_back = _keep_container(thing)
+        parts = list(thing.values() if isinstance(thing, dict) else thing)
+    elif isinstance(thing, tuple):
+        parts = thing
+    elif isinstance(thing, CellType):
+        put_back, parts = _keep_cell(thing)
+    elif isinstance(thing, partial):
+        parts = (thing.func, *thing.args, *thing.keywords.values())
+    elif isinstance(thing, MethodType):
+        parts = (thing.__self__, thing.__func__)
+    elif _has_state(thing):
+        put_back, parts = _keep_attributes(thing)
+        if isinstance(thing, FunctionType):
+            given = *(thing.__closure__ or ()), *(thing.__defaults__ or ())
+            parts = (*given, *(thing.__kwdefaults__ or {}).values(), *parts)
+    return put_back, parts
+
+
+def _has_state(thing: Any) -> bool:
+    """Whether a thing is of a class that may keep something from one call to the next.
+
+    What Python, torch and the guard itself have is left alone: locks, files, threads, optimizers.
+    """
+    if isinstance(thing, nn.Module | FunctionType):
+        return True
+    module = type(thing).__module__ or ""
+    package = module.partition(".")[0]
+    is_known = package in sys.stdlib_module_names and package != "__main__"
+    return not (is_known or package in ("torch", "numpy") or module.startswith(_OWN))
+
+
+def _keep_attributes(thing: Any) -> tuple[Callable[[], None] | None, Iterable[Any]]:
+    """The same of what has attributes, in a dictionary or in slots."""
+    attributes: dict[str, Any] = getattr(thing, "__dict__", {})
+    put_back = _keep_container(attributes) if isinstance(attributes, dict) else None
+    names = [n for c in type(thing).__mro__ for n in _slots(c) if hasattr(thing, n)]
+    slots = {name: getattr(thing, name) for name in names}
+    if not slots:
+        return put_back, list(attributes.values())
+
+    def put_all_back() -> None:
+        for name, value in slots.items():
+            if getattr(thing, name, None) is not value:
+                setattr(thing, name, value)
+        if put_back is not None:
+            put_back()
+
+    return put_all_back, [*attributes.values(), *slots.values()]
+
+
+def _slots(of: type) -> list[str]:
+    slots = of.__dict__.get("__slots__", ())
+    names = [slots] if isinstance(slots, str) else list(slots)
+    return [name for name in names if name not in ("__dict__", "__weakref__")]
+
+
+def _keep_cell(cell: CellType) -> tuple[Callable[[], None] | None, Iterable[Any]]:
+    """The same of a variable of a closure."""
+    try:
+        value = cell.cell_contents
+    except ValueError:  # an empty one
+        return None, ()
+
+    def put_back() -> None:
+        cell.cell_contents = value
+
+    return put_back, (value,)
+
+
+def _keep_stream(value: Any) -> Callable[[], None] | None:
+    """What puts a random stream back, or an array of NumPy; None for all else."""
+    numpy = sys.modules.get("numpy")
+    undo: Callable[[], None] | None = None
+    if isinstance(value, torch.Generator):
+        undo = partial(_call, value.set_state, value.get_state())
+    elif isinstance(value, random.Random):
+        undo = partial(_call, value.setstate, value.getstate())
+    elif numpy is not None and isinstance(value, numpy.random.Generator):
+        drawn = copy.deepcopy(value.bit_generator.state)
+        undo = partial(setattr, value.bit_generator, "state", drawn)
+    elif numpy is not None and isinstance(value, numpy.random.RandomState):
+        undo = partial(_call, value.set_state, value.get_state())
+    elif numpy is not None and isinstance(value, numpy.ndarray) and value.flags.writeable:
+        undo = partial(numpy.copyto, value, value.copy())
+    return undo
+
+
+def _call(put_back: Callable[[Any], Any], state: Any) -> None:
     put_back(state)
 
 
-def _keep_tensor(tensor: Tensor) -> Callable[[], None]:
+def _keep_tensor(tensor: Tensor) -> Callable[[], None] | None:
+    """The same of a tensor; not of a parameter, which no forward pass changes, or a large one.
+
+    Its version tells most changes, but not those by `.data`.
+    """
+    if isinstance(tensor, nn.Parameter) or tensor.is_inference() or tensor.numel() > _NUMBERS:
+        return None
     version, before = tensor._version, tensor.detach().clone()
 
     def put_back() -> None:
-        if tensor._version != version:
+        is_dense = tensor.layout == torch.strided
+        if tensor._version != version or (is_dense and not torch.equal(tensor, before)):
             with torch.no_grad():
                 tensor.copy_(before)
 
@@ -168,20 +221,17 @@ def _keep_tensor(tensor: Tensor) -> Callable[[], None]:
 
 def _keep_container(container: Any) -> Callable[[], None]:
     before = copy.copy(container)
-    parts = before.values() if isinstance(before, dict) else before
-    contents = [undo for part in parts if isinstance(part, Tensor) and (undo := _keep_value(part))]
 
     def put_back() -> None:
-        if container != before if _is_comparable(before) else True:
+        if _identities(container) != _identities(before):
             container.clear()
             (container.extend if isinstance(container, list | deque) else container.update)(before)
-        for undo in contents:
-            undo()
 
     return put_back
 
 
-def _is_comparable(container: Any) -> bool:
-    """Whether == of its parts is a truth value, which that of tensors isn't."""
-    parts = container.values() if isinstance(container, dict) else container
-    return not any(isinstance(part, Tensor) for part in parts)
+def _identities(container: Any) -> Any:
+    """What tells whether a container has other things in it, as == of tensors doesn't."""
+    if isinstance(container, dict):
+        return [(key, id(value)) for key, value in container.items()]
+    return {id(part) for part in container} if isinstance(container, set) else [*map(id, container)]
