@@ -13,7 +13,6 @@ from statistics import median
 
 import boosting
 import catboost
-import guard
 import jax
 import lightgbm
 import optax
@@ -22,6 +21,7 @@ import xgboost
 from losses import Case, measure, processor
 from rounds import spread
 
+import guard
 import parfocal.jax
 
 OUT = Path(__file__).parent / "overheads.md"
