@@ -240,7 +240,8 @@ def checkpointed(t, *, reentrant):
     for x, y in t.batches:
         optimizer.zero_grad()
         x.requires_grad_()
-        loss = checkpoint(lambda x, y=y: t.loss(t.model(x), y), x, use_reentrant=reentrant)
+        # The square keeps the loss, so that all of it is made again.
+        loss = checkpoint(lambda x, y=y: t.loss(t.model(x), y).square(), x, use_reentrant=reentrant)
         loss.backward()
         optimizer.step()
         t.done()
@@ -472,6 +473,9 @@ def test_a_healthy_training_is_what_it_was(name):
     assert all(map(are_equal, alone.history, watched.history))
     assert guard.failures == []
     assert {notice.kind for notice in guard.warnings} <= {"scale"}
+    if name in STEPPING and name != "compiled":  # whose first pass isn't counted
+        guard.read()
+        assert sum(reading.positions for reading in guard.readings) == STEPS * SAMPLES
     if name not in LEAVING:
         assert guard.step == STEPS_OF.get(name, STEPS)
     assert getattr(alone, "scale", None) == getattr(watched, "scale", None)
@@ -642,6 +646,15 @@ def test_a_closure_is_checked_before_a_perturbed_one():
     expected, now = alone.history[BROKEN], broken.parameters()
     assert are_equal({key: expected[key] for key in now}, now)
     assert guard.step == STEPS
+
+
+def test_an_optimizer_is_attached_once():
+    """Also where somebody else, as a callback, attaches it again."""
+    guard, optimizer = FocalGuard(mean_original), SGD(nn.Linear(1, 1).parameters(), lr=0.1)
+    guard.attach(optimizer).attach(Engine(optimizer), optimizer)
+    assert len(optimizer._optimizer_step_pre_hooks) == 1
+    guard.detach()
+    assert len(optimizer._optimizer_step_pre_hooks) == 0
 
 
 # What breaks beside the loss

@@ -38,7 +38,7 @@ class Pass:
 
         @unserializable_hook  # type: ignore[untyped-decorator]
         def keep_incoming(gradient: Tensor) -> None:
-            gradient = gradient.detach()
+            gradient = gradient.detach() if gradient.requires_grad else gradient
             self.incoming = gradient if self.incoming is None else self.incoming + gradient
 
         @unserializable_hook  # type: ignore[untyped-decorator]
@@ -65,9 +65,9 @@ class Pass:
         return self.incoming is not None or self._sum is not None or self._hook() is None
 
     @property
-    def is_under_way(self) -> bool:
-        """Whether a backward pass has come to the loss and not to the logits."""
-        return self.incoming is not None and self._sum is None and self._leaf is None
+    def is_open(self) -> bool:
+        """Whether a backward pass is still to come to the logits."""
+        return self._sum is None and self._leaf is None and self._hook() is not None
 
     @property
     def is_as_it_was(self) -> bool:
@@ -123,9 +123,10 @@ class Checks:
         """Whether a pass of this thread has had its backward."""
         return self._traced is not None or any(p.is_over for p in self._own())
 
-    def is_any_under_way(self) -> bool:
+    def is_again(self, call: LossCall) -> bool:
         """Whether a call in a backward pass is one of these passes, made again by a checkpoint."""
-        return any(p.is_under_way for p in self._own())
+        shape = call.logits.shape
+        return any(p.is_open and p.call.logits.shape == shape for p in self._own())
 
     def done(self) -> list[Pass]:
         """The passes of this thread that are over, and not finite; all that are over are forgotten.

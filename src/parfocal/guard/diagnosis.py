@@ -193,7 +193,8 @@ def of_another_time(call: LossCall, was: str) -> Diagnosis:
     """A failure that the loss doesn't repeat."""
     text = (
         f"{_opening(call)}: the loss or its gradient wasn't finite, and {was}, so no cause is "
-        "told. If the loss keeps something from call to call, or draws random numbers, look there."
+        "told. If the loss keeps something from call to call, or draws random numbers, look there; "
+        "or at what else is computed from the same logits, if anything is."
     )
     return Diagnosis("loss", text)
 

@@ -210,11 +210,9 @@ class FocalGuard(StandIn):
             return self.loss(*arguments, **keywords)
         if torch.compiler.is_compiling():
             return self._traced(arguments, keywords)
-        is_backward = is_in_backward()
-        if is_backward and self._checks.is_any_under_way():
-            return self.loss(*arguments, **keywords)  # of a checkpoint; it is watched already
         pass_ = self._safely("read a call", self._call_of, arguments, keywords)
-        if pass_ is None:
+        is_backward = is_in_backward()
+        if pass_ is None or (is_backward and self._checks.is_again(pass_[0])):
             return self.loss(*arguments, **keywords)
         # Those of the step before, if that was left out, or of an accumulated one.
         if self._checks and not is_backward:
@@ -402,7 +400,7 @@ class FocalGuard(StandIn):
         with self._lock:
             if closure is None or turn.late is not None or self._checks.is_any_over():
                 self._check_step(optimizer)
-            elif optimizer in turn.stepped:
+            elif id(optimizer) in turn.stepped:
                 turn.is_checked = False  # a new step, whose passes are still to come
         if closure is None:
             return None
@@ -419,7 +417,7 @@ class FocalGuard(StandIn):
         try:
             result = closure()
             with self._lock:
-                if not (turn.is_checked and optimizer in turn.stepped):
+                if not (turn.is_checked and id(optimizer) in turn.stepped):
                     self._check_step(optimizer)
         finally:
             turn.is_inside = False
@@ -473,12 +471,11 @@ class FocalGuard(StandIn):
         if failing or self._round.late is not None or (is_step and optimizer is not None):
             explanation, is_scaled = self._broken(failing or [], optimizer, is_step=is_step)
         # Averaged over the ranks, a gradient that one loss broke is broken on all of them.
-        own = explanation is not None, explanation
-        device = self._tally.device
-        agreed = self._safely(
-            "ask the other processes", ranks.first_on_any, explanation, device, _is_of_parameter
-        )
-        is_broken, explanation = agreed or own
+        is_broken = explanation is not None
+        if ranks.is_group():
+            asked = explanation, self._tally.device, _is_of_parameter
+            agreed = self._safely("ask the other processes", ranks.first_on_any, *asked)
+            is_broken, explanation = agreed or (is_broken, explanation)
         if is_broken:
             return self.action != "skip" if explanation is None else self._act(*explanation)
         if is_scaled:
@@ -776,8 +773,8 @@ class _Round:
         self.is_inside = self.is_counted = False
         self.stepping: torch.optim.Optimizer | None = None
         self.late: FocalGuardError | None = None
-        self.stepped: weakref.WeakSet[Any] = weakref.WeakSet()
-        self.asked: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.stepped: set[int] = set()
+        self.asked: set[int] = set()
         self.hooked: weakref.WeakSet[Any] = weakref.WeakSet()
         self.unchecked = self.broken = self.steps = self.failures = 0
         self.varied: int | None = None
@@ -791,12 +788,12 @@ class _Round:
     def is_new(self, optimizer: Any, *, is_step: bool) -> bool:
         """Whether it is a step of its own, and not the part of another optimizer, or its second."""
         seen = self.stepped if is_step else self.asked
-        is_new = not self.is_checked or optimizer is None or optimizer in seen
+        is_new = not self.is_checked or optimizer is None or id(optimizer) in seen
         if is_new:
             self.stepped.clear()
             self.asked.clear()
         if optimizer is not None:
-            seen.add(optimizer)
+            seen.add(id(optimizer))
         return is_new
 
     def end(self, is_fine: bool) -> None:
