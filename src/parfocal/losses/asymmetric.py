@@ -34,7 +34,7 @@ def asymmetric_loss(
             indices, as in `sigmoid_focal_loss`. Data: no gradient flows to them.
         gamma_neg, gamma_pos: Focusing exponents of the negatives and positives, >= 0; may be
             tensors that broadcast. With a margin, the values of a tensor `gamma_neg` have to be 0
-            or at least 1; they are not looked at.
+            or at least 1; they are looked at where that is free, on a CPU.
         margin: Probability below which a negative adds nothing, in [0, 1). The original's ``clip``.
         reduction, weight, mask, normalizer: as in `sigmoid_focal_loss`. The original sums.
 

@@ -61,7 +61,8 @@ def softmax_focal_loss(
             (N) or (N, d1, ...); True where one counts. Also beside probabilities, where there is
             no `ignore_index`.
         position_weight: One factor a position, broadcasts against these. It doesn't change what a
-            mean divides by.
+            mean divides by. Where it is 0, or the weight of the class, a GPU's kernel leaves the
+            position out, whatever `input` holds; elsewhere 0 times NaN is NaN.
         normalizer: Positive number, or tensor of one element, that the sum is divided by; with
             ``reduction="sum"`` only.
         inputs, targets: Other names of `input` and `target`, those of this package's other losses.
