@@ -5,6 +5,7 @@ at which step the parameters break, what they were before, and what a healthy tr
 """
 
 import random
+import tempfile
 import warnings
 import weakref
 from functools import partial
@@ -102,7 +103,7 @@ class Training:
     def run(self, loop):
         """To its end, or to the guard's error."""
         try:
-            with warnings.catch_warnings():
+            with warnings.catch_warnings(), tempfile.TemporaryDirectory() as self.folder:
                 warnings.simplefilter("ignore")
                 loop(self)
         except FocalGuardError as error:
@@ -376,7 +377,7 @@ def transformers(t, *, attached=True, callback=True):
 
     optimizer = AdamW(t.model.parameters(), lr=0.01)
     arguments = TrainingArguments(
-        "unused",
+        t.folder,
         max_steps=len(t.batches),
         per_device_train_batch_size=SAMPLES // PARTS,
         gradient_accumulation_steps=PARTS,
