@@ -99,9 +99,4 @@ def position(call: LossCall, at: Sequence[int], class_dim: int) -> LossCall:
     sizes = [1] * len(places)
     sizes[class_dim] = call.logits.shape[class_dim]
     part = window(call, places, sizes)
-    return part if call.samples is not None else part._replace(samples=chosen_sample(at[0]))
-
-
-def chosen_sample(number: int) -> Tensor:
-    """The number of a sample of the batch, as a tensor."""
-    return torch.tensor([number])
+    return part if call.samples is not None else part._replace(samples=torch.tensor([at[0]]))
