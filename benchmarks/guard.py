@@ -17,21 +17,25 @@ import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor, as_completed
+from contextlib import ExitStack
 from multiprocessing import get_context
 from pathlib import Path
 from statistics import median
 from typing import Any
+from unittest.mock import patch
 
 import torch
 from rounds import Rounds
 
-from parfocal.experiments.compared import Loss
+from parfocal.experiments.compared import compared_loss
 from parfocal.experiments.data import Sources, load, mnist5k
 from parfocal.experiments.events import Epoch, Failure
+from parfocal.experiments.models import network
 from parfocal.experiments.spec import RunSpec
 from parfocal.experiments.specs import read_grid
 from parfocal.experiments.trainer import Trainer
 from parfocal.guard import FocalGuard, FocalGuardWarning
+from parfocal.guard.checks import Incoming, Outgoing
 
 OUT = Path(__file__).parents[1] / "docs" / "guard" / "runs.csv"
 FIELDS = (
@@ -172,58 +176,69 @@ def _line(*cells: str) -> str:
 
 
 class Stopwatch:
-    """Adds up the seconds that the calls of a function take.
+    """Adds up the seconds that the calls of functions take."""
 
-    Arguments are held until the next call: to free the graph behind them is a part of the training.
-    """
+    def __init__(self) -> None:
+        self.seconds = 0.0
 
-    def __init__(self, function: Callable[..., Any]) -> None:
-        self._function, self.seconds = function, 0.0
-        self._held: tuple[Any, ...] = ()
+    def timed(self, function: Callable[..., Any]) -> Callable[..., Any]:
+        """The function, whose calls count."""
 
-    def __call__(self, *arguments: Any, **keywords: Any) -> Any:
-        """What the function gives."""
-        self._held = arguments
-        started = time.perf_counter()
-        try:
-            return self._function(*arguments, **keywords)
-        finally:
-            self.seconds += time.perf_counter() - started
+        def timed(*arguments: Any, **keywords: Any) -> Any:
+            started = time.perf_counter()
+            try:
+                return function(*arguments, **keywords)
+            finally:
+                self.seconds += time.perf_counter() - started
+
+        return timed
 
 
-def cost() -> Rounds:
+def cost(*, attached: bool) -> Rounds:
     """Seconds of a step in the guard and not in the loss, and of the whole step; means of a turn.
 
-    A turn has as many steps as there are from one reading to the next.
+    The guard's are those of its calls, of its hooks in the backward pass, and of `check` or, where
+    it is attached to the optimizer, of what that calls before its step. A turn has as many steps as
+    there are from one reading to the next.
 
     Two trainings side by side, with and without, differ by more than the guard takes, in either
     direction: where the allocator puts things is enough.
     """
     torch.set_num_threads(1)
-    spec = read_grid("mnist-quick").base.with_settings(
-        {"loss": "original", "gamma": 2.0, "epochs": 10_000}
+    spec = read_grid("mnist-quick").base
+    model, images = network(spec), mnist5k()
+    optimizer = torch.optim.SGD(model.parameters(), 1e-3, momentum=0.9)
+    inputs, targets = images.pixels.float() / 255, (images.labels <= 4).float()
+    loss, guards = Stopwatch(), Stopwatch()
+    guard = FocalGuard(
+        loss.timed(compared_loss("original", gamma=2.0, alpha=0.25, reduction="mean")),
+        action="record",
     )
-    watches: list[Stopwatch] = []
+    for name in ("forward", "check", "_before_step"):
+        guard.__dict__[name] = guards.timed(getattr(guard, name))
+    if attached:
+        guard.attach(optimizer)
 
-    def watch(loss: Loss) -> FocalGuard:
-        inner = Stopwatch(loss)
-        guard = FocalGuard(inner, action="record")
-        whole, check = Stopwatch(guard.forward), Stopwatch(guard.check)
-        guard.forward, guard.check = whole, check  # type: ignore[method-assign]
-        watches.extend((inner, whole, check))
-        return guard
+    def step(batch: torch.Tensor) -> None:
+        optimizer.zero_grad()
+        logits = model(inputs[batch])
+        guard(logits, targets[batch]).backward()
+        if not attached:
+            guard.check()
+        optimizer.step()
 
-    events = Trainer(spec, mnist5k(), watch=watch).events()
     added, steps = [], []
-    for _ in range(TURNS):
-        for one in watches:
-            one.seconds = 0.0
-        started = time.perf_counter()
-        for _ in range(TURN):
-            next(events)
-        steps.append((time.perf_counter() - started) / TURN)
-        inner, whole, check = (one.seconds / TURN for one in watches)
-        added.append(whole - inner + check)
+    with ExitStack() as stack:
+        for hook in (Incoming, Outgoing):
+            stack.enter_context(patch.object(hook, "__call__", guards.timed(hook.__call__)))
+        for _ in range(TURNS):
+            batches = torch.randint(len(targets), (TURN, spec.training.batch_size))
+            loss.seconds = guards.seconds = 0.0
+            started = time.perf_counter()
+            for batch in batches:
+                step(batch)
+            steps.append((time.perf_counter() - started) / TURN)
+            added.append((guards.seconds - loss.seconds) / TURN)
     return Rounds(added, steps)
 
 
@@ -242,11 +257,13 @@ def main(arguments: Sequence[str] | None = None) -> None:
     elif given.command == "table":
         print(table(read(given.out)))
     else:
-        taken = cost()
-        print(
-            f"a step of the MNIST network takes {1e3 * median(taken.theirs):.2f} ms, of which the "
-            f"guard has {1e6 * median(taken.ours):.0f} us, {median(taken.ratios):.1%}"
-        )
+        for attached in (False, True):
+            taken = cost(attached=attached)
+            print(
+                f"{'attached' if attached else 'by check'}: a step of the MNIST network takes "
+                f"{1e3 * median(taken.theirs):.2f} ms, of which the guard has "
+                f"{1e6 * median(taken.ours):.0f} us, {median(taken.ratios):.1%}"
+            )
 
 
 if __name__ == "__main__":

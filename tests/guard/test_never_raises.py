@@ -67,12 +67,12 @@ PLACES = [
     f"{GUARD}.Pass",
     "parfocal.guard.tally.Tally.read",
     "parfocal.guard.tally.Tally.add",
-    "parfocal.guard.tally.add_statistics",
+    "parfocal.guard.tally.statistics_of",
     "parfocal.guard.checks.Checks.add",
     "parfocal.guard.checks.Checks.failing",
     "parfocal.guard.checks.Checks.done",
     "parfocal.guard.form.Form.outside",
-    "parfocal.guard.ranks.largest",
+    "parfocal.guard.ranks.together",
 ]
 
 

@@ -8,7 +8,6 @@ from typing import Any
 
 import torch
 from torch import Tensor
-from torch.utils.hooks import unserializable_hook
 
 from parfocal.guard.loss_call import SMALL, LossCall
 
@@ -35,21 +34,11 @@ class Pass:
         self.incoming: Tensor | None = None
         self._sum: Tensor | None = None
         self._leaf = logits if logits.is_leaf else None  # may stay, and hooks with it
-
-        @unserializable_hook  # type: ignore[untyped-decorator]
-        def keep_incoming(gradient: Tensor) -> None:
-            gradient = gradient.detach() if gradient.requires_grad else gradient
-            self.incoming = gradient if self.incoming is None else self.incoming + gradient
-
-        @unserializable_hook  # type: ignore[untyped-decorator]
-        def keep_sum(gradient: Tensor) -> None:
-            total = _sum(gradient)
-            self._sum = total if self._sum is None else self._sum + total
-
-        loss.register_hook(keep_incoming)
+        hook = Incoming(self)
+        loss.register_hook(hook)
         if self._leaf is None:
-            logits.register_hook(keep_sum)
-        self._hook = weakref.ref(keep_incoming)
+            logits.register_hook(Outgoing(self))
+        self._hook = weakref.ref(hook)
 
     @property
     def gradient(self) -> Tensor | None:
@@ -76,10 +65,45 @@ class Pass:
 
     def is_finite(self) -> bool:
         """Whether loss and gradient are, as far as there is one."""
-        gradient, loss = self.gradient, self.loss
+        gradient = self._sum if self._leaf is None else self.gradient
         if gradient is not None and not math.isfinite(gradient.item()):
             return False
+        loss = self.loss
         return math.isfinite((_sum(loss) if loss.ndim else loss).item())
+
+
+class _Hook:
+    """What a graph holds of a pass."""
+
+    __slots__ = ("__weakref__", "_pass")
+
+    # As by `torch.utils.hooks.unserializable_hook`, which writes to functions alone.
+    __torch_unserializable__ = True
+
+    def __init__(self, one: Pass) -> None:
+        self._pass = one
+
+
+class Incoming(_Hook):
+    """Of a loss: keeps the gradient that comes to it."""
+
+    __slots__ = ()
+
+    def __call__(self, gradient: Tensor) -> None:
+        """In the backward pass."""
+        one, new = self._pass, gradient.detach() if gradient.requires_grad else gradient
+        one.incoming = new if one.incoming is None else one.incoming + new
+
+
+class Outgoing(_Hook):
+    """Of logits: keeps the sum of the gradient that leaves the loss."""
+
+    __slots__ = ()
+
+    def __call__(self, gradient: Tensor) -> None:
+        """In the backward pass."""
+        one, new = self._pass, _sum(gradient)
+        one._sum = new if one._sum is None else one._sum + new
 
 
 def _sum(values: Tensor) -> Tensor:
@@ -144,9 +168,13 @@ class Checks:
 
     def failing(self) -> list[Pass | LossCall]:
         """The passes of this thread that aren't finite; all of them are forgotten."""
-        own, thread = self._own(), threading.get_ident()
-        self._passes = [p for p in self._passes if p.thread != thread]
-        failing: list[Pass | LossCall] = [p for p in own if not p.is_finite()]
+        thread, passes, self._passes = threading.get_ident(), self._passes, []
+        failing: list[Pass | LossCall] = []
+        for one in passes:
+            if one.thread != thread:
+                self._passes.append(one)
+            elif not one.is_finite():
+                failing.append(one)
         if self._traced is not None:
             if not math.isfinite(self._flag.item()):
                 failing.append(self._traced)

@@ -347,10 +347,9 @@ class FocalGuard(StandIn):
         loss = loss_tensor(result)
         if loss is None or not loss.requires_grad:
             return
-        self._checks.add(Pass(call, logits, loss))
-        self._safely("count a pass", self._tally.add, call)
         turn = self._round
         turn.begin()
+        self._checks.add(Pass(call, logits, loss))
         if turn.late is not None and self.action == "raise":
             # The processes of a group stop together, at the next check. If none comes, by itself.
             if not ranks.is_group() or turn.broken >= _SKIPPED:
@@ -359,6 +358,7 @@ class FocalGuard(StandIn):
             loss.register_hook(self._look_after)
         if turn.unchecked == _UNCHECKED:
             self._notice("unchecked", notices.of_unchecked(_UNCHECKED))
+        self._tally.add(call)
 
     def _traced(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """The same in a graph."""

@@ -8,6 +8,9 @@ from typing import Any
 import torch
 from torch import Tensor, nn
 
+# The dtypes in which a sum of gradients may overflow where these don't.
+_WIDER = {torch.float16: torch.float32}
+
 
 def inner_optimizer(optimizer: Any) -> torch.optim.Optimizer:
     """The optimizer of torch within wrappers, such as those of accelerate and Lightning.
@@ -72,6 +75,8 @@ def broken_parameters(optimizer: torch.optim.Optimizer) -> tuple[str, int, int] 
 
 def _total(gradients: list[Tensor]) -> float:
     """A number that isn't finite if one of the gradients isn't, or if they are huge."""
+    if all(g.is_cpu for g in gradients):  # a sum takes a third of the time of a norm there
+        return sum(g.sum(dtype=_WIDER.get(g.dtype)).abs().item() for g in gradients)
     norms = torch._foreach_norm(gradients)  # that of the largest takes ten times as long on a CPU
     return float(torch.stack([norm.float().to(norms[0].device) for norm in norms]).sum())
 

@@ -5,7 +5,6 @@ from typing import Any, TypeVar
 
 import torch
 import torch.distributed as dist
-from torch import Tensor
 
 Thing = TypeVar("Thing")
 
@@ -17,21 +16,23 @@ def rank() -> int:
     return dist.get_rank() if is_group() else 0
 
 
-def largest(values: Tensor) -> Tensor:
-    """Of each number, over the processes."""
-    return _reduced(values, dist.ReduceOp.MAX)
-
-
-def total(values: Tensor) -> Tensor:
-    """Of each number, over the processes."""
-    return _reduced(values, dist.ReduceOp.SUM)
+def together(values: list[float], maxima: int, device: torch.device) -> list[float]:
+    """Over the processes the largest of each of the first numbers, and the sum of each other."""
+    if not is_group():
+        return values
+    highs, sums = (torch.tensor(v, device=device) for v in (values[:maxima], values[maxima:]))
+    dist.all_reduce(highs, dist.ReduceOp.MAX)
+    dist.all_reduce(sums, dist.ReduceOp.SUM)
+    return [*highs.tolist(), *sums.tolist()]
 
 
 def is_on_any(is_so: bool, device: torch.device) -> bool:
     """Whether it is so for one of the processes."""
     if not is_group():
         return is_so
-    return largest(torch.tensor(float(is_so), device=device)).item() > 0
+    so = torch.tensor(float(is_so), device=device)
+    dist.all_reduce(so, dist.ReduceOp.MAX)
+    return so.item() > 0
 
 
 def first_of_all(own: Thing | None, is_second: Callable[[Thing], bool]) -> Thing | None:
@@ -59,11 +60,3 @@ def first_on_any(
 def is_group() -> bool:
     """Whether there are other processes to ask."""
     return _CAN_BE_GROUPED and dist.is_initialized()
-
-
-def _reduced(values: Tensor, operation: Any) -> Tensor:
-    if not is_group():
-        return values
-    values = values.clone()
-    dist.all_reduce(values, operation)
-    return values

@@ -1,14 +1,15 @@
 """What is counted in each pass, in a few operations on the device, and never read there.
 
-    maxima   the largest of: u - cliff, on the right side of a target and on the wrong one; u
-    counts   answers, positives, saturated answers, dead gradients
+    largest of    u; u - cliff, on the right side of a target and on the wrong one
+    number of     answers, positives, saturated answers, dead gradients
 
 An answer is saturated when p_t rounds to 1, and its gradient is dead when it is exactly 0, which
 for a loss of known limits is a matter of its margin. What doesn't count isn't counted.
 """
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
+from functools import cache
 from typing import NamedTuple
 
 import torch
@@ -18,10 +19,11 @@ from parfocal.guard.form import Form
 from parfocal.guard.limits import Limits, saturation
 from parfocal.guard.loss_call import LossCall
 
-# Stands for "no limit". Finite, because `torch.where` mixes it with real limits.
-NONE = 1e30
-
+# The statistics of a pass are so many maxima, then so many counts.
 MAXIMA, COUNTS = 3, 4
+
+# A margin: on the host, or for a graph, which is compiled once for all of them, on the device.
+Margin = float | Tensor
 
 
 class Reading(NamedTuple):
@@ -44,76 +46,121 @@ class Reading(NamedTuple):
     positions: int
 
 
-def thresholds(limits: Sequence[Limits] | None, dtype: torch.dtype) -> Tensor:
-    """(2, 5): cliff and dead on the right side, the same on the wrong side, and saturation."""
-    rows = [
-        [
-            *(min(x, NONE) for x in (t.cliff, t.dead, t.cliff_wrong, t.dead_wrong)),
-            saturation(dtype),
-        ]
-        for t in limits or (Limits(), Limits())
-    ]
-    return torch.tensor(rows, dtype=torch.float32)
+class Thresholds(NamedTuple):
+    """What a margin is dangerous and dead by, at targets 0 and 1, and what it is saturated by."""
+
+    zero: Sequence[Margin] = Limits()
+    one: Sequence[Margin] = Limits()
+    saturated: Margin = saturation(torch.float32)
+
+    def tensor(self) -> Tensor:
+        """All in a row."""
+        return torch.tensor([*self.zero, *self.one, self.saturated], dtype=torch.float32)
+
+    @classmethod
+    def of_tensor(cls, row: Tensor) -> "Thresholds":
+        """The elements of `tensor`, without a look at them."""
+        *limits, saturated = row.unbind()
+        return cls(limits[:4], limits[4:], saturated)
 
 
-def empty_statistics(device: torch.device) -> tuple[Tensor, Tensor]:
-    """Statistics of no pass."""
-    return torch.full((MAXIMA,), -math.inf, device=device), torch.zeros(COUNTS, device=device)
+class Statistics(NamedTuple):
+    """Of a pass, on its device.
 
-
-def add_statistics(
-    maxima: Tensor, counts: Tensor, call: LossCall, form: Form, limits: Tensor
-) -> None:
-    """Add a pass, in place.
-
-    limits: from `thresholds`, on the device of the logits.
+    maxima: (3,), the largest of u, u - cliff on the right side, -u - cliff on the wrong one.
+    counts: positives, saturated and dead, the last of which is left out where none can be.
+    positions: the number of answers, where it needs no look at the device.
     """
+
+    maxima: Tensor
+    counts: Tensor
+    positions: int | Tensor
+
+    def row(self) -> list[float]:
+        """All on the host: the maxima, then positions and counts."""
+        counts = self.counts.tolist()
+        none = [0.0] * (COUNTS - 1 - len(counts))
+        return [*self.maxima.tolist(), float(self.positions), *counts, *none]
+
+
+def empty_row() -> list[float]:
+    """That of no pass."""
+    return [-math.inf] * MAXIMA + [0.0] * COUNTS
+
+
+def statistics_of(call: LossCall, form: Form, thresholds: Thresholds) -> Statistics:
+    """The statistics of a pass."""
     if form.is_binary:
         is_positive = form.is_one(call)
         x = form.over_classes(call.logits).float()
         u = torch.where(is_positive, x, -x)
-        # (2, 5) to five of the shape of the answers.
-        shaped = limits.view(2, 5, *(1,) * u.ndim)
-        right, dead, wrong, dead_wrong, saturated = torch.where(is_positive, shaped[1], shaped[0])
+        right, wrong, dead, dead_wrong = (
+            _by_target(is_positive, zero, one)
+            for zero, one in zip(thresholds.zero, thresholds.one, strict=True)
+        )
     else:
         u, y = form.margins(call).float(), form.targets(call)
         y = y.argmax(1) if form.kind == "probabilities" else y
         is_positive = y != y.flatten()[0]
-        right, dead, wrong, dead_wrong, saturated = limits[1]
-    is_saturated = u >= saturated
-    is_dead = (u >= dead) | (u <= -dead_wrong)
-    ahead, behind = u - right, -u - wrong
+        right, wrong, dead, dead_wrong = thresholds.one
+    highs = [
+        u,
+        None if _is_never(right) else u - right,
+        None if _is_never(wrong) else -u - wrong,
+    ]
+    is_dead = [] if _is_never(dead) else [u >= dead]
+    is_dead += [] if _is_never(dead_wrong) else [u <= -dead_wrong]
+    flags = torch.stack([is_positive, u >= thresholds.saturated, *_any(is_dead)])
+    positions: int | Tensor = u.numel()
     counted = form.counts(call)
-    positions = torch.full_like(counts[0], u.numel())
     if counted is not None:
-        is_positive, is_saturated, is_dead = (
-            flag & counted for flag in (is_positive, is_saturated, is_dead)
-        )
-        ahead, behind, u = (torch.where(counted, x, -math.inf) for x in (ahead, behind, u))
-        positions = counted.sum()
-    high = torch.stack([ahead.amax(), behind.amax(), u.amax()])
-    # A NaN is told by the failure that it is.
-    maxima.copy_(torch.fmax(maxima, high))
-    counts.add_(torch.stack([positions, is_positive.sum(), is_saturated.sum(), is_dead.sum()]))
+        highs = [None if h is None else torch.where(counted, h, -math.inf) for h in highs]
+        flags, positions = flags & counted, counted.sum()
+    maxima = [_no_margin(u.device) if h is None else h.amax() for h in highs]
+    return Statistics(torch.stack(maxima), flags.flatten(1).sum(1), positions)
 
 
-def reading(step: int, maxima: Sequence[float], counts: Sequence[float]) -> Reading | None:
-    """What they say; None if nothing was counted."""
-    positions, positives, saturated, dead = counts
+def _any(flags: list[Tensor]) -> list[Tensor]:
+    return [flags[0] | flags[1]] if len(flags) == 2 else flags
+
+
+@cache
+def _no_margin(device: torch.device) -> Tensor:
+    return torch.full((), -math.inf, device=device)
+
+
+def _by_target(is_positive: Tensor, zero: Margin, one: Margin) -> Margin:
+    """The limit of each target."""
+    is_same = isinstance(zero, float) and zero == one
+    return zero if is_same else torch.where(is_positive, one, zero)
+
+
+def _is_never(limit: Margin) -> bool:
+    """Whether it is known on the host that no margin gets there: nothing is computed then."""
+    return isinstance(limit, float) and limit == math.inf
+
+
+def joined(parts: Iterable[Sequence[float]]) -> list[float]:
+    """The rows of several passes together. A NaN is told by the failure that it is."""
+    columns = list(zip(empty_row(), *parts, strict=True))
+    maxima = [
+        max((x for x in of if not math.isnan(x)), default=-math.inf) for of in columns[:MAXIMA]
+    ]
+    return [*maxima, *map(sum, columns[MAXIMA:])]
+
+
+def reading(step: int, row: Sequence[float]) -> Reading | None:
+    """What a row says; None if nothing was counted."""
+    largest, ahead, behind, positions, positives, saturated, dead = row
     if not positions:
         return None
-    distance, distance_wrong, largest = maxima
     return Reading(
         step,
-        _distance(distance),
-        _distance(distance_wrong),
+        -ahead,
+        -behind,
         largest,
         positives / positions,
         saturated / positions,
         dead / positions,
         int(positions),
     )
-
-
-def _distance(high: float) -> float:
-    return math.inf if high < -NONE / 2 else -high

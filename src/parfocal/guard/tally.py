@@ -1,6 +1,5 @@
 """The statistics of a training since the last reading, on its device."""
 
-import math
 from collections.abc import Iterable, Iterator, Sequence
 from typing import Any
 
@@ -8,14 +7,17 @@ import torch
 
 from parfocal.guard import ranks
 from parfocal.guard.form import Form
-from parfocal.guard.limits import Limits
+from parfocal.guard.limits import Limits, saturation
 from parfocal.guard.loss_call import SMALL, LossCall
 from parfocal.guard.statistics import (
+    MAXIMA,
     Reading,
-    add_statistics,
-    empty_statistics,
+    Statistics,
+    Thresholds,
+    empty_row,
+    joined,
     reading,
-    thresholds,
+    statistics_of,
 )
 
 # Small passes that wait, at most, to be counted together.
@@ -41,8 +43,12 @@ class Tally:
     def place(self, device: torch.device) -> None:
         """Begin anew, on a device."""
         self.device, self.device_type = device, device.type
-        self._maxima, self._counts = empty_statistics(device)
-        self._thresholds = thresholds(None, torch.float32).to(device)
+        self._thresholds = Thresholds()
+        self._statistics: list[Statistics] = []
+        # Those of compiled graphs, which can't change a list, and are compiled for all thresholds.
+        self._of_graphs = torch.tensor(empty_row(), device=device)
+        self._is_traced = False
+        self._of_thresholds = self._thresholds.tensor().to(device)
         self._waiting.clear()
 
     @property
@@ -60,25 +66,34 @@ class Tally:
 
     def count(self, call: LossCall) -> None:
         """A pass, now: of a compiled graph."""
-        self._counted = call
+        self._counted, self._is_traced = call, True
         if self.form is not None and self.form.kind != "unknown":
             with torch.no_grad():
-                add_statistics(self._maxima, self._counts, call, self.form, self._thresholds)
+                thresholds = Thresholds.of_tensor(self._of_thresholds)
+                new, so_far = statistics_of(call, self.form, thresholds), self._of_graphs
+                so_far[:MAXIMA] = torch.fmax(so_far[:MAXIMA], new.maxima)
+                so_far[MAXIMA] += new.positions
+                so_far[MAXIMA + 1 :] += new.counts
 
     def measure_by(self, limits: Sequence[Limits] | None, dtype: torch.dtype) -> None:
         """What a margin is dangerous, dead and saturated by, from the next count on."""
-        self._thresholds.copy_(thresholds(limits, dtype).to(self.device))
+        zero, one = limits or (Limits(), Limits())
+        self._thresholds = Thresholds(zero, one, saturation(dtype))
+        self._of_thresholds.copy_(self._thresholds.tensor())
 
     def read(self) -> Reading | None:
         """The statistics, of all processes, and begin anew; None if nothing was counted."""
-        maxima, counts = self._maxima, self._counts
         try:
             self._count_waiting()
         finally:  # the others wait for it
-            highs, sums = ranks.largest(maxima).tolist(), ranks.total(counts).tolist()
-            maxima.fill_(-math.inf)
-            counts.zero_()
-        return reading(self.step, highs, sums)
+            rows = [one.row() for one in self._statistics]
+            self._statistics.clear()
+            if self._is_traced:
+                rows.append(self._of_graphs.tolist())
+                self._of_graphs.copy_(torch.tensor(empty_row()))
+                self._is_traced = False
+            row = ranks.together(joined(rows), MAXIMA, self.device)
+        return reading(self.step, row)
 
     def __len__(self) -> int:
         """Of the passes that wait."""
@@ -93,7 +108,7 @@ class Tally:
         with torch.no_grad():
             for call in waiting if form.mask is not None else _joined(waiting):
                 if call.logits.numel():
-                    add_statistics(self._maxima, self._counts, call, form, self._thresholds)
+                    self._statistics.append(statistics_of(call, form, self._thresholds))
 
 
 def _joined(passes: Iterable[LossCall]) -> Iterator[LossCall]:
