@@ -59,8 +59,8 @@ def quietly(guard, **options):
 GUARD = "parfocal.guard.focal_guard"
 
 PLACES = [
-    f"{GUARD}.measure_form",
-    f"{GUARD}.limits_of",
+    "parfocal.guard.measures.measure_form",
+    "parfocal.guard.measures.limits_of",
     f"{GUARD}.forgotten_prior",
     f"{GUARD}.places_of",
     f"{GUARD}.broken_parameters",
@@ -105,11 +105,11 @@ def test_an_error_of_the_guard_ends_no_training(place, monkeypatch):
     assert own_errors(guard, told) or [notice.kind for notice in guard.warnings] == ["unknown"]
 
 
-@pytest.mark.parametrize("place", ["save_capture", "FocalGuard._cause"])
+@pytest.mark.parametrize("place", [f"{GUARD}.save_capture", "parfocal.guard.causes.Causes._of"])
 def test_an_error_at_a_failure_ends_no_training(place, monkeypatch, tmp_path):
     """The parameters are those that the failure makes of them."""
     expected = train(mean_original, broken=True)
-    monkeypatch.setattr(f"{GUARD}.{place}", planted)
+    monkeypatch.setattr(place, planted)
     guard = FocalGuard(mean_original, action="record", near=1.0, capture=tmp_path)
     found, told = quietly(guard, broken=True)
     assert found == expected
@@ -119,8 +119,8 @@ def test_an_error_at_a_failure_ends_no_training(place, monkeypatch, tmp_path):
 
 def test_a_failure_whose_cause_is_not_found_is_a_failure(monkeypatch):
     """The step isn't taken, though the guard can't say why."""
-    for place, told in (("diagnose", "called again"), ("FocalGuard._cause", "look at it again")):
-        monkeypatch.setattr(f"{GUARD}.{place}", planted)
+    for place, told in (("diagnose", "called again"), ("Causes._of", "look at it again")):
+        monkeypatch.setattr(f"parfocal.guard.causes.{place}", planted)
         with warnings.catch_warnings():
             warnings.simplefilter("ignore")
             with pytest.raises(FocalGuardError, match=told) as raised:

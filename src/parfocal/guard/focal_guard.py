@@ -15,10 +15,10 @@ from torch import Tensor
 from parfocal import extras
 from parfocal.guard import diagnosis, notices, ranks
 from parfocal.guard.capture import save_capture
+from parfocal.guard.causes import Causes, of_scale
 from parfocal.guard.checks import Checks, Pass, is_in_backward
-from parfocal.guard.diagnosis import Diagnosis, diagnose
-from parfocal.guard.form import UNKNOWN, Form, measure_form
-from parfocal.guard.limits import Limits, limits_of
+from parfocal.guard.diagnosis import Diagnosis
+from parfocal.guard.limits import Limits
 from parfocal.guard.loss_call import (
     SMALL,
     Loss,
@@ -28,6 +28,7 @@ from parfocal.guard.loss_call import (
     places_of,
     usual_places,
 )
+from parfocal.guard.measures import Measures, key_of
 from parfocal.guard.notices import FocalGuardError, FocalGuardWarning, Notice
 from parfocal.guard.optimizers import (
     broken_parameters,
@@ -37,13 +38,13 @@ from parfocal.guard.optimizers import (
     leaves_out,
     with_closure,
 )
+from parfocal.guard.outlook import Outlook
 from parfocal.guard.prior import forgotten_prior
 from parfocal.guard.rounds import Round
 from parfocal.guard.stand_in import StandIn
 from parfocal.guard.statistics import Reading
 from parfocal.guard.tally import Tally
-from parfocal.guard.trend import Trend
-from parfocal.guard.trial import value_and_gradient
+from parfocal.guard.voice import Voice
 
 Action = Literal["raise", "record", "skip"]
 Result = TypeVar("Result")
@@ -152,8 +153,15 @@ class FocalGuard(StandIn):
     writer: Any
     samples: Tensor | None
     readings: list[Reading]
-    warnings: list[Notice]
     failures: list[Diagnosis]
+    _tally: Tally
+    _voice: Voice
+    _measures: Measures
+    _causes: Causes
+    _outlook: Outlook
+    _checks: Checks
+    _round: Round
+    _places: dict[Any, Places]
 
     def __init__(
         self,
@@ -179,6 +187,9 @@ class FocalGuard(StandIn):
                 "FocalGuard: expected `every` >= 1, `near` in (0, 1] and `horizon` >= 0, got "
                 f"{every}, {near} and {horizon}"
             )
+        tally = Tally()
+        voice = Voice(tally)
+        measures = Measures(voice)
         super().__init__(
             loss,
             action=action,
@@ -190,15 +201,16 @@ class FocalGuard(StandIn):
             writer=writer,
             samples=None,
             readings=[],
-            warnings=[],
             failures=[],
-            _tally=Tally(),
+            _tally=tally,
+            _voice=voice,
+            _measures=measures,
+            _causes=Causes(voice, measures),
+            _outlook=Outlook(voice, measures),
             _checks=Checks(),
-            _places={},
-            _limits={},
-            _measured=None,
-            _trends=(Trend(), Trend()),
             _round=Round(),
+            _places={},
+            _measured=None,
             _captured=0,
             _hooks=[],
             _lock=threading.RLock(),
@@ -210,7 +222,7 @@ class FocalGuard(StandIn):
             return self.loss(*arguments, **keywords)
         if torch.compiler.is_compiling():
             return self._traced(arguments, keywords)
-        pass_ = self._safely("read a call", self._call_of, arguments, keywords)
+        pass_ = self._voice.safely("read a call", self._call_of, arguments, keywords)
         is_backward = is_in_backward()
         if pass_ is None or (is_backward and self._checks.is_again(pass_[0])):
             return self.loss(*arguments, **keywords)
@@ -220,7 +232,7 @@ class FocalGuard(StandIn):
                 self._look_back()
         result = self.loss(*arguments, **keywords)
         with self._lock:
-            self._safely("follow a pass", self._follow, *pass_, result)
+            self._voice.safely("follow a pass", self._follow, *pass_, result)
         return result
 
     def attach(self, *optimizers: torch.optim.Optimizer) -> "FocalGuard":
@@ -255,9 +267,14 @@ class FocalGuard(StandIn):
             return self._check(optimizer, is_step=False)
 
     @property
+    def warnings(self) -> list[Notice]:
+        """What has been said, each thing once."""
+        return self._voice.said
+
+    @property
     def step(self) -> int:
         """Steps so far; a training that goes on sets it."""
-        return self._tally.step  # type: ignore[no-any-return]
+        return self._tally.step
 
     @step.setter
     def step(self, steps: int) -> None:
@@ -266,7 +283,7 @@ class FocalGuard(StandIn):
     def read(self) -> Reading | None:
         """The statistics since the last reading, now; None if there was no pass."""
         with self._lock:
-            return self._safely("read its statistics", self._read)
+            return self._voice.safely("read its statistics", self._read)
 
     def scalars(self) -> dict[str, float]:
         """The last reading, as loggers take it; without what is infinite."""
@@ -281,7 +298,7 @@ class FocalGuard(StandIn):
         call = self._tally.last
         if call is None:
             raise RuntimeError("FocalGuard.limits: the loss hasn't been called yet")
-        return self._limits_of(call, self._form_of(call))
+        return self._measures.limits(call)
 
     def extra_repr(self) -> str:
         """The loss and the settings."""
@@ -312,7 +329,7 @@ class FocalGuard(StandIn):
             pair = None if places is None else _pair(places, arguments, keywords)
             if places is None or pair is None:
                 if any(isinstance(a, Tensor) and a.requires_grad for a in arguments):
-                    self._notice("unknown", notices.UNKNOWN)
+                    self._voice.notice("unknown", notices.UNKNOWN)
                 return None
             self._places[key] = places
         logits, targets = pair
@@ -357,7 +374,7 @@ class FocalGuard(StandIn):
         elif turn.unchecked == _SKIPPED and turn.hooked:
             loss.register_hook(self._look_after)
         if turn.unchecked == _UNCHECKED:
-            self._notice("unchecked", notices.of_unchecked(_UNCHECKED))
+            self._voice.notice("unchecked", notices.of_unchecked(_UNCHECKED))
         self._tally.add(call)
 
     def _traced(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
@@ -430,18 +447,18 @@ class FocalGuard(StandIn):
 
     def _look_back(self) -> None:
         """At passes whose backward has been, and of which no check was asked: a step left out."""
-        failing = self._safely("look back", self._checks.done) or []
+        failing = self._voice.safely("look back", self._checks.done) or []
         turn = self._round
         if not failing:
             return
         turn.broken += 1
         if turn.broken == _SKIPPED:
-            self._notice("skipping", notices.of_skipping(_SKIPPED))
-        explanation = self._safely("explain a failure", self._explain, failing, self.step + 1)
+            self._voice.notice("skipping", notices.of_skipping(_SKIPPED))
+        explanation = self._voice.safely("explain a failure", self._explain, failing, self.step + 1)
         if explanation is None:
-            self._notice("scale", notices.SCALE)
+            self._voice.notice("scale", notices.SCALE)
         elif explanation[0].cause == "downstream":
-            self._notice("outside", notices.DOWNSTREAM)
+            self._voice.notice("outside", notices.DOWNSTREAM)
         else:
             turn.late = self._tell(*explanation)
 
@@ -456,17 +473,17 @@ class FocalGuard(StandIn):
         is_fine = self._is_fine(optimizer, is_step=is_step) and (is_counted or turn.is_fine)
         turn.end(is_fine)
         if not is_fine and not is_step and optimizer is not None:
-            self._safely("leave a step out", self._leave_out, optimizer)
+            self._voice.safely("leave a step out", self._leave_out, optimizer)
         if is_counted:
             if is_step and turn.steps == _UNCALLED and tally.last is None:
-                self._notice("uncalled", notices.UNCALLED)
+                self._voice.notice("uncalled", notices.UNCALLED)
             if tally.step % self.every == 0 or tally.step == 1:
-                self._safely("read its statistics", self._read)
+                self._voice.safely("read its statistics", self._read)
         return is_fine
 
     def _is_fine(self, optimizer: torch.optim.Optimizer | None, *, is_step: bool) -> bool:
         """Whether the passes since the last check were, and the gradients of an optimizer are."""
-        failing = self._safely("check the passes", self._checks.failing)
+        failing = self._voice.safely("check the passes", self._checks.failing)
         explanation, is_scaled = None, False
         if failing or self._round.late is not None or (is_step and optimizer is not None):
             explanation, is_scaled = self._broken(failing or [], optimizer, is_step=is_step)
@@ -474,12 +491,12 @@ class FocalGuard(StandIn):
         is_broken = explanation is not None
         if ranks.is_group():
             asked = explanation, self._tally.device, _is_of_parameter
-            agreed = self._safely("ask the other processes", ranks.first_on_any, *asked)
+            agreed = self._voice.safely("ask the other processes", ranks.first_on_any, *asked)
             is_broken, explanation = agreed or (is_broken, explanation)
         if is_broken:
             return self.action != "skip" if explanation is None else self._act(*explanation)
         if is_scaled:
-            self._notice("scale", notices.SCALE)
+            self._voice.notice("scale", notices.SCALE)
         return True
 
     def _broken(
@@ -493,20 +510,21 @@ class FocalGuard(StandIn):
         late, self._round.late = self._round.late, None
         explanation = None
         if failing:
-            explanation = self._safely("explain a failure", self._explain, failing, self.step)
+            explanation = self._voice.safely("explain a failure", self._explain, failing, self.step)
         is_scaled = bool(failing) and explanation is None
         if is_scaled and is_step:
-            explanation = self._safely("explain a failure", self._of_factor, failing)
+            explanation = self._voice.safely("explain a failure", self._of_scale, failing)
         if late is not None and (self.action == "raise" or self._is_there_still(optimizer)):
             return (late.diagnosis, late.capture), is_scaled
         if explanation is None and optimizer is not None and is_step:
-            explanation = self._safely("look at the gradients", self._of_parameters, optimizer)
+            look = self._of_parameters
+            explanation = self._voice.safely("look at the gradients", look, optimizer)
         return explanation, is_scaled
 
     def _is_there_still(self, optimizer: torch.optim.Optimizer | None) -> bool:
         """Whether what has been told late is in the gradients, as in those of accumulated steps."""
         known = list(self._round.hooked) if optimizer is None else [optimizer]
-        look = partial(self._safely, "look at the gradients", broken_parameters)
+        look = partial(self._voice.safely, "look at the gradients", broken_parameters)
         return not known or any(look(one) is not None for one in known)
 
     def _leave_out(self, optimizer: torch.optim.Optimizer) -> None:
@@ -524,58 +542,14 @@ class FocalGuard(StandIn):
     ) -> tuple[Diagnosis, Path | None] | None:
         """The cause of the first pass that failed by itself, and the capture of it."""
         for one in failing:
-            is_traced = isinstance(one, LossCall)
-            call = one if isinstance(one, LossCall) else one.call
-            call = call._replace(step=step, rank=ranks.rank(), samples=self._samples_of(call))
-            look = partial(self._cause, call, None if is_traced else one)  # type: ignore[arg-type]
-            found = self._safely("explain a failure", lambda look=look: (look(),))
-            was = "the guard couldn't look at it again"
-            cause = found[0] if found else diagnosis.of_another_time(call, was)
+            call, cause = self._causes.find(one, step, ranks.rank())
             if cause is not None:
-                return cause, self._safely("write a capture", self._save, call, cause)
+                return cause, self._voice.safely("write a capture", self._save, call, cause)
         return None
 
-    def _samples_of(self, call: LossCall) -> Tensor | None:
-        """What the user calls the samples of a call; None, and a notice, if it is of another."""
-        if call.samples is None:
-            return None
-        try:
-            numbers = torch.as_tensor(call.samples)
-        except (TypeError, ValueError, RuntimeError):
-            numbers = torch.zeros(())
-        if call.logits.ndim and numbers.shape[:1] == call.logits.shape[:1]:
-            return numbers
-        self._notice("samples", notices.of_samples(call.samples, call.logits.shape[:1].numel()))
-        return None
-
-    def _cause(self, call: LossCall, one: Pass | None) -> Diagnosis | None:
-        """Why a pass isn't finite; None if it is by the scale alone."""
-        form = self._form_of(call)
-        try:
-            cause = diagnose(call, form, self._limits_of(call, form))
-        except Exception as error:  # whatever the loss raises when it is called again
-            told = f"it can't be called again ({type(error).__name__}: {error})"
-            return diagnosis.of_another_time(call, told)
-        if cause is not None or one is None:
-            return cause
-        incoming = one.incoming
-        if incoming is not None and not bool(incoming.isfinite().all()):
-            return diagnosis.of_factor(call, incoming)
-        if incoming is not None and one.is_as_it_was and bool((incoming != 1).any()):
-            _, gradient = value_and_gradient(call, call.logits, factor=incoming)
-            if not bool(gradient.isfinite().all()):
-                return None
-        was = "it is finite when it is called again"
-        if not one.is_as_it_was:
-            was = "its logits or targets have been written into since"
-        return diagnosis.of_another_time(call, was)
-
-    def _of_factor(self, failing: list[Pass]) -> tuple[Diagnosis, Path | None]:
+    def _of_scale(self, failing: list[Pass]) -> tuple[Diagnosis, Path | None]:
         """A step that is about to be taken on a gradient which a factor has broken."""
-        one = failing[0]
-        call = one.call._replace(step=self.step, rank=ranks.rank())
-        assert one.incoming is not None
-        return diagnosis.of_factor(call, one.incoming), None
+        return of_scale(failing[0], self.step, ranks.rank()), None
 
     def _of_parameters(
         self, optimizer: torch.optim.Optimizer
@@ -589,14 +563,15 @@ class FocalGuard(StandIn):
     def _look_after(self, _: Tensor) -> None:
         """In a backward pass of many without a step: at its end, whether the network breaks."""
         engine: Any = torch.autograd.Variable._execution_engine
-        engine.queue_callback(partial(self._safely, "look at the gradients", self._look_at_network))
+        look = self._look_at_network
+        engine.queue_callback(partial(self._voice.safely, "look at the gradients", look))
 
     def _look_at_network(self) -> None:
         """Where only gradients of parameters are broken, a GradScaler leaves out every step."""
         for optimizer in self._round.hooked:
             broken = broken_parameters(optimizer)
             if broken is not None and self._round.broken == 0:
-                self._notice("skipping", notices.of_skipped_parameter(_SKIPPED, broken[0]))
+                self._voice.notice("skipping", notices.of_skipped_parameter(_SKIPPED, broken[0]))
 
     def _act(self, cause: Diagnosis, path: Path | None) -> bool:
         """Tell of a failure; whether the step may be taken.
@@ -633,11 +608,11 @@ class FocalGuard(StandIn):
         if self.capture is None:
             return None
         if self._captured >= _CAPTURES:
-            self._notice("captures", notices.of_captures(_CAPTURES))
+            self._voice.notice("captures", notices.of_captures(_CAPTURES))
             return None
         self.__dict__["_captured"] = self._captured + 1
         name = f"failure-step{call.step}-rank{call.rank}.safetensors"
-        form = self._form_of(call)
+        form = self._measures.form(call)
         return save_capture(self.capture / name, call, cause, form, keep_data=self.keep_data)
 
     # A reading
@@ -646,21 +621,26 @@ class FocalGuard(StandIn):
         """Fetch the statistics, look at the trend, begin anew."""
         call = self._tally.last
         if call is not None:
-            self._safely("measure the loss", self._measure, call)  # before anything is counted
+            self._voice.safely("measure the loss", self._measure, call)  # then count
             if self.step == 1 and self._tally.form is not None:
-                text = self._safely("look at the prior", forgotten_prior, call, self._tally.form)
-                if text:
-                    self._notice("prior", text)
+                self._voice.safely("look at the prior", self._look_at_prior, call)
         last: Reading | None = self._tally.read()
         if last is None:
             return None
         _append(self.readings, last)
         if call is not None and self._tally.form is not None:  # else others alone have samples
-            self._safely("look ahead", self._look_ahead, last, call)
-            self._safely("look at the labels", self._look_at_labels, last, call)
+            self._outlook.look(
+                last, call, near=self.near, horizon=self.horizon, has_failed=bool(self.failures)
+            )
+            self._tally.form = self._measures.form(call)
         if self.writer is not None:
-            self._safely("write its scalars", self._write)
+            self._voice.safely("write its scalars", self._write)
         return last
+
+    def _look_at_prior(self, call: LossCall) -> None:
+        text = forgotten_prior(call, self._measures.form(call))
+        if text:
+            self._voice.notice("prior", text)
 
     def _write(self) -> None:
         for name, value in self.scalars().items():
@@ -668,92 +648,15 @@ class FocalGuard(StandIn):
 
     def _measure(self, call: LossCall) -> None:
         """What the targets mean, and where the loss breaks, as it is called now."""
-        key = _key(call)
+        key = key_of(call)
         if key == self._measured or not call.logits.numel():
             return  # nothing can be measured with a batch of no samples
         self.__dict__["_measured"] = key
-        form = self._form_of(call)
-        limits = self._limits_of(call, form)
-        self._tally.form = form
+        limits = self._measures.limits(call)
+        self._tally.form = form = self._measures.form(call)
         self._tally.measure_by(limits, call.logits.dtype)
         if form.kind == "unknown" or limits is None:
-            self._notice("unknown", notices.UNKNOWN)
-
-    def _form_of(self, call: LossCall) -> Form:
-        """How targets are read; measured once for each way of calling the loss."""
-        key = "form", *_shape_key(call)
-        if key not in self._limits:
-            form = self._safely("measure the targets", measure_form, call)
-            self._limits[key] = UNKNOWN if form is None else form
-        return self._limits[key]  # type: ignore[no-any-return]
-
-    def _limits_of(self, call: LossCall, form: Form) -> tuple[Limits, Limits] | None:
-        """Where the loss breaks; measured once for each way of calling the loss."""
-        key = form, *_key(call)
-        if key not in self._limits:
-            if len(self._limits) > _WARNED:  # an argument of a new number at each step
-                self._limits.clear()
-            self._limits[key] = self._safely("measure the loss", limits_of, call, form)
-        return self._limits[key]  # type: ignore[no-any-return]
-
-    def _look_ahead(self, last: Reading, call: LossCall) -> None:
-        """Warn of a cliff that is near, or that the trend will reach soon."""
-        limits = self._limits_of(call, self._tally.form)
-        if limits is None:
-            return
-        sides: tuple[tuple[Literal["right", "wrong"], float, float], ...] = (
-            ("right", last.distance, min(t.cliff for t in limits)),
-            ("wrong", last.distance_wrong, min(t.cliff_wrong for t in limits)),
-        )
-        for trend, (side, distance, cliff) in zip(self._trends, sides, strict=True):
-            is_told = distance <= 0 and self.failures
-            if math.isinf(cliff) or not math.isfinite(distance) or is_told:
-                continue
-            trend.add(self.step, -distance)
-            left = trend.steps_left(self.step, 0.0)
-            soon = left <= self.horizon and len(self.readings) >= 10
-            if distance <= (1 - self.near) * cliff or soon:
-                text = notices.of_cliff(call, side, distance, cliff, left)
-                self._notice(side, text, distance, left)
-
-    def _look_at_labels(self, last: Reading, call: LossCall) -> None:
-        """Warn of labels that are no class, and of batches that are all of one."""
-        form, turn = self._tally.form, self._round
-        is_due = len(self.readings) % _LABELS == 1 and form.kind != "one-vs-rest"
-        if is_due and (values := form.outside(call)):
-            again = measure_form(call)  # the first batch may have had none of them
-            if again.kind == form.kind and again != form:
-                self._limits["form", *_shape_key(call)] = self._tally.form = again
-                values = again.outside(call)
-            if values:
-                self._notice("labels", notices.of_labels(values))
-        is_varied = 0 < last.positives < 1 or (not form.is_binary and last.positives > 0)
-        turn.varied = self.step if is_varied or turn.varied is None else turn.varied
-        if self.step - turn.varied >= _ONE_SIDED:
-            one = notices.of_one_class(last.positives, _ONE_SIDED)
-            self._notice("one class", one if form.is_binary else notices.of_one_label(_ONE_SIDED))
-
-    # What it says, and that it never ends a training by itself
-
-    def _notice(self, kind: notices.Kind, text: str, *numbers: float) -> None:
-        """Once of each kind, on the first rank; of the guard's own errors once of each place."""
-        if kind != "own" and any(before.kind == kind for before in self.warnings):
-            return
-        self.warnings.append(Notice(self.step, kind, text, *numbers))
-        if ranks.rank() == 0:
-            warnings.warn(f"Step {self.step}: {text}", FocalGuardWarning, stacklevel=2)
-
-    def _safely(self, what: str, do: Callable[..., Result], *arguments: Any) -> Result | None:
-        """What a function gives; where it raises, None and a notice."""
-        try:
-            return do(*arguments)
-        except (FocalGuardError, FocalGuardWarning):
-            raise  # warnings may be errors, if the user says so
-        except Exception as error:
-            if what not in self._round.own_errors:
-                self._round.own_errors.add(what)
-                self._notice("own", notices.of_own_error(what, error))
-            return None
+            self._voice.notice("unknown", notices.UNKNOWN)
 
 
 def _is_of_parameter(explanation: tuple[Diagnosis, Path | None]) -> bool:
@@ -770,18 +673,6 @@ def _pair(
     if not (isinstance(logits, Tensor) and logits.requires_grad and isinstance(targets, Tensor)):
         return None
     return logits, targets.detach() if targets.requires_grad else targets
-
-
-def _shape_key(call: LossCall) -> tuple[Any, ...]:
-    """All on which the form of a call may depend."""
-    x, y = call.logits, call.targets
-    classes = x.shape[1:2] if y.ndim < x.ndim else ()
-    return x.dtype, x.ndim, y.ndim, y.dtype, classes, call.places, tuple(call.keywords)
-
-
-def _key(call: LossCall) -> tuple[Any, ...]:
-    """All on which the limits of a call may depend."""
-    return *_shape_key(call), call.autocast, *call.numbers()
 
 
 def _append(kept: list[Any], new: Any) -> None:

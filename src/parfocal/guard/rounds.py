@@ -17,7 +17,7 @@ class Round:
     guard. stepping: the one whose step has begun; is_inside, is_counted: whether it is calling its
     closure, and whether its step has been counted.
     unchecked: passes since the last check. broken: of these in a row, not finite. steps, failures:
-    so far. varied: the last step with more than one class. own_errors: what the guard couldn't do.
+    so far.
     """
 
     def __init__(self) -> None:
@@ -29,8 +29,6 @@ class Round:
         self.asked: set[int] = set()
         self.hooked: weakref.WeakSet[Any] = weakref.WeakSet()
         self.unchecked = self.broken = self.steps = self.failures = 0
-        self.varied: int | None = None
-        self.own_errors: set[str] = set()
 
     def begin(self) -> None:
         """A pass."""
