@@ -1,9 +1,10 @@
-"""Findings from cells: what is wrong, how bad it is, and why, in a sentence."""
+"""Findings from cells: what is wrong, how bad it is, and why, where an experiment has shown it."""
 
 import math
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator, Sequence
-from functools import partial
+
+import torch
 
 from parfocal.audit.cell import Cell, Cliff
 from parfocal.audit.convention import Convention
@@ -15,6 +16,9 @@ from parfocal.audit.subject import Subject
 # Up to this |logit| nothing cancels in float64: what is wrong there is another function.
 _MILD = 25.0
 
+# Of an error by a subtraction from 1, how far it may be from what rounding gives.
+_ABOUT = 64.0
+
 
 def findings_of(
     subject: Subject, convention: Convention, cells: Sequence[Cell]
@@ -24,79 +28,50 @@ def findings_of(
     groups: dict[tuple[str, str, float], list[Cell]] = defaultdict(list)
     for cell in cells:
         groups[cell.quantity, cell.dtype, cell.target].append(cell)
-    is_biased = _biased(cells)
+    why = _Why(convention, cells)
     for (quantity, dtype, target), group in groups.items():
         told = _Told(subject, quantity, dtype, target)
         hurt = [c for c in group if c.nonfinite]
-        vanishing = [c for c in hurt if dtype in ("float16", "bfloat16") and _vanishes(c, cells)]
+        vanishing = [c for c in hurt if why.has_vanishing_constant(c)]
         plain = [c for c in hurt if c not in vanishing]
         for below_one in (True, False):
             part = [c for c in plain if (0 < c.gamma < 1) == below_one]
-            cause = partial(_not_finite_cause, subject)
-            yield from told.finding("not finite", part, lambda c: c.cliff, cause)
+            yield from told.finding("not finite", part, lambda c: c.cliff, why.not_finite)
         yield from told.finding(
-            "vanishing constant",
-            vanishing,
-            lambda c: c.cliff,
-            lambda c: (
-                f"finite in float32 at gamma {c.gamma:g} and not in {c.dtype}: a small constant or "
-                "a clamp that is no number of 16 bits, or an intermediate result that overflows"
-            ),
+            "vanishing constant", vanishing, lambda c: c.cliff, why.vanishing_constant
         )
-        flipped = [c for c in group if c.flipped]
-        yield from told.finding(
-            "wrong sign",
-            flipped,
-            lambda c: c.percent,
-            lambda c: "the result has the opposite sign of the true one",
-        )
-        rest = [c for c in group if c not in flipped]
-        # Under this a dead result is one of rounding: a few of the smallest numbers.
-        dead = [c for c in rest if quantity == "gradient" and c.dead > max(2, c.points // 1000)]
-        yield from told.finding(
-            "dead gradient",
-            dead,
-            lambda c: c.dead_from,
-            lambda c: (
-                "the gradient is exactly 0 where the true one is a normal number: a clamp, or a "
-                "subtraction from 1, lost it"
-            ),
-        )
-        biased = [c for c in rest if c not in dead and is_biased(c)]
-        yield from told.finding(
-            "biased",
-            biased,
-            lambda c: c.percent,
-            lambda c: (
-                "wrong by more than 1 % at mild logits in float64 as well: a constant that was "
-                "added, or a clamp, changes the function"
-            ),
-        )
-        inaccurate = [
-            c for c in rest if c not in dead and c not in biased and _largest(c) > c.limit
-        ]
-        yield from told.finding("inaccurate", inaccurate, lambda c: c.percent, _inaccurate_cause)
-
-
-def _largest(cell: Cell) -> float:
-    """The worst error, where it is finite."""
-    finite = [e for e in cell.heat if 0 <= e < math.inf]
-    return max(finite, default=0.0)
+        rest = group
+        if convention.definition is not None:
+            flipped = [c for c in group if c.flipped]
+            yield from told.finding(
+                "wrong sign",
+                flipped,
+                lambda c: c.flipped_from,
+                lambda c: "the result has the opposite sign of the true one",
+            )
+            rest = [c for c in group if c not in flipped]
+            # Under this a dead result is one of rounding: a few of the smallest numbers.
+            dead = [c for c in rest if quantity == "gradient" and c.dead > max(2, c.points // 1000)]
+            yield from told.finding("dead gradient", dead, lambda c: c.dead_from, why.dead)
+            biased = [c for c in rest if c not in dead and why.is_biased(c)]
+            yield from told.finding("biased", biased, lambda c: c.largest, why.biased)
+            rest = [c for c in rest if c not in dead and c not in biased]
+        inaccurate = [c for c in rest if c.largest is not None and c.largest.ulp > c.limit]
+        yield from told.finding("inaccurate", inaccurate, lambda c: c.largest, why.inaccurate)
 
 
 def _definition(subject: Subject, convention: Convention) -> Iterator[Finding]:
     """Another function, or one of the wrong sign."""
-    cases: list[tuple[Kind, str]] = []
-    if convention.definition is not None and min(convention.positive, convention.negative) < 0:
-        cases.append(("wrong sign", "the loss falls where the focal loss rises"))
+    cases: list[tuple[Kind, str]] = [(fault.kind, fault.words) for fault in convention.faults]
     if convention.other is not None:
         cases.append(("another definition", f"it computes {convention.other}"))
     for kind, cause in cases:
         yield Finding(
             kind,
-            "warning" if convention.definition is None else SEVERITIES[kind],
+            "warning" if kind == "another definition" and convention.definition is None
+            and convention.other == "an unknown function" else SEVERITIES[kind],
             "value",
-            "float64",
+            str(subject.widest).removeprefix("torch."),
             1.0,
             "eager",
             (),
@@ -109,59 +84,138 @@ def _definition(subject: Subject, convention: Convention) -> Iterator[Finding]:
             False,
             cause,
             reproduction(subject, "float64", 1.0, 2.0, 1.0, "value"),
-        )
+        )  # fmt: skip
 
 
-def _biased(cells: Sequence[Cell]) -> Callable[[Cell], bool]:
-    """Whether the float64 cell of the same place is off at mild logits."""
-    mild = {
-        (c.quantity, c.target, c.gamma)
-        for c in cells
-        if c.dtype == c.computed_in == "float64"
-        and c.percent is not None
-        and abs(c.percent.logit) < _MILD
-    }
-    return lambda c: c.off > 0 and (c.quantity, c.target, c.gamma) in mild
+class _Why:
+    """Causes, each held to an experiment among the cells; empty where none speaks for one."""
+
+    def __init__(self, convention: Convention, cells: Sequence[Cell]) -> None:
+        self._convention = convention
+        self._cells = {(c.quantity, c.dtype, c.target, c.gamma): c for c in cells}
+        self._mild = {
+            (c.quantity, c.target, c.gamma)
+            for c in cells
+            if c.dtype == c.computed_in == "float64"
+            and c.percent is not None
+            and abs(c.percent.logit) < _MILD
+        }
+
+    def is_biased(self, cell: Cell) -> bool:
+        """Whether the float64 cell of the same place is off at mild logits."""
+        return cell.off > 0 and (cell.quantity, cell.target, cell.gamma) in self._mild
+
+    def biased(self, cell: Cell) -> str:
+        """The constant, where it was fitted."""
+        found = "wrong by more than 1 % at mild logits in float64 as well"
+        return f"{found}: {self._convention.bias}" if self._convention.bias else found
+
+    def has_vanishing_constant(self, cell: Cell) -> bool:
+        """Whether a constant is no number of the dtype, and float32, where it is one, is finite."""
+        constant, wide = self._convention.constant, self._beside(cell, dtype="float32")
+        if not constant or cell.dtype not in ("float16", "bfloat16") or wide is None:
+            return False
+        return wide.nonfinite == 0 and _vanishes(constant, cell.dtype)
+
+    def vanishing_constant(self, cell: Cell) -> str:
+        """Which one."""
+        return f"{self._convention.bias}, which is lost in {cell.dtype}; in float32 it is finite"
+
+    def not_finite(self, cell: Cell) -> str:
+        """The power of a focal loss, if gamma 1 and more are finite at the same logits."""
+        at = cell.cliff
+        calm = [self._beside(cell, gamma=gamma) for gamma in (1.0, 1.5, 2.0)]
+        is_finite = [c is not None and (c.cliff is None or _is_farther(c.cliff, at)) for c in calm]
+        if cell.quantity == "gradient" and 0 < cell.gamma < 1 and any(is_finite):
+            if at is not None and _rounds_to_one(at.logit, cell):
+                return (
+                    "p_t rounds to 1, and (1 - p_t) ** (gamma - 1) is infinite there and multiplied "
+                    "by zero: at a gamma of 1 or more the gradient is finite at this logit"
+                )
+            return "at a gamma of 1 or more the gradient is finite at this logit"
+        wide = self._beside(cell, dtype="float32")
+        if cell.dtype in ("float16", "bfloat16") and wide is not None and not wide.nonfinite:
+            return "in float32 it is finite at all logits that were looked at"
+        if at is not None and _rounds_to_one(at.logit, cell):
+            return f"p_t rounds to 1 in {cell.dtype} there"
+        if at is not None and cell.target in (0, 1) and _rounds_to_one(-at.logit, cell):
+            return f"1 - p_t rounds to 1 in {cell.dtype} there"
+        return "the true result is a number there"
+
+    def dead(self, cell: Cell) -> str:
+        """A rounding of p_t to 1, where it is that."""
+        at = cell.dead_from
+        lost = "the gradient is exactly 0 where the true one is a normal number"
+        if at is not None and _rounds_to_one(at.logit, cell):
+            return f"{lost}: p_t rounds to 1 in {cell.computed_in or cell.dtype} there"
+        if self._convention.bias:
+            return f"{lost}: {self._convention.bias}"
+        return lost
+
+    def inaccurate(self, cell: Cell) -> str:
+        """What the size of the error, or another dtype, speaks for."""
+        at, name = cell.largest, cell.dtype
+        assert at is not None
+        if self._convention.definition is None:
+            return f"{name} is not what it gives in float64"
+        narrow = cell.computed_in if cell.computed_in and cell.computed_in != name else ""
+        if narrow and torch.finfo(getattr(torch, narrow)).eps > torch.finfo(_dtype(cell)).eps:
+            return f"its results are {narrow}, given {name}"
+        wide = self._beside(cell, dtype="float32")
+        if name in ("float16", "bfloat16"):
+            is_exact = wide is not None and wide.largest is not None and wide.largest.ulp <= 1024
+            return f"intermediate results are rounded to {name}: in float32 it is right" if (
+                is_exact) else f"more than the last digit of {name} is wrong"  # fmt: skip
+        if cell.target in (0, 1) and self._is_of_subtraction(cell, at):
+            return "the error is that of 1 - p_t formed by subtraction, as p_t nears 1"
+        return f"more than {cell.limit:g} units in the last place are wrong"
+
+    def _is_of_subtraction(self, cell: Cell, at: Cliff) -> bool:
+        u = at.logit if cell.target else -at.logit
+        if u <= 0:
+            return False
+        eps = torch.finfo(_dtype(cell)).eps
+        expected = max(cell.gamma, 1.0) * eps / 2 * math.exp(min(u, 700.0))
+        return 1 / _ABOUT <= at.ulp * eps / min(expected, 1.0) <= _ABOUT
+
+    def _beside(
+        self, cell: Cell, *, dtype: str | None = None, gamma: float | None = None
+    ) -> Cell | None:
+        """The cell at another dtype or gamma."""
+        other = dtype or cell.dtype, cell.target, cell.gamma if gamma is None else gamma
+        return self._cells.get((cell.quantity, *other))
 
 
-def _vanishes(cell: Cell, cells: Sequence[Cell]) -> bool:
-    """Whether the float32 cell of the same place has no such number."""
-    wide = [
-        c
-        for c in cells
-        if c.dtype == "float32"
-        and (c.quantity, c.target, c.gamma) == (cell.quantity, cell.target, cell.gamma)
-    ]
-    return bool(wide) and not wide[0].nonfinite
+def _dtype(cell: Cell) -> torch.dtype:
+    dtype = getattr(torch, cell.dtype)
+    assert isinstance(dtype, torch.dtype)
+    return dtype
 
 
-def _not_finite_cause(subject: Subject, cell: Cell) -> str:
-    if cell.quantity == "value" or subject.framework == "numpy":  # nothing was differentiated
-        return "a logarithm of zero, or an intermediate result that overflows"
-    if cell.quantity == "curvature":
-        return (
-            "differentiating (1 - p_t) ** gamma twice gives (1 - p_t) ** (gamma - 2): infinity "
-            "times zero once p_t rounds to 1"
-        )
-    if 0 < cell.gamma < 1:
-        return (
-            "(1 - p_t) ** (gamma - 1) is infinite once p_t rounds to 1, and is multiplied by zero"
-        )
-    if cell.gamma == 0:
-        return "a power of zero is differentiated at gamma 0, or a logarithm of zero is taken"
-    return "a logarithm of zero, or an intermediate result that overflows"
+def _vanishes(constant: float, dtype: str) -> bool:
+    """Whether a number is 0 in a dtype, or nothing beside 1."""
+    number = torch.tensor(constant, dtype=getattr(torch, dtype))
+    return float(number) == 0 or float(1 + number) == 1
 
 
-def _inaccurate_cause(cell: Cell) -> str:
-    if cell.dtype == "float64" and cell.computed_in not in ("", "float64"):
-        return f"computes in {cell.computed_in}, and loses the digits of 1 - p_t in a subtraction"
-    if cell.dtype in ("float16", "bfloat16"):
-        return f"intermediate results are rounded to {cell.dtype}"
-    return "1 - p_t is formed by subtraction, and loses its digits as p_t nears 1"
+def _is_farther(one: Cliff, other: Cliff | None) -> bool:
+    return other is None or abs(one.logit) > abs(other.logit)
+
+
+def _rounds_to_one(logit: float, cell: Cell) -> bool:
+    """Whether p_t is within half a spacing of 1 there, in the dtype of the cell."""
+    if cell.target not in (0, 1):
+        return False
+    u = logit if cell.target else -logit
+    return u >= -math.log(torch.finfo(_dtype(cell)).eps)  # within a spacing, as sigmoids round
 
 
 # Below this share of the logits, what is not finite is an overflow near the end of the numbers.
 _FEW = 0.01
+
+
+def _ulp(cell: Cell) -> float:
+    return 0.0 if cell.largest is None else cell.largest.ulp
 
 
 class _Told:
@@ -180,10 +234,10 @@ class _Told:
         """One finding of all the gammas, told at the worst of them."""
         if not cells:
             return
-        worst = max(cells, key=lambda c: (self._share(kind, c), c.worst))
-        cliff = cliff_of(worst)
-        logit = worst.logit if cliff is None else cliff.logit
-        assert logit is not None
+        worst = max(cells, key=lambda c: (self._share(kind, c), _ulp(c)))
+        at = cliff_of(worst) or worst.largest
+        if at is None:
+            return
         severity: Severity = SEVERITIES[kind]
         if self.quantity == "curvature" and severity == "error":
             severity = "warning"
@@ -191,9 +245,6 @@ class _Told:
             severity = "warning"
         if kind == "inaccurate" and self.quantity != "curvature" and worst.off:
             severity = "error"
-        first = Cliff(logit, None, worst.computed or 0.0, worst.truth or 0.0, worst.worst)
-        first = first if cliff is None else cliff
-        ulp = math.inf if kind in ("not finite", "vanishing constant") else _largest(worst)
         yield Finding(
             kind,
             severity,
@@ -202,15 +253,17 @@ class _Told:
             self.target,
             "eager",
             tuple(c.gamma for c in cells),
-            logit,
-            first.before,
-            first.computed,
-            first.truth,
+            at.logit,
+            at.before,
+            at.computed,
+            at.truth,
             self._share(kind, worst),
-            ulp,
+            at.ulp,
             worst.certified,
             cause_of(worst),
-            reproduction(self.subject, self.dtype, self.target, worst.gamma, logit, self.quantity),
+            reproduction(
+                self.subject, self.dtype, self.target, worst.gamma, at.logit, self.quantity
+            ),
         )
 
     def _share(self, kind: Kind, cell: Cell) -> float:

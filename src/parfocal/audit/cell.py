@@ -34,7 +34,9 @@ class Cell:
     points: how many logits; `certified` if they are all of the dtype.
     nonfinite, dead, off: at how many the result is not finite though the truth is; zero though the
         truth is a normal number; wrong by more than 1 %. `flipped`: of the other sign.
-    cliff: of what is not finite; `percent`: of what is wrong by more than 1 %.
+    cliff: of what is not finite; `percent`: of what is wrong by more than 1 %; `dead_from`,
+        `flipped_from`: of those.
+    largest: the largest error that is a number, and where.
     computed_in: the dtype in which the loss gave its value.
     heat: the worst error of each column of a heat map, both signs of the logit; -1 for none.
     curve: some logits with what was computed and what is true, for figures.
@@ -57,6 +59,8 @@ class Cell:
     cliff: Cliff | None
     percent: Cliff | None
     dead_from: Cliff | None
+    flipped_from: Cliff | None
+    largest: Cliff | None
     computed_in: str
     heat: tuple[float, ...]
     curve: tuple[tuple[float, float, float, float], ...]

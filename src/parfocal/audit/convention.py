@@ -1,126 +1,323 @@
-"""Which function a loss computes, before it is asked how well."""
+"""Which function a loss computes, before it is asked how well; found by experiment."""
 
-from collections.abc import Iterator
+from collections.abc import Callable, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
+from torch.nn.functional import softplus
 
-from parfocal.audit.definitions import BASES, Definition, derivatives
-from parfocal.audit.evaluate import evaluate, torch_loss
+from parfocal.audit.definitions import BASES, LINEAR, Base, Definition
+from parfocal.audit.evaluate import evaluate
+from parfocal.audit.findings import Kind
+from parfocal.audit.fit import MILD, WIDE, Fit, fit, fit_slope
+from parfocal.audit.rows import Rows, rows_of
 from parfocal.audit.subject import Subject, SubjectError
 
-# Mild logits, at which whatever computes the function in float64 is right to many digits.
-PROBES = (-3.0, -2.25, -1.5, -0.75, -0.25, 0.5, 1.0, 1.75, 2.5, 3.25)
-GAMMA = 2.0
+# Exponents that are asked for; a loss may refuse some of them.
+GAMMAS = (2.0, 1.0, 3.0, 0.5)
 SOFT = 0.375
 
-# A loss may compute in float32 whatever it is given.
-_TOLERANCE = 2e-5
+_NEAR = 3e-5
 
-# Smoothing constants that are seen in the wild, and change the function at mild logits.
-_EPSILONS = (0.0, 1e-1, 1e-2, 1e-3, 1e-4)
+Target = float
+
+
+class Exponent(NamedTuple):
+    """The exponent of a class, by the gamma that was asked for."""
+
+    slope: float = 1.0
+    constant: float = 0.0
+
+    def at(self, gamma: float) -> float:
+        """For a gamma."""
+        return gamma if self == ASKED else self.slope * gamma + self.constant
+
+    def __str__(self) -> str:
+        if self.slope == 0:
+            return f"{self.constant:g}"
+        part = "gamma" if self.slope == 1 else f"{self.slope:g} gamma"
+        return part + (f" {'+' if self.constant > 0 else '-'} {abs(self.constant):g}"
+                       if self.constant else "")  # fmt: skip
+
+
+ASKED = Exponent()
+
+
+class Fault(NamedTuple):
+    """What is wrong with a function by itself, as a finding has it."""
+
+    kind: Kind
+    words: str
+
+
+class Side(NamedTuple):
+    """What a loss is at one of both targets: a fit that holds for every gamma."""
+
+    fit: Fit
+    exponent: Exponent
+
+    @property
+    def is_focal(self) -> bool:
+        """Whether it is a focal loss, of whatever exponent, but for a constant that was added."""
+        return self.fit.form == "focal" and self.fit.base >= 0
 
 
 class Convention(NamedTuple):
     """What a loss means.
 
-    definition: the function, up to a factor of each class; None if it is none that is known.
-    positive, negative: these factors.
+    definition: the function that it is held to; None if it is none that is known.
+    positive, negative: the factors of both classes. exponents: those of both classes.
     soft: what it means at soft targets; None if it takes none, or another function.
     lines: the same, and what else was found, in words.
-    other: the name of another function that it computes, if it is known.
+    other: the name of the function that it computes, where it isn't the focal loss that was asked.
+    bias: what makes it another function than the one it is held to, where that was found out.
+    faults: what is wrong by itself.
+    constant: that of `bias`; 0 for none.
+    is_shifted: whether its values have what other logits add to them, and its gradients haven't.
     """
 
     definition: Definition | None
-    positive: float
-    negative: float
-    soft: Definition | None
-    lines: tuple[str, ...]
+    positive: float = 1.0
+    negative: float = 1.0
+    soft: Definition | None = None
+    lines: tuple[str, ...] = ()
     other: str | None = None
+    exponents: tuple[Exponent, Exponent] = (ASKED, ASKED)
+    bias: str | None = None
+    faults: tuple[Fault, ...] = ()
+    constant: float = 0.0
+    is_shifted: bool = False
 
-    def factor(self, target: float) -> float:
+    def factor(self, target: Target) -> float:
         """By what the definition is multiplied at a target."""
         return target * self.positive + (1 - target) * self.negative
 
+    def exponent(self, gamma: float, target: Target) -> float:
+        """What stands for gamma at a target."""
+        return self.exponents[0 if target > 0.5 else 1].at(gamma)
+
 
 def find_convention(subject: Subject) -> Convention:
-    """The meaning of a loss, from its values and gradients at mild logits."""
-    x = torch.tensor(PROBES, dtype=torch.float64)
-    gamma = GAMMA if subject.gamma is not None else subject.fixed_gamma
-    seen = {y: _results(subject, x, y, gamma) for y in (1.0, 0.0)}
-    fit = next(_candidates(seen, gamma), None)
-    if fit is None:
-        other = _named(seen)
-        line = other or "no focal loss that is known"
-        return Convention(None, 1.0, 1.0, None, (line,), other or "an unknown function")
-    definition, (positive, negative) = fit
-    lines = [_alpha_words(positive, negative), *_mean_words(subject)]
+    """The meaning of a loss, from its values and gradients at mild logits.
+
+    Raises:
+        SubjectError: it gives no gradient at any gamma.
+    """
+    has_rows = subject.kind == "multiclass" and subject.framework == "torch"
+    rows = rows_of(subject) if has_rows else None
+    is_shifted = rows is not None and rows.is_one_vs_rest
+    seen = {y: _results(subject, y, is_shifted=is_shifted) for y in (1.0, 0.0)}
+    refused = dict.fromkeys(f"gamma {g:g} is refused: {words}"
+                            for results in seen.values() for g, words in results.refused.items())  # fmt: skip
+    sides = [_side(subject, results) for results in seen.values()]
+    lines = list(refused)
+    positive, negative = sides
+    if positive is None or negative is None:
+        names = [f"target {y:g}: {'no function that is known' if s is None else _form(s) or 'focal'}"
+                 for y, s in zip((1, 0), sides, strict=True)]  # fmt: skip
+        told = names if positive is not negative else ["no focal loss that is known"]
+        return Convention(None, lines=(*told, *lines), other="an unknown function")
+    return _convention(subject, (positive, negative), seen, rows, lines)
+
+
+class _Results(NamedTuple):
+    """Values and gradients in the margin at one target, by gamma, and why others are refused."""
+
+    target: Target
+    by_gamma: dict[float, tuple[Tensor | None, Tensor]]
+    refused: dict[float, str]
+
+
+def _results(subject: Subject, target: Target, *, is_shifted: bool = False) -> _Results:
+    gammas = GAMMAS if subject.gamma is not None else (subject.fixed_gamma,)
+    sign = 1.0 if target else -1.0
+    logits = sign * torch.tensor(WIDE, dtype=subject.widest)
+    by_gamma: dict[float, tuple[Tensor | None, Tensor]] = {}
+    refused: dict[float, str] = {}
+    for gamma in gammas:
+        try:
+            found = evaluate(subject, logits, target, gamma, second=False)
+        except Exception as error:
+            refused[gamma] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            continue
+        if found.gradient is None:
+            raise SubjectError("no gradient comes back")
+        value = None if found.value is None or is_shifted else found.value.double()
+        by_gamma[gamma] = value, sign * found.gradient.double()
+    if not by_gamma:
+        raise SubjectError(next(iter(refused.values())))
+    return _Results(target, by_gamma, refused)
+
+
+def _side(subject: Subject, results: _Results) -> Side | None:
+    """The function of a target."""
+    u = torch.tensor(WIDE, dtype=torch.float64)
+    fits: dict[float, Fit] = {}
+    for gamma, (value, slope) in results.by_gamma.items():
+        found = fit_slope(u, slope, gamma) if value is None else fit(u, value, gamma)
+        if found is None:
+            return None
+        fits[gamma] = found
+    first = next(iter(fits.values()))
+    if not all(_is_same(first, other) for other in fits.values()):
+        return None
+    if subject.gamma is None:
+        return Side(first, Exponent(0.0, first.exponent))
+    exponent = _line(list(fits), [found.exponent for found in fits.values()])
+    return None if exponent is None else Side(first, exponent)
+
+
+def _is_same(a: Fit, b: Fit) -> bool:
+    """But for the exponent."""
+    numbers = zip((a.factor, a.base, a.logarithm, a.second), (b.factor, b.base, b.logarithm, b.second),
+                  strict=True)  # fmt: skip
+    return a.form == b.form and all(abs(x - y) <= 1e-2 * max(abs(x), abs(y)) for x, y in numbers)
+
+
+def _line(gammas: Sequence[float], exponents: Sequence[float]) -> Exponent | None:
+    """The line on which the exponents are."""
+    if len(gammas) == 1:
+        return ASKED if exponents[0] == gammas[0] else Exponent(0.0, exponents[0])
+    slope = (exponents[1] - exponents[0]) / (gammas[1] - gammas[0])
+    slope = round(slope, 4)
+    line = Exponent(slope, round(exponents[0] - slope * gammas[0], 4))
+    near = all(
+        abs(line.at(g) - s) <= 1e-3 * max(1.0, s) for g, s in zip(gammas, exponents, strict=True)
+    )
+    return line if near else None
+
+
+def _convention(
+    subject: Subject,
+    sides: tuple[Side, Side],
+    seen: Mapping[Target, _Results],
+    rows: Rows | None,
+    lines: list[str],
+) -> Convention:
+    """In words and numbers."""
+    positive, negative = (side.fit.factor for side in sides)
+    exponents = sides[0].exponent, sides[1].exponent
+    faults: list[Fault] = []
     if min(positive, negative) < 0:
-        lines.insert(0, "the sign is wrong: it falls where a loss rises")
-    other = None
-    if definition.epsilon:
-        other = f"the smoothed focal loss of van Leeuwen et al., epsilon {definition.epsilon:g}"
-    if definition.detached:
+        words = "the loss falls where the focal loss rises"
+        faults.append(Fault("wrong sign", f"{words}{_of_class(positive, negative)}"))
+    others = [_form(side) for side in sides]
+    other = next((name for name in others if name), None)
+    is_held = all(side.is_focal for side in sides)
+    if other is None:
+        other = _exponent_words(subject, exponents)
+    if subject.gamma is not None and all(e.slope == 0 for e in exponents):
+        own = [f"{e}" for e in dict.fromkeys(exponents)]
+        words = f"gamma is never read: the exponent is {' at target 1, '.join(own)}"
+        faults.append(Fault("gamma ignored", words + (" at target 0" if len(own) == 2 else "")))
+    bias, constant = _bias(sides)
+    detached, words = _gradients(sides, seen)
+    definition = Definition(detached=detached) if is_held else None
+    if detached:
         lines.append("the modulating factor is detached: another gradient")
-        other = "a cross-entropy weighed by a detached factor"
-    soft = None
-    if subject.kind == "binary":
-        soft, words = _soft(subject, x, gamma, definition, positive, negative)
+        other = other or "a cross-entropy weighed by a detached factor"
+    elif words and is_held:
         lines.append(words)
-    elif subject.framework == "torch" and not _is_softmax(subject, gamma):
-        other = "one-vs-rest sigmoid losses, summed over the classes: not softmax"
-        lines.append(other)
-    return Convention(definition, positive, negative, soft, tuple(lines), other)
+        bias = bias or words
+        other = other or words
+    if bias:
+        lines.append(bias)
+    words_of_classes = _class_words if subject.kind == "multiclass" else _alpha_words
+    lines.insert(0, words_of_classes(positive, negative))
+    soft = None
+    if subject.kind == "binary" and definition is not None and exponents == (exponents[0],) * 2:
+        soft, words = _soft(subject, definition, positive, negative, exponents[0])
+        lines.append(words)
+    if rows is not None:
+        lines += rows.lines
+        other = rows.other or other
+    return Convention(
+        definition, positive, negative, soft, (*(fault.words for fault in faults), *lines), other,
+        exponents, bias, tuple(faults), constant, rows is not None and rows.is_one_vs_rest,
+    )  # fmt: skip
 
 
-Results = tuple[Tensor | None, Tensor]
+def _form(side: Side) -> str | None:
+    """The name of a function that isn't the focal loss; None of one that is."""
+    found = side.fit
+    if found.form == "focal":
+        if found.base < 0:
+            return f"an asymmetric loss, which takes {-found.base:.4g} from the probability"
+        return None
+    share = found.second / (1 + found.second)
+    return {
+        "swapped": "a loss with p_t ** gamma for (1 - p_t) ** gamma: it weighs easy answers most",
+        "without logarithm": "(1 - p_t) ** gamma without the logarithm",
+        "poly": f"a poly focal loss, with {found.second:.4g} (1 - p_t) ** (gamma + 1)",
+        "smoothed labels": f"the focal loss of smoothed labels, {share:.4g} of the other class",
+        "sum": f"a sum of the focal loss and {found.second:.4g} times the cross-entropy",
+    }[found.form]
 
 
-def _results(subject: Subject, x: Tensor, y: float, gamma: float) -> Results:
-    found = evaluate(subject, x, y, gamma, second=False)
-    if found.gradient is None:
-        raise SubjectError("no gradient comes back")
-    value = None if found.value is None else found.value.double()
-    return value, found.gradient.double()
+def _exponent_words(subject: Subject, exponents: tuple[Exponent, Exponent]) -> str | None:
+    """What the exponents make of it, where they aren't those that were asked for."""
+    positive, negative = exponents
+    if positive == negative:
+        if positive.slope == 0 and positive.constant == 0:
+            return "the cross-entropy" + (", whatever gamma is" if subject.gamma else "")
+        if positive in (ASKED, Exponent(0.0, positive.constant)) and (
+            subject.gamma is None or positive == ASKED
+        ):
+            return None
+        return f"the focal loss of the exponent {positive}"
+    if positive == Exponent(0.0, 0.0):
+        return f"a cross-entropy of the positives, the exponent {negative} on the negatives"
+    return (
+        f"an asymmetric focal loss: the exponent is {positive} at target 1, {negative} at target 0"
+    )
 
 
-def _candidates(
-    seen: dict[float, Results], gamma: float
-) -> Iterator[tuple[Definition, tuple[float, float]]]:
-    """The definitions that fit at hard targets, and the factors of both classes."""
-    for detached in (False, True):
-        for epsilon in _EPSILONS:
-            definition = Definition("linear", epsilon, detached)
-            factors = []
-            for y, (value, gradient) in seen.items():
-                [truth] = derivatives(PROBES, y, [gamma], definition)
-                factor = _ratio(gradient, truth.gradient.hi)
-                if factor is None:
-                    break
-                if value is not None and not _equal(value, factor * truth.value.hi):
-                    break
-                factors.append(factor)
+def _of_class(positive: float, negative: float) -> str:
+    """Which class it is, if it is one alone."""
+    if positive < 0 and negative < 0:
+        return ""
+    return f", on the {'positive' if positive < 0 else 'negative'} class"
+
+
+def _bias(sides: tuple[Side, Side]) -> tuple[str | None, float]:
+    """The constant that was added, as it was fitted, in words and as a number."""
+    for side in sides:
+        base, logarithm = side.fit.base, side.fit.logarithm
+        if base > 0 and logarithm > 0:
+            return f"{base:.4g} is added to 1 - p_t and to p_t in the logarithm", base
+        if base > 0:
+            return f"{base:.4g} is added to 1 - p_t", base
+        if logarithm > 0 and base == 0:
+            return f"{logarithm:.4g} is added to p_t in the logarithm", logarithm
+    return None, 0.0
+
+
+def _gradients(
+    sides: tuple[Side, Side], seen: Mapping[Target, _Results]
+) -> tuple[bool, str | None]:
+    """Whether the factor is detached, and what else is wrong with the gradients."""
+    u = torch.tensor(MILD, dtype=torch.float64)
+    mild = torch.tensor([abs(x) < 4 for x in WIDE])
+    verdicts = set()
+    for side, results in zip(sides, seen.values(), strict=True):
+        for gamma, (value, slope) in results.by_gamma.items():
+            if value is None:
+                continue
+            exact = side.fit._replace(exponent=side.exponent.at(gamma))
+            if _is_near(slope[mild], exact.slope(u)):
+                verdicts.add("whole" if exact.exponent else "")
+            elif exact.form == "focal" and _is_near(slope[mild], exact.slope(u, detached=True)):
+                verdicts.add("detached")
             else:
-                yield definition, (factors[0], factors[1])
+                verdicts.add("another")
+    if "another" in verdicts or {"whole", "detached"} <= verdicts:
+        return False, "its gradient isn't the derivative of its value"
+    return "detached" in verdicts, None
 
 
-def _ratio(computed: Tensor, truth: Tensor) -> float | None:
-    """The constant c with computed = c truth."""
-    ratios = computed / truth
-    middle = float(ratios.median())
-    if not abs(middle) > 1e-12 or not abs(middle) < 1e12:
-        return None
-    if not bool(((ratios - middle).abs() <= _TOLERANCE * abs(middle)).all()):
-        return None
-    for nice in (1.0, -1.0, 0.25, 0.75, 0.5):
-        if abs(middle - nice) <= _TOLERANCE:
-            return nice
-    return middle
-
-
-def _equal(a: Tensor, b: Tensor) -> bool:
-    return bool(((a - b).abs() <= _TOLERANCE * b.abs()).all())
+def _is_near(a: Tensor, b: Tensor) -> bool:
+    return bool(((a - b).abs() <= 10 * _NEAR * b.abs().clamp(min=1e-3 * b.abs().amax())).all())
 
 
 def _alpha_words(positive: float, negative: float) -> str:
@@ -133,68 +330,122 @@ def _alpha_words(positive: float, negative: float) -> str:
     return f"a factor {positive:.4g} on the positive class, {negative:.4g} on the negative"
 
 
-def _mean_words(subject: Subject) -> list[str]:
-    """What a mean divides by, where a reduction can be asked for."""
-    if "reduction" not in subject.options or subject.framework != "torch":
-        return []
-    x = torch.tensor(PROBES, dtype=torch.float64)
-    try:
-        options = {**subject.options, "reduction": "mean"}
-        mean = torch_loss(subject.with_options(options=options), 1.0, GAMMA)(x)
-        total = torch_loss(subject, 1.0, GAMMA)(x).sum()
-        count = float(total / mean)
-    except Exception:
-        return []
-    rows = "rows" if subject.kind == "multiclass" else "elements"
-    if abs(count - len(x)) < 1e-3:
-        return [f"mean divides by the number of {rows}"]
-    return [f"mean divides by {count / len(x):.4g} times the number of {rows}"]
+def _class_words(first: float, second: float) -> str:
+    if first == second == 1:
+        return "no weights of classes"
+    if first == second:
+        return f"a factor {first:.4g} on all classes"
+    return f"weights of classes: {first:.4g} of class 0, {second:.4g} of class 1"
+
+
+# At soft targets
+
+Soft = Callable[[Tensor, float, float], Tensor]
+
+
+def _linear(x: Tensor, y: float, g: float) -> Tensor:
+    return (y * (-x).sigmoid() + (1 - y) * x.sigmoid()) ** g * _entropy(x, y)
+
+
+def _mixture(x: Tensor, y: float, g: float) -> Tensor:
+    of_one = (-x).sigmoid() ** g * softplus(-x)
+    return y * of_one + (1 - y) * x.sigmoid() ** g * softplus(x)
+
+
+def _margin(x: Tensor, y: float, g: float) -> Tensor:
+    return ((1 - 2 * y) * x).sigmoid() ** g * _entropy(x, y)
+
+
+def _of_entropy(x: Tensor, y: float, g: float) -> Tensor:
+    return (-torch.expm1(-_entropy(x, y))) ** g * _entropy(x, y)
+
+
+def _entropy(x: Tensor, y: float) -> Tensor:
+    return y * softplus(-x) + (1 - y) * softplus(x)
+
+
+_BASES: Mapping[Base, Soft] = {
+    "linear": _linear,
+    "mixture": _mixture,
+    "margin": _margin,
+    "entropy": _of_entropy,
+}
+
+# Those that no grid is for, by their names.
+_NAMED: Mapping[str, Soft] = {
+    "the quality focal loss, |y - p| ** gamma BCE": (
+        lambda x, y, g: (y - x.sigmoid()).abs() ** g * _entropy(x, y)
+    ),
+    "the varifocal loss, y BCE": lambda x, y, g: y * _entropy(x, y),
+    "the Gaussian focal loss, (1 - y) ** 4 on a negative": (
+        lambda x, y, g: (1 - y) ** 4 * x.sigmoid() ** g * softplus(x)
+    ),
+    "they are rounded to 0 or 1": lambda x, y, g: _linear(x, float(y > 0.5), g),
+}
 
 
 def _soft(
     subject: Subject,
-    x: Tensor,
-    gamma: float,
     hard: Definition,
     positive: float,
     negative: float,
+    exponent: Exponent,
 ) -> tuple[Definition | None, str]:
+    """What soft targets mean, at two of them and two gammas."""
+    known = [*((hard._replace(base=base), _BASES[base], str(hard._replace(base=base)))
+               for base in BASES),
+             *((None, function, name) for name, function in _NAMED.items())]  # fmt: skip
     try:
-        value, gradient = _results(subject, x, SOFT, gamma)
+        seen = [
+            (y, gamma, *results) for y in (SOFT, 0.75) for gamma, results in _softly(subject, y)
+        ]
     except Exception:
         return None, "soft targets are refused"
-    factor = SOFT * positive + (1 - SOFT) * negative
-    for base in BASES:
-        definition = hard._replace(base=base)
-        [truth] = derivatives(PROBES, SOFT, [gamma], definition)
-        scale = factor * truth.gradient.scale
-        near = ((gradient - factor * truth.gradient.hi).abs() <= _TOLERANCE * scale.abs()).all()
-        if near and (value is None or _equal(value, factor * truth.value.hi)):
-            return definition, f"soft targets: {definition}"
-    if not bool(torch.isfinite(gradient).all()):
+    if not all(bool(gradient.isfinite().all()) for *_, gradient in seen):
         return None, "soft targets give no numbers"
-    return None, "soft targets: another function, none of the four that are known"
+    for definition, function, name in known:
+        if hard.detached and definition is None:
+            continue
+        if all(
+            _is_soft(function, y, exponent.at(gamma), positive, negative, value, gradient, hard)
+            for y, gamma, value, gradient in seen
+        ):
+            return definition, f"soft targets: {name}"
+    return None, "soft targets: another function, none of those that are known"
 
 
-def _is_softmax(subject: Subject, gamma: float) -> bool:
-    """Whether the gradient of a row sums to zero, in which one-vs-rest losses differ."""
-    call = subject.at(gamma)
-    x = torch.tensor([[1.0, 0.25], [-0.5, 2.0]], dtype=torch.float64, requires_grad=True)
-    y = torch.tensor([0, 1])
-    given = x.softmax(1) if subject.takes == "probabilities" else x
-    target = torch.nn.functional.one_hot(y, 2).double() if subject.one_hot else y
-    (gradient,) = torch.autograd.grad(call(given, target).sum(), x)
-    return bool((gradient.sum(1).abs() <= 1e-5 * gradient.abs().amax(1)).all())
+def _softly(subject: Subject, target: float) -> list[tuple[float, tuple[Tensor | None, Tensor]]]:
+    x = torch.tensor(MILD, dtype=subject.widest)
+    found = []
+    for gamma in GAMMAS[:2] if subject.gamma is not None else (subject.fixed_gamma,):
+        one = evaluate(subject, x, target, gamma, second=False)
+        if one.gradient is None:
+            raise SubjectError("no gradient comes back")
+        value = None if one.value is None else one.value.double()
+        found.append((gamma, (value, one.gradient.double())))
+    return found
 
 
-def _named(seen: dict[float, Results]) -> str | None:
-    """Another function that is known."""
-    [entropy] = derivatives(PROBES, 1.0, [0.0])
-    _, gradient = seen[1.0]
-    if _ratio(gradient, entropy.gradient.hi) is not None:
-        return "the cross-entropy, whatever gamma is"
-    for power in (0.5, 1.0, 1.5, 3.0, 4.0):
-        [truth] = derivatives(PROBES, 1.0, [power])
-        if _ratio(gradient, truth.gradient.hi) is not None:
-            return f"the focal loss of the exponent {power:g}, where {GAMMA:g} was asked for"
-    return None
+def _is_soft(
+    function: Soft,
+    y: float,
+    gamma: float,
+    positive: float,
+    negative: float,
+    value: Tensor | None,
+    gradient: Tensor,
+    hard: Definition,
+) -> bool:
+    """Whether it is this function, with the factor of its target between those of both classes."""
+    factor = y * positive + (1 - y) * negative
+    x = torch.tensor(MILD, dtype=torch.float64, requires_grad=True)
+    loss = factor * function(x, y, gamma)
+    if hard.detached:
+        entropy = _entropy(x, y)
+        loss = (loss / entropy).detach() * entropy
+    (slope,) = torch.autograd.grad(loss.sum(), x)
+    near = value is None or bool(((value - loss).abs() <= _NEAR * loss.abs()).all())
+    return near and bool(((gradient - slope).abs() <= 10 * _NEAR * slope.abs().amax()).all())
+
+
+__all__ = ["ASKED", "LINEAR", "Convention", "Exponent", "Side", "find_convention"]

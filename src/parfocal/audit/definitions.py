@@ -68,6 +68,12 @@ class Derivatives(NamedTuple):
     gradient: Truth
     curvature: Truth
 
+    def of(self, quantity: str) -> Truth:
+        """One of them by its name."""
+        truth = getattr(self, quantity)
+        assert isinstance(truth, Truth)
+        return truth
+
 
 class _Term(NamedTuple):
     """weight b ** gamma ce and what its derivatives need, none of which depends on gamma.

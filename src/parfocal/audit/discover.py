@@ -1,18 +1,51 @@
-"""How a loss is called, as far as its signature and a trial tell."""
+"""How a loss is called, by trying: the first way in which it is a function that is known."""
 
 import inspect
+import sys
 from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from typing import Any, NamedTuple
 
 import torch
-from torch import Tensor
 
+from parfocal.audit.convention import GAMMAS as ASKED_GAMMAS
+from parfocal.audit.convention import Convention, find_convention
 from parfocal.audit.evaluate import evaluate, torch_loss
 from parfocal.audit.subject import Subject, SubjectError, load
 
+# What libraries call the focusing exponent, and the targets.
 GAMMAS = ("gamma", "focal_gamma", "focusing", "gamma_neg", "beta")
-TARGETS = ("target", "targets", "y_true", "label", "labels", "true", "y", "truth")
+TARGETS = ("target", "targets", "y_true", "label", "labels", "true", "y", "truth", "gt", "gts",
+           "ground_truth", "gt_labels")  # fmt: skip
+
+# Shapes of logits and targets, the likeliest first, as fields of a subject, and in words.
+_SHAPES: tuple[tuple[dict[str, Any], str], ...] = (
+    ({"kind": "binary"}, "binary"),
+    ({"kind": "binary", "column": True}, "binary, logits (N, 1)"),
+    ({"kind": "multiclass"}, "multiclass"),
+    ({"kind": "multiclass", "one_hot": True}, "multiclass, one-hot targets"),
+    ({"kind": "binary", "maps": True}, "binary, logits (N, 1, H, W)"),
+    ({"kind": "multiclass", "maps": True}, "multiclass, logits (N, C, H, W)"),
+    (
+        {"kind": "multiclass", "maps": True, "one_hot": True},
+        "multiclass, logits (N, C, H, W), one-hot targets",
+    ),
+    ({"kind": "binary", "long": True}, "binary, integer targets"),
+)
+_TAKES = ("logits", "probabilities", "log-probabilities")
+
+# What is given for arguments that have no default, by their names.
+_REQUIRED: Mapping[str, tuple[Any, ...]] = {
+    "alpha": (None, 0.25),
+    "mode": ("binary", "multiclass"),
+    "weight": (None,),
+    **dict.fromkeys(
+        ("num_boxes", "num_pos", "num_positives", "avg_factor", "normalizer", "num_items"), (1.0,)
+    ),
+}
+
+# Logits of a first trial.
+_TRIAL = (-1.0, 0.5, 2.0, 0.25)
 
 
 class Found(NamedTuple):
@@ -27,7 +60,8 @@ def discover(target: str | Callable[..., Any], **given: Any) -> Found:
 
     Args:
         target: `package.module:name`, `path/file.py:name`, or the loss itself.
-        given: fields of `Subject`. `options` are keyword arguments of the loss.
+        given: fields of `Subject`. `options` are keyword arguments of the loss, `on_call` those of
+            the call of an instance of a class.
 
     Raises:
         SubjectError: what can't be found, and the option that tells it.
@@ -48,125 +82,290 @@ class _Search:
 
     def __init__(self, loss: Callable[..., Any], name: str, given: Mapping[str, Any]) -> None:
         self.loss, self.name, self.given = loss, name, dict(given)
+        self.options = dict(self.given.pop("options", {}))
+        self.on_call = dict(self.given.pop("on_call", {}))
         self.lines: list[str] = []
-        self.last = ""
+        # What a trial of each shape said last, of the one that came farthest.
+        self.refusals: dict[str, str] = {}
+        self.made = _parameters(loss)
+        self.called = _parameters(_call_of(loss)) if isinstance(loss, type) else self.made
 
     def found(self) -> Found:
-        """The first way to call it that works."""
-        parameters = self._parameters(self.loss)
-        options = dict(self.given.pop("options", {}))
-        base: dict[str, Any] = {"name": self.name, "target": self.name, "loss": self.loss}
-        base["is_class"] = isinstance(self.loss, type)
-        base["gamma"] = self.given.pop("gamma", None) or self._gamma(parameters)
-        if base["gamma"] in options:
-            base["fixed_gamma"] = float(options[base["gamma"]])
-            base["gamma"] = None
-        if "framework" not in self.given:
-            base["framework"] = self._framework()
-        if "targets_first" not in self.given:
-            base["targets_first"] = self._targets_first()
-        for trial, words in self._trials(options, set(parameters)):
-            subject = Subject(**{**base, **trial, **self.given})
-            if self._works(subject):
-                self.lines += words
-                return Found(subject, tuple(self.lines))
-        raise SubjectError(
-            f"{self.name} can't be called as a loss of logits and targets, binary or multiclass: "
-            f"{self.last}; say how with --option NAME=VALUE, --kind, --takes or --targets-first"
+        """The first way to call it in which it is a known function, else the first that works."""
+        base = self._base()
+        unknown: tuple[Subject, list[str]] | None = None
+        for subject, words in self._ways(base):
+            convention = self._meaning(subject)
+            if convention is None:
+                continue
+            if convention.other == "an unknown function":
+                unknown = unknown or (subject, words)
+                continue
+            return self._done(*self._without_alpha(subject, convention, words))
+        if unknown is not None:
+            return self._done(*unknown)
+        raise SubjectError(self._failure())
+
+    def _failure(self) -> str:
+        tried = "; ".join(f"as {shape}: {words}" for shape, words in self.refusals.items())
+        return (
+            f"{self.name} can't be called as a loss of logits and targets. Tried {tried}. Say how "
+            "with --option NAME=VALUE, --call NAME=VALUE, --kind, --takes, --targets-first, "
+            "--one-hot, --framework or --gamma-name"
         )
 
-    def _parameters(self, call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
-        try:
-            return dict(inspect.signature(call).parameters)
-        except (TypeError, ValueError):
-            return {}
+    def _base(self) -> dict[str, Any]:
+        """What signatures tell."""
+        base: dict[str, Any] = {"name": self.name, "target": self.name, "loss": self.loss}
+        base["is_class"] = isinstance(self.loss, type)
+        base["gamma"], base["gamma_on_call"] = self._gamma()
+        for options in (self.options, self.on_call):
+            if base["gamma"] in options:
+                base["fixed_gamma"] = float(options[base["gamma"]])
+                base["gamma"], base["gamma_on_call"] = None, False
+        return base
 
-    def _gamma(self, parameters: Mapping[str, Any]) -> str | None:
-        for name in GAMMAS:
-            if name in parameters:
-                self.lines.append(f"gamma is the keyword {name}")
-                return name
+    def _gamma(self) -> tuple[str | None, bool]:
+        """The keyword of the exponent, and whether the call of an instance takes it."""
+        name = self.given.pop("gamma", None)
+        named = [name] if name else GAMMAS
+        for is_on_call, names in ((False, self.made), (base_is_class(self.loss), self.called)):
+            for known in named:
+                if known in names:
+                    where = " of the call" if is_on_call else ""
+                    self.lines.append(f"gamma is the keyword {known}{where}")
+                    return known, is_on_call
+        if name:
+            return name, False
         self.lines.append("no keyword for gamma: it has one exponent (--fixed-gamma)")
+        return None, False
+
+    def _ways(self, base: Mapping[str, Any]) -> Iterator[tuple[Subject, list[str]]]:
+        """Ways in which it can be called, the likeliest first."""
+        for framework in self._frameworks():
+            if framework == "numpy":
+                yield from self._as_pair({**base, "framework": framework})
+                continue
+            shapes = _SHAPES if framework == "torch" else (_SHAPES[0], _SHAPES[2])
+            takes = _TAKES if framework == "torch" else _TAKES[:1]
+            for taken, (shape, words), is_first in product(takes, shapes, self._orders()):
+                way = {"takes": taken, "targets_first": is_first, **shape}
+                if any(way.get(key, value) != value for key, value in self.given.items()):
+                    continue
+                fields = {**base, "framework": framework, **way, **self.given}
+                subject = self._workable(fields, words)
+                if subject is not None:
+                    told = [] if framework == "torch" else [f"arrays of {framework}"]
+                    told += ["targets come first"] if is_first else []
+                    yield subject, [*told, f"{words}, of {taken}", *self._option_words(subject)]
+
+    def _as_pair(self, fields: dict[str, Any]) -> Iterator[tuple[Subject, list[str]]]:
+        """A gradient and a second derivative of NumPy arrays, as boosters take it."""
+        for is_first in self._orders():
+            subject = Subject(**{**fields, "targets_first": is_first, "options": self.options,
+                                 "on_call": self.on_call, **self.given})  # fmt: skip
+            try:
+                found = evaluate(subject, torch.tensor(_TRIAL), 1.0, 2.0, second=False)
+            except Exception as error:
+                self.refusals.setdefault("NumPy", _words(error))
+                continue
+            if found.gradient is not None and bool(found.gradient.any()):
+                yield subject, ["arrays of numpy", *(["targets come first"] if is_first else [])]
+
+    def _frameworks(self) -> list[str]:
+        """Those that may be meant: JAX if its module has imported it."""
+        if "framework" in self.given:
+            return [self.given["framework"]]
+        module = sys.modules.get(getattr(self.loss, "__module__", "") or "")
+        package = (getattr(self.loss, "__module__", "") or "").partition(".")[0]
+        uses_jax = "jax" in sys.modules and (
+            package in ("optax", "jax", "flax")
+            or any(
+                getattr(value, "__name__", "").partition(".")[0] == "jax"
+                for value in vars(module).values()
+            )  # fmt: skip
+            if module is not None
+            else True
+        )
+        likely = ["jax", "torch"] if package in ("optax", "jax", "flax") else ["torch", "jax"]
+        return [*(name for name in likely if name == "torch" or uses_jax), "numpy"]
+
+    def _orders(self) -> tuple[bool, ...]:
+        """Whether targets come first: as the names say, then the other way."""
+        if "targets_first" in self.given:
+            return (bool(self.given["targets_first"]),)
+        names = [name for name in self.called if name != "self"]
+        is_first = len(names) > 1 and names[0] in TARGETS and names[1] not in TARGETS
+        return (is_first, not is_first)
+
+    def _workable(self, fields: dict[str, Any], shape: str) -> Subject | None:
+        """A subject with the reduction that gives most; None if it can't be called so."""
+        for reduction, required in product(self._reductions(), self._required()):
+            options, on_call = {**self.options, **required}, dict(self.on_call)
+            if "from_logits" in self.made and fields["takes"] == "logits":
+                options.setdefault("from_logits", True)
+            (options if reduction.keys() <= self.made.keys() else on_call).update(reduction)
+            subject = Subject(**{**fields, "options": options, "on_call": on_call})
+            try:
+                return _tried(subject)
+            except Exception as error:
+                self.refusals[shape] = self.refusals.get(shape) or _words(error)
         return None
 
-    def _framework(self) -> str:
-        module = (getattr(self.loss, "__module__", "") or "").partition(".")[0]
-        framework = {"optax": "jax", "jax": "jax", "flax": "jax"}.get(module, "torch")
-        self.lines.append(f"arrays of {framework}")
-        return framework
+    def _reductions(self) -> list[dict[str, Any]]:
+        """What asks for the loss of each logit, for a sum, and for what is given without."""
+        names = {*self.made, *self.called} - {*self.options, *self.on_call}
+        if "reduction" in names:
+            return [{"reduction": "none"}, {"reduction": None}, {"reduction": "sum"}, {}]
+        if "size_average" in names:
+            return [{"size_average": False}, {}]
+        return [{}]
 
-    def _targets_first(self) -> bool:
-        """By the names of what it is called with."""
-        called = list(self._parameters(self.loss))
-        if isinstance(self.loss, type):
-            methods = (getattr(self.loss, name, None) for name in ("forward", "call", "__call__"))
-            method = next(method for method in methods if method is not None)
-            called = list(self._parameters(method))[1:]  # without self
-        if len(called) > 1 and called[0] in TARGETS and called[1] not in TARGETS:
-            self.lines.append(f"targets come first ({called[0]}, {called[1]})")
-            return True
-        return False
+    def _required(self) -> list[dict[str, Any]]:
+        """Values of the arguments that have no default, each with each."""
+        names = [
+            name
+            for i, (name, parameter) in enumerate(self.made.items())
+            if parameter.default is parameter.empty
+            and parameter.kind in (parameter.POSITIONAL_OR_KEYWORD, parameter.KEYWORD_ONLY)
+            and (isinstance(self.loss, type) or i >= 2)
+            and name in _REQUIRED
+            and name not in self.options
+        ]
+        values = product(*(_REQUIRED[name] for name in names))
+        return [dict(zip(names, chosen, strict=True)) for chosen in values]
 
-    def _trials(
-        self, options: dict[str, Any], names: set[str]
-    ) -> Iterator[tuple[dict[str, Any], list[str]]]:
-        """Ways to call it, the likeliest first, as fields of a subject and in words."""
-        fixed = dict(options)
-        if "from_logits" in names:
-            fixed.setdefault("from_logits", True)
-        neutral: list[dict[str, Any]] = [{}]
-        if "alpha" in names - set(options):
-            neutral = [{"alpha": None}, {"alpha": -1}, {}]
-        reductions: list[dict[str, Any]] = [{}]
-        if "reduction" in names - set(options):
-            reductions = [{"reduction": "none"}, {"reduction": None}, {"reduction": "sum"}, {}]
-        elif "size_average" in names - set(options):
-            reductions = [{"size_average": False}, {}]
-        shapes = [("binary", False), ("binary", True), ("multiclass", False)]
-        taken = self.given.get("takes", "logits")
-        for (kind, column), reduction, alpha in product(shapes, reductions, neutral):
-            if kind != self.given.get("kind", kind):
-                continue
-            chosen = {**fixed, **alpha, **reduction}
-            words = [f"{kind}, of {taken}" + (", logits (N, 1)" if column else "")]
-            words += [f"{key}={value!r}" for key, value in chosen.items() if key not in options]
-            trial = {"kind": kind, "column": column, "options": chosen}
-            for reduced in ("none", "sum"):
-                yield {**trial, "reduced": reduced}, words
-            words = [*words, "it gives a mean: one logit at a time, sampled"]
-            yield {**trial, "reduced": "mean"}, words
+    def _option_words(self, subject: Subject) -> list[str]:
+        given = {**subject.options, **subject.on_call}
+        words = [f"{key}={value!r}" for key, value in given.items()
+                 if key not in {*self.options, *self.on_call}]  # fmt: skip
+        if subject.reduced == "mean":
+            words.append("it gives one number: one logit at a time, sampled")
+        return words
 
-    @staticmethod
-    def _is_off(subject: Subject, x: Tensor, gradient: Tensor) -> bool:
-        """Whether a negative alpha is none: another one makes no difference."""
-        other = subject.with_options(options={**subject.options, "alpha": -2})
-        found = evaluate(other, x, 1.0, 2.0, second=False).gradient
-        return found is not None and torch.equal(found, gradient)
-
-    def _works(self, subject: Subject) -> bool:
-        """Whether it can be called so, and gives what `reduced` says."""
+    def _meaning(self, subject: Subject) -> Convention | None:
         try:
-            self.last = self._refused(subject)
+            return find_convention(subject)
         except Exception as error:
-            words = str(error).splitlines() or [""]
-            self.last = f"{type(error).__name__}: {words[0]}"
-        return not self.last
+            self.refusals.setdefault("called so", _words(error))
+            return None
 
-    def _refused(self, subject: Subject) -> str:
-        """Why it isn't called so; empty if it is."""
-        x = torch.tensor([-1.0, 0.5, 2.0, 0.25])
-        found = evaluate(subject, x, 1.0, 2.0, second=False)
-        if found.gradient is None:
-            return "no gradient comes back"
-        if not bool(found.gradient.any()):
-            return "every gradient is 0"
-        if subject.options.get("alpha") == -1 and not self._is_off(subject, x, found.gradient):
-            return "a negative alpha doesn't turn it off"
-        if subject.framework != "torch" or subject.reduced == "none":
-            is_each = found.value is not None or subject.framework == "numpy"
-            return "" if is_each else "it gives no loss of each logit"
-        whole = torch_loss(subject, 1.0, 2.0)
-        parts = torch.stack([whole(part).detach().double() for part in x.split(1)]).sum()
-        total = whole(x).detach().double() * (4 if subject.reduced == "mean" else 1)
-        near = bool((total - parts).abs() <= 1e-4 * parts.abs())
-        return "" if near else f"it gives no {subject.reduced} of the losses of each logit"
+    def _without_alpha(
+        self, subject: Subject, convention: Convention, words: list[str]
+    ) -> tuple[Subject, list[str]]:
+        """With alpha off, where a value of it turns it off for both classes."""
+        names = {*self.made, *self.called} - {*self.options, *self.on_call}
+        if "alpha" not in names or convention.positive == convention.negative == 1:
+            return subject, words
+        place = "options" if "alpha" in self.made else "on_call"
+        for value in (None, -1):
+            other = subject.with_options(**{place: {**getattr(subject, place), "alpha": value}})
+            try:
+                meant = find_convention(_tried(other))
+            except Exception:
+                continue  # a refusal is an answer
+            if meant.definition is not None and meant.positive == meant.negative == 1:
+                return other, [*words, f"alpha={value!r}"]
+        return subject, words
+
+    def _done(self, subject: Subject, words: list[str]) -> Found:
+        """With the dtypes that it refuses."""
+        refused = dict(subject.refused)
+        for dtype in (torch.float16, torch.bfloat16, torch.float32):
+            name = str(dtype).removeprefix("torch.")
+            if subject.framework == "numpy" and dtype.itemsize == 2:
+                continue
+            try:
+                _at_some_gamma(subject, torch.tensor(_TRIAL, dtype=dtype))
+            except Exception as error:
+                refused[name] = _words(error)
+        lines = [f"{name} is refused: {words}" for name, words in refused.items()]
+        return Found(subject.with_options(refused=refused), (*self.lines, *words, *lines))
+
+
+def base_is_class(loss: Callable[..., Any]) -> bool:
+    """Whether it is constructed before it is called."""
+    return isinstance(loss, type)
+
+
+def _call_of(loss: type) -> Callable[..., Any]:
+    """The method by which an instance is called."""
+    methods = (getattr(loss, name, None) for name in ("forward", "call", "__call__"))
+    return next(method for method in methods if method is not None)
+
+
+def _parameters(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
+    if isinstance(call, torch.nn.Module):
+        call = call.forward
+    try:
+        return dict(inspect.signature(call).parameters)
+    except (TypeError, ValueError):
+        return {}
+
+
+def _words(error: Exception) -> str:
+    first = (str(error).splitlines() or [""])[0][:160]
+    return first if isinstance(error, SubjectError) else f"{type(error).__name__}: {first}"
+
+
+def _tried(subject: Subject) -> Subject:
+    """The subject with the way in which it reduces, and whether it refuses float64.
+
+    Raises:
+        Exception: whatever comes of a call that can't be made.
+    """
+    try:
+        return _reduced(subject, torch.tensor(_TRIAL, dtype=torch.float64))
+    except Exception as wide:
+        try:
+            narrow = _reduced(subject, torch.tensor(_TRIAL))
+        except Exception:
+            raise wide from None
+        return narrow.with_options(refused={"float64": _words(wide)})
+
+
+def _reduced(subject: Subject, x: torch.Tensor) -> Subject:
+    """The subject with `reduced` as a trial has it."""
+    if subject.framework != "torch":
+        found = _at_some_gamma(subject, x)
+        if found.gradient is None or not bool(found.gradient.any()):
+            raise SubjectError("every gradient is 0")
+        return subject
+    gamma = _some_gamma(subject, x)
+    whole = torch_loss(subject, 1.0, gamma)(x.requires_grad_())
+    if not whole.requires_grad:
+        raise SubjectError("no gradient comes back")
+    (gradient,) = torch.autograd.grad(whole.sum(), x)
+    if not bool(gradient.any()):
+        raise SubjectError("every gradient is 0")
+    if whole.ndim and whole.numel() == len(x):
+        return subject
+    one = torch_loss(subject, 1.0, gamma)
+    parts = torch.stack([one(part).detach().double() for part in x.split(1)]).sum()
+    is_sum = bool((whole.detach().double() - parts).abs() <= 1e-4 * parts.abs())
+    return subject.with_options(reduced="sum" if is_sum else "mean")
+
+
+def _some_gamma(subject: Subject, x: torch.Tensor) -> float:
+    """The first exponent that it takes.
+
+    Raises:
+        Exception: it takes none.
+    """
+    gammas = ASKED_GAMMAS if subject.gamma is not None else (subject.fixed_gamma,)
+    for gamma in gammas:
+        try:
+            torch_loss(subject, 1.0, gamma)(x)
+        except Exception:
+            if gamma == gammas[-1]:
+                raise
+        else:
+            return gamma
+    raise AssertionError
+
+
+def _at_some_gamma(subject: Subject, x: torch.Tensor) -> Any:
+    gamma = ASKED_GAMMAS[0] if subject.gamma is not None else subject.fixed_gamma
+    if subject.framework == "torch":
+        gamma = _some_gamma(subject, x)
+    return evaluate(subject, x, 1.0, gamma, second=False)

@@ -8,6 +8,7 @@ import torch
 from torch import Tensor
 
 from parfocal.audit.subject import Subject, SubjectError
+from parfocal.guard.loss_call import loss_tensor
 
 # One number at a time, of a loss that gives a mean; more would take minutes.
 SINGLE = 400
@@ -63,16 +64,52 @@ def arguments(subject: Subject, x: Tensor, target: float) -> tuple[Tensor, Tenso
     """Logits or probabilities, and targets, in the shapes that the loss takes."""
     if subject.kind == "multiclass":
         rows = torch.stack([x, torch.zeros_like(x)], 1)
-        index = torch.full((len(x),), 0 if target else 1)
-        given = rows.softmax(1) if subject.takes == "probabilities" else rows
-        if subject.one_hot:
-            return given, torch.nn.functional.one_hot(index, 2).to(x.dtype)
-        return given, index
-    given = x.sigmoid() if subject.takes == "probabilities" else x
+        return of_rows(subject, rows, torch.full((len(x),), 0 if target else 1))
+    given = _given(subject, x, lambda x: x.sigmoid())
     y = torch.full_like(x, target)
-    if subject.column:
-        return given.unsqueeze(1), y.unsqueeze(1)
-    return given, y
+    if subject.long:
+        y = y.long()
+    ones = 3 if subject.maps else int(subject.column)
+    return _with_ones(given, ones), _with_ones(y, ones)
+
+
+def of_rows(subject: Subject, rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
+    """The same of rows of class logits (N, C) and indices (N)."""
+    ones = 2 if subject.maps else 0
+    given = _given(subject, rows, lambda x: x.softmax(1))
+    if subject.one_hot:
+        index = torch.nn.functional.one_hot(index, rows.shape[1]).to(rows.dtype)
+    return _with_ones(given, ones), _with_ones(index, ones)
+
+
+def _given(subject: Subject, x: Tensor, probabilities: Callable[[Tensor], Tensor]) -> Tensor:
+    if subject.takes == "logits":
+        return x
+    p = probabilities(x)
+    return p if subject.takes == "probabilities" else p.log()
+
+
+def _with_ones(x: Tensor, count: int) -> Tensor:
+    """With so many dimensions of one at its end."""
+    return x.reshape(*x.shape, *(1,) * count)
+
+
+def losses_of_rows(subject: Subject, rows: Tensor, index: Tensor, gamma: float) -> Tensor:
+    """The loss of each row (N, C); one after another, if it gives one number."""
+    call = subject.at(gamma)
+
+    def of(rows: Tensor, index: Tensor) -> Tensor:
+        loss = loss_tensor(call(*of_rows(subject, rows, index)))
+        if loss is None:
+            raise SubjectError("expected a tensor from the loss")
+        return loss
+
+    if subject.reduced == "none":
+        loss = of(rows, index)
+        if loss.numel() in (rows.numel(), len(rows)):
+            return loss.reshape(len(rows), -1).sum(1)
+    parts = [of(row[None], y[None]).sum() for row, y in zip(rows, index, strict=True)]
+    return torch.stack(parts)
 
 
 def torch_loss(subject: Subject, target: float, gamma: float) -> Callable[[Tensor], Tensor]:
@@ -80,9 +117,10 @@ def torch_loss(subject: Subject, target: float, gamma: float) -> Callable[[Tenso
     call = subject.at(gamma)
 
     def of_logits(x: Tensor) -> Tensor:
-        loss = call(*arguments(subject, x, target))
-        if not isinstance(loss, Tensor):
-            raise SubjectError(f"expected a tensor from the loss, got {type(loss).__name__}")
+        result = call(*arguments(subject, x, target))
+        loss = loss_tensor(result)
+        if loss is None:
+            raise SubjectError(f"expected a tensor from the loss, got {type(result).__name__}")
         if loss.numel() == x.numel():
             return loss.reshape(-1)
         if subject.kind == "multiclass" and loss.numel() == 2 * x.numel():

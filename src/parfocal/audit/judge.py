@@ -10,7 +10,7 @@ from torch import Tensor
 
 from parfocal.audit.cell import Cell, Cliff, edges
 from parfocal.audit.convention import Convention
-from parfocal.audit.definitions import Definition, derivatives
+from parfocal.audit.definitions import Definition, Derivatives, derivatives
 from parfocal.audit.evaluate import SINGLE, evaluate
 from parfocal.audit.oracle import Truth
 from parfocal.audit.subject import Subject
@@ -69,20 +69,31 @@ def cells(
     executor: Executor | None = None,
 ) -> Iterator[Cell]:
     """The cells of a dtype and a target; nothing at soft targets of another meaning."""
-    definition = convention.definition if target in (0, 1) else convention.soft
-    if definition is None:
+    is_soft = target not in (0, 1)
+    definition = convention.soft if is_soft else convention.definition
+    if definition is None and (is_soft or convention.definition is not None):
         return
+    if definition is None and dtype == subject.widest:
+        return  # there is nothing to hold it to
     logits, certified = logits_of(dtype, quick=quick, single=subject.reduced == "mean")
-    exponents = [rounded_gamma(gamma, dtype) for gamma in gammas]
-    right = truths(logits, target, exponents, definition, executor)
+    exponents = [rounded_gamma(convention.exponent(gamma, target), dtype) for gamma in gammas]
+    right: Sequence[Derivatives | None] = [None] * len(exponents)
+    if definition is not None:
+        right = truths(logits, target, exponents, definition, executor)
     factor = convention.factor(target)
     for gamma, exponent, truth in zip(gammas, exponents, right, strict=True):
-        found = evaluate(subject, logits, target, gamma)
+        try:
+            found = evaluate(subject, logits, target, gamma)
+        except Exception:
+            continue  # a gamma that is refused, as the report says
         judge = _Judge(subject, definition, dtype, target, gamma, exponent, factor)
         for quantity in QUANTITIES:
             computed = found.of(quantity)
-            if computed is not None:
-                part = _scaled(getattr(truth, quantity), factor)
+            if computed is None or (quantity == "value" and convention.is_shifted):
+                continue
+            part = judge.of_itself(quantity, logits) if truth is None else truth.of(quantity)
+            if part is not None:
+                part = _scaled(part, factor)
                 yield judge.cell(quantity, logits, computed, part, certified, found.dtype)
 
 
@@ -93,10 +104,14 @@ def _scaled(truth: Truth, factor: float) -> Truth:
 
 
 class _Judge(NamedTuple):
-    """What is judged, at one dtype, target and gamma; exponent is gamma rounded to the dtype."""
+    """What is judged, at one dtype, target and gamma; exponent is gamma rounded to the dtype.
+
+    definition: None for a function that isn't known, which is held to its own float64 where that
+        is finite.
+    """
 
     subject: Subject
-    definition: Definition
+    definition: Definition | None
     dtype: torch.dtype
     target: float
     gamma: float
@@ -121,10 +136,16 @@ class _Judge(NamedTuple):
         at_normal = torch.where(counts, error, -1.0)
         worst = int(at_normal.argmax())
         x, wide = logits.double(), computed.double()
-        searched = {"curvature": ("nonfinite",), "value": ("nonfinite", "off")}
+        finite = torch.where(at_normal.isinf(), -1.0, at_normal)
+        most = int(finite.argmax())
+        largest = None
+        if float(finite[most]) >= 0:
+            numbers = float(x[most]), None, float(wide[most]), float(truth.hi[most])
+            largest = Cliff(*numbers, float(finite[most]))
+        searched = {"curvature": ("nonfinite", "flipped"), "value": ("nonfinite", "off", "flipped")}
         cliffs = {
             name: self._cliff(quantity, logits, defects[name], name)
-            for name in searched.get(quantity, ("nonfinite", "off", "dead"))
+            for name in searched.get(quantity, tuple(_DEFECTS))
         }
         return Cell(
             quantity,
@@ -144,6 +165,8 @@ class _Judge(NamedTuple):
             cliffs["nonfinite"],
             cliffs.get("off"),
             cliffs.get("dead"),
+            cliffs.get("flipped"),
+            largest,
             computed_in,
             _heat(x, at_normal),
             () if quantity == "curvature" else _curve(x, wide, truth.hi, at_normal),
@@ -205,7 +228,21 @@ class _Judge(NamedTuple):
         assert result is not None
         return result[:count]
 
+    def of_itself(self, quantity: str, logits: Tensor) -> Truth | None:
+        """What the loss gives in the widest dtype that it takes."""
+        wide = logits.to(self.subject.widest)
+        second = quantity == "curvature"
+        found = evaluate(self.subject, wide, self.target, self.gamma, second=second).of(quantity)
+        if found is None:
+            return None
+        found = found.double()
+        return Truth(found, torch.zeros_like(found), found.abs())
+
     def _truth(self, quantity: str, probes: Tensor) -> Truth:
+        if self.definition is None:
+            truth = self.of_itself(quantity, probes)
+            assert truth is not None
+            return truth
         [entry] = derivatives(
             probes.double().tolist(), self.target, [self.exponent], self.definition, bits=64
         )
@@ -214,7 +251,8 @@ class _Judge(NamedTuple):
 
 def _nonfinite(judge: _Judge, quantity: str, computed: Tensor, truth: Truth) -> Tensor:
     """NaN or infinite, where the true result is neither."""
-    return ~computed.isfinite() & (truth.hi.abs() <= torch.finfo(judge.dtype).max)
+    largest = torch.finfo(judge.dtype).max
+    return ~computed.isfinite() & (truth.hi.abs() <= largest)
 
 
 def _dead(judge: _Judge, quantity: str, computed: Tensor, truth: Truth) -> Tensor:

@@ -12,7 +12,6 @@ import torch
 from parfocal.audit.causes import findings_of, leak_findings, mode_findings
 from parfocal.audit.cell import Cell, Cliff
 from parfocal.audit.convention import Convention, find_convention
-from parfocal.audit.definitions import LINEAR
 from parfocal.audit.discover import discover
 from parfocal.audit.findings import Finding
 from parfocal.audit.judge import (
@@ -24,9 +23,6 @@ from parfocal.audit.judge import (
 )
 from parfocal.audit.modes import MODES, leaks, mismatches
 from parfocal.audit.subject import Subject
-
-# Of a loss without a keyword for it.
-_EXPONENTS = (0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0)
 
 # Told to whoever shows progress: what is done now, and which part of the whole is behind it.
 Progress = Callable[[str, float], None]
@@ -155,22 +151,16 @@ def audit(
     if subject.framework == "numpy":
         dtypes = [dtype for dtype in dtypes if dtype.itemsize > 2]
     targets = (1.0, 0.0, SOFT_TARGET)
-    # Of a function that isn't known nothing can be said but where it isn't finite.
-    is_known = convention.definition is not None
-    meant = convention if is_known else convention._replace(definition=LINEAR)
+    dtypes = [d for d in dtypes if str(d).removeprefix("torch.") not in subject.refused]
     grid: list[Cell] = []
     places = [(dtype, target) for dtype in dtypes for target in targets]
     for i, (dtype, target) in enumerate(places):
         say(f"{str(dtype).removeprefix('torch.')}, target {target:g}", i / (len(places) + 1))
-        grid += cells(subject, meant, dtype, target, chosen, quick=quick, executor=executor)
+        grid += cells(subject, convention, dtype, target, chosen, quick=quick, executor=executor)
     say("masks and modes", len(places) / (len(places) + 1))
     probed = tuple(gamma for gamma in (0.0, 0.5, 2.0) if gamma in chosen) or chosen[:1]
     findings = [
-        *(
-            finding
-            for finding in findings_of(subject, convention, grid)
-            if is_known or finding.kind in ("another definition", "not finite")
-        ),
+        *findings_of(subject, convention, grid),
         *leak_findings(
             subject,
             [
@@ -190,7 +180,7 @@ def audit(
         version,
         lines,
         convention.lines,
-        tuple(grid) if is_known else (),
+        tuple(grid),
         tuple(findings),
         quick,
         ("eager", *modes),
@@ -200,13 +190,10 @@ def audit(
 def _meant(subject: Subject) -> tuple[Subject, Convention]:
     """What it means; of a loss with one exponent, at the exponent that it has."""
     convention = find_convention(subject)
-    if subject.gamma is None and convention.definition is None:
-        for exponent in _EXPONENTS:
-            fixed = subject.with_options(fixed_gamma=exponent)
-            found = find_convention(fixed)
-            if found.definition is not None:
-                words = f"its exponent is {exponent:g}"
-                return fixed, found._replace(lines=(words, *found.lines))
+    if subject.gamma is None and convention.definition is not None:
+        exponent = convention.exponents[0].constant
+        convention = convention._replace(lines=(f"its exponent is {exponent:g}", *convention.lines))
+        subject = subject.with_options(fixed_gamma=exponent)
     return subject, convention
 
 
@@ -232,7 +219,7 @@ def _number(value: Any) -> Any:
 def _cell(data: dict[str, Any]) -> Cell:
     for name in ("worst", "logit", "computed", "truth"):
         data[name] = _number(data[name])
-    for name in ("cliff", "percent", "dead_from"):
+    for name in ("cliff", "percent", "dead_from", "flipped_from", "largest"):
         data[name] = None if data[name] is None else Cliff(*map(_number, data[name]))
     data["heat"] = tuple(_number(part) for part in data["heat"])
     data["curve"] = tuple(tuple(_number(part) for part in point) for point in data["curve"])

@@ -5,11 +5,13 @@ from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
 from typing import Any, Literal
 
+import torch
+
 from parfocal import places
 
 Framework = Literal["torch", "jax", "numpy"]
 Kind = Literal["binary", "multiclass"]
-Takes = Literal["logits", "probabilities"]
+Takes = Literal["logits", "probabilities", "log-probabilities"]
 Reduced = Literal["none", "sum", "mean"]
 
 
@@ -27,16 +29,20 @@ class Subject:
     framework: whose arrays it takes. Keras on its torch backend is torch; a loss of NumPy arrays
         gives the pair of its gradient and second derivative, as a booster's objective does.
     kind: binary (logits and targets of one shape) or multiclass (logits (N, C), indices).
-    takes: logits or their probabilities.
+    takes: logits, their probabilities, or the logarithms of these.
     gamma: the keyword of the focusing exponent; None if there is none.
+    gamma_on_call: whether an instance of a class takes it, and not the class.
     options: the other keyword arguments.
     on_call: keyword arguments of the call of an instance of a class.
     is_class: whether it is constructed first.
     targets_first: whether targets come before logits.
     column: whether binary logits are (N, 1).
+    maps: whether logits are maps, (N, 1, 1, 1) or (N, C, 1, 1).
+    long: whether binary targets are integers.
     one_hot: whether multiclass targets are one-hot.
     reduced: whether the result is one number, and of which kind.
     fixed_gamma: the exponent of a loss without a keyword for it.
+    refused: dtypes of logits that it refuses, and why.
     """
 
     name: str
@@ -46,27 +52,39 @@ class Subject:
     kind: Kind = "binary"
     takes: Takes = "logits"
     gamma: str | None = "gamma"
+    gamma_on_call: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     on_call: Mapping[str, Any] = field(default_factory=dict)
     is_class: bool = False
     targets_first: bool = False
     column: bool = False
+    maps: bool = False
+    long: bool = False
     one_hot: bool = False
     reduced: Reduced = "none"
     fixed_gamma: float = 2.0
+    refused: Mapping[str, str] = field(default_factory=dict)
+
+    @property
+    def widest(self) -> torch.dtype:
+        """The widest dtype of logits that it takes."""
+        return torch.float32 if "float64" in self.refused else torch.float64
 
     def at(self, gamma: float) -> Callable[[Any, Any], Any]:
         """The loss of (logits, targets), at an exponent."""
-        options = dict(self.options)
-        if self.gamma is not None:
-            options[self.gamma] = gamma
-        if self.is_class:
-            call, given = self.loss(**options), dict(self.on_call)
-        else:
-            call, given = self.loss, {**options, **self.on_call}
+        options, on_call = self._keywords(gamma)
+        call = self.loss(**options) if self.is_class else self.loss
+        given = on_call if self.is_class else {**options, **on_call}
         if self.targets_first:
             return lambda x, y: call(y, x, **given)
         return lambda x, y: call(x, y, **given)
+
+    def _keywords(self, gamma: float) -> tuple[dict[str, Any], dict[str, Any]]:
+        """Those of the class, or of the function, and those of the call of an instance."""
+        options, on_call = dict(self.options), dict(self.on_call)
+        if self.gamma is not None:
+            (on_call if self.gamma_on_call else options)[self.gamma] = gamma
+        return options, on_call
 
     def with_options(self, **changes: Any) -> "Subject":
         """Another way to call it."""
@@ -82,12 +100,10 @@ class Subject:
     def source(self, gamma: float) -> str:
         """The call in Python, of x and y."""
         name = self.target.partition(":")[2]
-        options = dict(self.options)
-        if self.gamma is not None:
-            options[self.gamma] = gamma
+        options, on_call = self._keywords(gamma)
         words = ", ".join(f"{key}={value!r}" for key, value in options.items())
         order = "y, x" if self.targets_first else "x, y"
-        extra = "".join(f", {key}={value!r}" for key, value in self.on_call.items())
+        extra = "".join(f", {key}={value!r}" for key, value in on_call.items())
         if self.is_class:
             return f"{name}({words})({order}{extra})"
         return f"{name}({order}{', ' if words else ''}{words}{extra})"
