@@ -47,7 +47,7 @@ def findings_of(
                 "wrong sign",
                 flipped,
                 lambda c: c.flipped_from,
-                lambda c: "the result has the opposite sign of the true one",
+                why.flipped,
             )
             rest = [c for c in group if c not in flipped]
             # Under this a dead result is one of rounding: a few of the smallest numbers.
@@ -108,6 +108,11 @@ class _Why:
     def biased(self, cell: Cell) -> str:
         """The constant, where it was fitted."""
         found = "wrong by more than 1 % at mild logits in float64 as well"
+        return f"{found}: {self._convention.bias}" if self._convention.bias else found
+
+    def flipped(self, cell: Cell) -> str:
+        """The constant, where it was fitted."""
+        found = "the result has the opposite sign of the true one"
         return f"{found}: {self._convention.bias}" if self._convention.bias else found
 
     def has_vanishing_constant(self, cell: Cell) -> bool:

@@ -7,6 +7,7 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
+from parfocal.audit.batch import batch_of
 from parfocal.audit.definitions import BASES, LINEAR, Base, Definition
 from parfocal.audit.evaluate import evaluate
 from parfocal.audit.findings import Kind
@@ -232,8 +233,14 @@ def _convention(
     if rows is not None:
         lines += rows.lines
         other = rows.other or other
+    if subject.framework == "torch":
+        batch = batch_of(subject, (positive, negative), exponents[0].at(2.0))
+        lines += batch.lines
+        if batch.too_early:
+            faults.append(Fault("reduced too early", batch.too_early))
+    told = [fault.words for fault in faults if fault.kind != "reduced too early"]
     return Convention(
-        definition, positive, negative, soft, (*(fault.words for fault in faults), *lines), other,
+        definition, positive, negative, soft, (*told, *lines), other,
         exponents, bias, tuple(faults), constant, rows is not None and rows.is_one_vs_rest,
     )  # fmt: skip
 

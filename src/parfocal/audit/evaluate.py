@@ -60,13 +60,17 @@ def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
     return torch.cat(known) if len(known) == len(parts) else None
 
 
-def arguments(subject: Subject, x: Tensor, target: float) -> tuple[Tensor, Tensor]:
-    """Logits or probabilities, and targets, in the shapes that the loss takes."""
+def arguments(subject: Subject, x: Tensor, target: float | Tensor) -> tuple[Tensor, Tensor]:
+    """Logits or probabilities, and one target or each its own, in the shapes that the loss takes.
+
+    Of class logits the rows are (x, 0), and the target 1 is class 0.
+    """
+    y = target.to(x) if isinstance(target, Tensor) else torch.full_like(x, target)
+    y = y.detach()
     if subject.kind == "multiclass":
         rows = torch.stack([x, torch.zeros_like(x)], 1)
-        return of_rows(subject, rows, torch.full((len(x),), 0 if target else 1))
+        return of_rows(subject, rows, (y == 0).long())
     given = _given(subject, x, lambda x: x.sigmoid())
-    y = torch.full_like(x, target)
     if subject.long:
         y = y.long()
     ones = 3 if subject.maps else int(subject.column)

@@ -1,0 +1,164 @@
+"""What a loss makes of a batch: what its mean divides by, and whether it is one at all."""
+
+from collections.abc import Callable, Iterator, Mapping
+from typing import Any, NamedTuple
+
+import torch
+from torch import Tensor
+from torch.nn.functional import softplus
+
+from parfocal.audit.evaluate import arguments
+from parfocal.audit.subject import Subject, SubjectError
+from parfocal.guard.loss_call import loss_tensor
+
+_NEAR = 1e-4
+
+# Batches of several sizes and shares of positives.
+_BATCHES = (
+    ((-1.5, 0.25, 2.0, -0.5), (1, 1, 1, 1)),
+    ((-1.5, 0.25, 2.0, -0.5), (1, 0, 1, 0)),
+    ((0.75, -0.25, 1.5, -2.0, 0.5, 1.25), (1, 0, 0, 0, 0, 0)),
+    ((-0.75, 1.0, 0.5, -1.25, 2.25), (0, 0, 0, 0, 0)),
+    ((1.0, -2.0, 0.5), (1, 1, 0)),
+)
+
+
+class Batch(NamedTuple):
+    """What was found: a line each, and the words of a loss that reduces too early."""
+
+    lines: tuple[str, ...] = ()
+    too_early: str | None = None
+
+
+class _Seen(NamedTuple):
+    """A batch, the loss of each of its answers, and the number that came out."""
+
+    x: Tensor
+    y: Tensor
+    single: Tensor
+    whole: float
+
+    @property
+    def divisor(self) -> float:
+        """What the sum of the losses was divided by."""
+        return float(self.single.sum()) / self.whole if self.whole else float("nan")
+
+
+def batch_of(subject: Subject, factors: tuple[float, float], exponent: float) -> Batch:
+    """What its reductions do.
+
+    Args:
+        subject: A loss of PyTorch that is known.
+        factors: of the positive and the negative class.
+        exponent: at gamma 2.
+    """
+    lines: list[str] = []
+    too_early = None
+    for name, reduced in _reductions(subject):
+        try:
+            seen = [_seen(subject, reduced, *batch) for batch in _BATCHES]
+        except Exception:
+            continue  # a reduction that isn't taken
+        words = _divisor(seen, factors)
+        if words is not None:
+            lines += [] if words == "1" else [f"{name} divides by {words}"]
+            continue
+        early = _too_early(seen, factors, exponent)
+        if early:
+            lines.append(f"{name}: {early}")
+            too_early = early
+        else:
+            lines.append(f"{name} isn't the mean of the losses of each answer: another function of "
+                         "the batch")  # fmt: skip
+    return Batch(tuple(dict.fromkeys(lines)), too_early)
+
+
+def _reductions(subject: Subject) -> Iterator[tuple[str, Subject]]:
+    """What gives one number for a batch, by name."""
+    for place in ("options", "on_call"):
+        given: Mapping[str, Any] = getattr(subject, place)
+        if "reduction" in given:
+            for value in ("mean", "sum"):
+                changed = {**given, "reduction": value}
+                yield value, subject.with_options(**{place: changed})
+            without = {key: v for key, v in given.items() if key != "reduction"}
+            yield "what it gives by default", subject.with_options(**{place: without})
+            return
+    if subject.reduced != "none":
+        yield "mean" if subject.reduced == "mean" else "sum", subject
+
+
+def _seen(subject: Subject, reduced: Subject, x: Any, y: Any) -> _Seen:
+    logits = torch.tensor(x, dtype=subject.widest)
+    targets = torch.tensor(y, dtype=subject.widest)
+    single = [
+        _loss(subject, logits[i : i + 1], targets[i : i + 1]).sum() for i in range(len(logits))
+    ]
+    whole = _loss(reduced, logits, targets)
+    if whole.numel() != 1:
+        raise SubjectError("no one number")
+    return _Seen(logits.double(), targets.double(), torch.stack(single).double(), float(whole))
+
+
+def _loss(subject: Subject, x: Tensor, y: Tensor) -> Tensor:
+    gamma = 2.0 if subject.gamma is not None else subject.fixed_gamma
+    loss = loss_tensor(subject.at(gamma)(*arguments(subject, x.requires_grad_(), y)))
+    if loss is None:
+        raise SubjectError("no tensor")
+    return loss.detach()
+
+
+def _divisor(seen: list[_Seen], factors: tuple[float, float]) -> str | None:
+    """What divides in all batches alike; None if no count does."""
+    positive, negative = factors
+    counts: dict[str, Callable[[_Seen], float]] = {
+        "1": lambda b: 1.0,
+        "the number of elements": lambda b: len(b.x),
+        "the number of positives": lambda b: float(b.y.sum()),
+        "the number of positives, at least 1": lambda b: max(float(b.y.sum()), 1.0),
+        "the number of positives and 1": lambda b: float(b.y.sum()) + 1,
+        "the sum of the weights": lambda b: float((b.y * positive + (1 - b.y) * negative).sum()),
+    }
+    for words, count in counts.items():
+        if all(_is_near(b.divisor, count(b)) for b in seen):
+            return words
+    # A count that isn't known, but is the same part of another in all batches.
+    for words, count in counts.items():
+        parts = [b.divisor / count(b) if count(b) else float("nan") for b in seen]
+        if all(_is_near(part, parts[0]) for part in parts):
+            return f"{parts[0]:.4g}" + ("" if words == "1" else f" times {words}")
+    return None
+
+
+def _too_early(seen: list[_Seen], factors: tuple[float, float], exponent: float) -> str | None:
+    """The modulator of a mean or a sum of cross-entropies."""
+    for name, total in (("mean", torch.mean), ("sum", torch.sum)):
+        for weights in (False, True):
+            if all(_is_near(b.whole, _of_total(b, total, factors, exponent, weights)) for b in seen):
+                return (
+                    f"the modulator is that of the {name} of the whole batch, not of each answer: "
+                    "the cross-entropy is reduced first"
+                )
+    return None
+
+
+def _of_total(
+    b: _Seen,
+    total: Callable[[Tensor], Tensor],
+    factors: tuple[float, float],
+    exponent: float,
+    is_weighed: bool,
+) -> float:
+    """The focal loss of a total; the factors are in it, or before it."""
+    x = b.x.detach()
+    entropy = torch.where(b.y > 0.5, softplus(-x), softplus(x))
+    weight = b.y * factors[0] + (1 - b.y) * factors[1]
+    if is_weighed:
+        whole = total(weight * entropy)
+        return float((-torch.expm1(-whole)) ** exponent * whole)
+    whole = total(entropy)
+    return float(factors[0] * (-torch.expm1(-whole)) ** exponent * whole)
+
+
+def _is_near(a: float, b: float) -> bool:
+    return abs(a - b) <= _NEAR * abs(b)
