@@ -90,7 +90,7 @@ def test_a_guarded_training_is_the_same_and_explains_its_failure(run, tmp_path):
     bare, guarded = tmp_path / "bare", tmp_path / "guarded"
     run("train", "mnist-quick", *options, "--out", bare, status=1)
     output = run("train", "mnist-quick", *options, "--guard", "--out", guarded, status=1)
-    assert "from the cliff of this loss" in output
+    assert "the gradient of this loss isn't finite" in " ".join(output.split())
     assert "the factor (1 - p_t) ** (-0.9)" in output
     assert read_run(guarded).failure == read_run(bare).failure
     (capture,) = guarded.glob("captures/*.safetensors")

@@ -203,7 +203,7 @@ def test_a_loss_that_can_not_be_called_again(error):
     guard(x, torch.ones(2)).backward()
     with pytest.raises(FocalGuardError, match="can't be called again"):
         guard.check()
-    with pytest.warns(FocalGuardWarning, match="couldn't be measured"):
+    with pytest.warns(FocalGuardWarning, match="couldn't measure what the targets"):
         guard.read()
 
 

@@ -30,16 +30,23 @@ def write_baseline(path: Path, reports: Sequence[AuditReport]) -> None:
     path.write_text(json.dumps({"findings": keys(reports)}, indent=1) + "\n")
 
 
-def compare(path: Path, reports: Sequence[AuditReport]) -> Difference:
-    """Strictly: what is new, and what is gone.
+def read_baseline(path: Path) -> list[str]:
+    """The findings that are known.
 
     Raises:
-        ValueError: a file that is no baseline.
+        ValueError: a file that is none, or no baseline.
     """
     try:
         known = json.loads(path.read_text())["findings"]
-    except (json.JSONDecodeError, KeyError, TypeError) as error:
+    except (OSError, ValueError, KeyError, TypeError) as error:
         raise ValueError(f"{path} is no baseline: write one with --write-baseline") from error
+    if not isinstance(known, list) or not all(isinstance(key, str) for key in known):
+        raise ValueError(f"{path} is no baseline: expected a list of findings, got {known!r:.40}")
+    return known
+
+
+def compare(known: Sequence[str], reports: Sequence[AuditReport]) -> Difference:
+    """Strictly: what is new, and what is gone."""
     found = keys(reports)
     return Difference(
         tuple(key for key in found if key not in known),

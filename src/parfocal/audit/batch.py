@@ -134,7 +134,9 @@ def _too_early(seen: list[_Seen], factors: tuple[float, float], exponent: float)
     """The modulator of a mean or a sum of cross-entropies."""
     for name, total in (("mean", torch.mean), ("sum", torch.sum)):
         for weights in (False, True):
-            if all(_is_near(b.whole, _of_total(b, total, factors, exponent, weights)) for b in seen):
+            if all(
+                _is_near(b.whole, _of_total(b, total, factors, exponent, weights)) for b in seen
+            ):
                 return (
                     f"the modulator is that of the {name} of the whole batch, not of each answer: "
                     "the cross-entropy is reduced first"

@@ -134,8 +134,8 @@ class _Why:
         if cell.quantity == "gradient" and 0 < cell.gamma < 1 and any(is_finite):
             if at is not None and _rounds_to_one(at.logit, cell):
                 return (
-                    "p_t rounds to 1, and (1 - p_t) ** (gamma - 1) is infinite there and multiplied "
-                    "by zero: at a gamma of 1 or more the gradient is finite at this logit"
+                    "p_t rounds to 1, and (1 - p_t) ** (gamma - 1) is infinite there and "
+                    "multiplied by zero: at a gamma of 1 or more the gradient is finite there"
                 )
             return "at a gamma of 1 or more the gradient is finite at this logit"
         wide = self._beside(cell, dtype="float32")

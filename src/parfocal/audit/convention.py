@@ -109,14 +109,13 @@ def find_convention(subject: Subject) -> Convention:
     rows = rows_of(subject) if has_rows else None
     is_shifted = rows is not None and rows.is_one_vs_rest
     seen = {y: _results(subject, y, is_shifted=is_shifted) for y in (1.0, 0.0)}
-    refused = dict.fromkeys(f"gamma {g:g} is refused: {words}"
-                            for results in seen.values() for g, words in results.refused.items())  # fmt: skip
+    every = [one for results in seen.values() for one in results.refused.items()]
+    refused = dict.fromkeys(f"gamma {gamma:g} is refused: {words}" for gamma, words in every)
     sides = [_side(subject, results) for results in seen.values()]
     lines = list(refused)
     positive, negative = sides
     if positive is None or negative is None:
-        names = [f"target {y:g}: {'no function that is known' if s is None else _form(s) or 'focal'}"
-                 for y, s in zip((1, 0), sides, strict=True)]  # fmt: skip
+        names = [f"target {y:g}: {_name_of(side)}" for y, side in zip((1, 0), sides, strict=True)]
         told = names if positive is not negative else ["no focal loss that is known"]
         return Convention(None, lines=(*told, *lines), other="an unknown function")
     return _convention(subject, (positive, negative), seen, rows, lines)
@@ -171,9 +170,9 @@ def _side(subject: Subject, results: _Results) -> Side | None:
 
 def _is_same(a: Fit, b: Fit) -> bool:
     """But for the exponent."""
-    numbers = zip((a.factor, a.base, a.logarithm, a.second), (b.factor, b.base, b.logarithm, b.second),
-                  strict=True)  # fmt: skip
-    return a.form == b.form and all(abs(x - y) <= 1e-2 * max(abs(x), abs(y)) for x, y in numbers)
+    numbers = ((f.factor, f.base, f.logarithm, f.second) for f in (a, b))
+    near = (abs(x - y) <= 1e-2 * max(abs(x), abs(y)) for x, y in zip(*numbers, strict=True))
+    return a.form == b.form and all(near)
 
 
 def _line(gammas: Sequence[float], exponents: Sequence[float]) -> Exponent | None:
@@ -213,15 +212,15 @@ def _convention(
         words = f"gamma is never read: the exponent is {' at target 1, '.join(own)}"
         faults.append(Fault("gamma ignored", words + (" at target 0" if len(own) == 2 else "")))
     bias, constant = _bias(sides)
-    detached, words = _gradients(sides, seen)
+    detached, of_gradients = _gradients(sides, seen)
     definition = Definition(detached=detached) if is_held else None
     if detached:
         lines.append("the modulating factor is detached: another gradient")
         other = other or "a cross-entropy weighed by a detached factor"
-    elif words and is_held:
-        lines.append(words)
-        bias = bias or words
-        other = other or words
+    elif of_gradients and is_held:
+        lines.append(of_gradients)
+        bias = bias or of_gradients
+        other = other or of_gradients
     if bias:
         lines.append(bias)
     words_of_classes = _class_words if subject.kind == "multiclass" else _alpha_words
@@ -243,6 +242,11 @@ def _convention(
         definition, positive, negative, soft, (*told, *lines), other,
         exponents, bias, tuple(faults), constant, rows is not None and rows.is_one_vs_rest,
     )  # fmt: skip
+
+
+def _name_of(side: Side | None) -> str:
+    """What it is at a target."""
+    return "no function that is known" if side is None else _form(side) or "the focal loss"
 
 
 def _form(side: Side) -> str | None:

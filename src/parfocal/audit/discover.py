@@ -55,11 +55,17 @@ class Found(NamedTuple):
     lines: tuple[str, ...]
 
 
-def discover(target: str | Callable[..., Any], **given: Any) -> Found:
+def discover(
+    target: str | Callable[..., Any],
+    *,
+    progress: Callable[[str, float], None] | None = None,
+    **given: Any,
+) -> Found:
     """The subject of a target; what is given isn't looked for.
 
     Args:
         target: `package.module:name`, `path/file.py:name`, or the loss itself.
+        progress: Told when it has been imported.
         given: fields of `Subject`. `options` are keyword arguments of the loss, `on_call` those of
             the call of an instance of a class.
 
@@ -68,6 +74,8 @@ def discover(target: str | Callable[..., Any], **given: Any) -> Found:
     """
     loss = load(target) if isinstance(target, str) else target
     name = target if isinstance(target, str) else _qualified(loss)
+    if progress is not None:
+        progress("its first calls", 0.0)
     return _Search(loss, name, given).found()
 
 
@@ -178,14 +186,12 @@ class _Search:
             return [self.given["framework"]]
         module = sys.modules.get(getattr(self.loss, "__module__", "") or "")
         package = (getattr(self.loss, "__module__", "") or "").partition(".")[0]
+        names = (
+            [getattr(value, "__name__", "") for value in vars(module).values()] if module else []
+        )
+        packages = {str(name).partition(".")[0] for name in names}
         uses_jax = "jax" in sys.modules and (
-            package in ("optax", "jax", "flax")
-            or any(
-                getattr(value, "__name__", "").partition(".")[0] == "jax"
-                for value in vars(module).values()
-            )  # fmt: skip
-            if module is not None
-            else True
+            module is None or package in ("optax", "jax", "flax") or "jax" in packages
         )
         likely = ["jax", "torch"] if package in ("optax", "jax", "flax") else ["torch", "jax"]
         return [*(name for name in likely if name == "torch" or uses_jax), "numpy"]
@@ -290,8 +296,11 @@ def base_is_class(loss: Callable[..., Any]) -> bool:
 
 def _call_of(loss: type) -> Callable[..., Any]:
     """The method by which an instance is called."""
-    methods = (getattr(loss, name, None) for name in ("forward", "call", "__call__"))
-    return next(method for method in methods if method is not None)
+    for name in ("forward", "call"):
+        method = getattr(loss, name, None)
+        if callable(method):
+            return method  # type: ignore[no-any-return]
+    return loss.__call__
 
 
 def _parameters(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:

@@ -68,7 +68,7 @@ class Fit(NamedTuple):
         return self.factor * (q**s * ce + self.second * _SECOND[self.form](u, s))
 
     def slope(self, u: Tensor, *, detached: bool = False) -> Tensor:
-        """The derivative in u; with the factor before the logarithm a constant, if it is detached."""
+        """The derivative in u; if detached, with the factor before the logarithm a constant."""
         v = u.detach().clone().requires_grad_()
         if not detached:
             return torch.autograd.grad(self.value(v).sum(), v)[0]
@@ -212,7 +212,7 @@ def _nice(number: float) -> float:
 
 
 def fit_slope(u: Tensor, slope: Tensor, gamma: float) -> Fit | None:
-    """The same of a loss that tells no values, from its gradients, among the likeliest exponents."""
+    """The same of a loss that tells no values: from its gradients, among likely exponents."""
     mild = u.abs() < 4
     for exponent in dict.fromkeys((gamma, 0.0, 0.5, 1.0, 1.5, 2.0, 3.0, 4.0, 5.0)):
         expected = Fit(1.0, exponent).slope(u[mild])

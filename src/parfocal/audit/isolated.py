@@ -11,17 +11,22 @@ import signal
 import subprocess
 import sys
 import tempfile
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from concurrent.futures import ProcessPoolExecutor
+from contextlib import suppress
 from dataclasses import asdict, dataclass, field, replace
 from multiprocessing import get_context
 from pathlib import Path
-from typing import Any
+from typing import IO, Any
 
 from parfocal.audit.report import AuditReport, Progress, audit, could_not
 
 _POLL = 0.2
+
+# In the environment of a target and of all that it starts.
+_MARK = "PARFOCAL_AUDIT"
 
 # What is kept of what a target prints.
 _OUTPUT = 2000
@@ -51,46 +56,68 @@ def audit_isolated(
     A target that hangs, crashes or can't be called gives a report that says so.
     """
     with tempfile.TemporaryDirectory(prefix="parfocal-audit-") as folder:
-        paths = [Path(folder, name) for name in ("job", "report", "progress", "output")]
-        job_path, report_path, progress_path, output_path = paths
+        job_path, report_path, progress_path = (
+            Path(folder, name) for name in ("job", "report", "progress")
+        )
         job_path.write_text(json.dumps(asdict(job)))
-        command = [sys.executable, "-m", "parfocal.audit.isolated", *map(str, paths[:3])]
-        with output_path.open("wb") as output:
-            process = subprocess.Popen(
-                command,
-                stdin=subprocess.DEVNULL,
-                stdout=output,
-                stderr=subprocess.STDOUT,
-                start_new_session=True,
-            )
-            try:
-                late = _wait(process, timeout, progress, progress_path)
-            finally:
-                if process.poll() is None:
-                    _end(process)
-        printed = output_path.read_text(errors="replace")[-_OUTPUT:].strip()
+        paths = map(str, (job_path, report_path, progress_path))
+        mark = f"{_MARK}={folder}"
+        process = subprocess.Popen(
+            [sys.executable, "-m", "parfocal.audit.isolated", *paths],
+            stdin=subprocess.DEVNULL,
+            stdout=subprocess.PIPE,
+            stderr=subprocess.STDOUT,
+            start_new_session=True,
+            env={**os.environ, _MARK: folder},
+        )
+        output = _Tail(process.stdout)
+        try:
+            late = _wait(process, timeout, progress, progress_path, report_path)
+        finally:
+            _end(process, mark)
+        printed = output.text()
+        if report_path.exists():
+            return replace(AuditReport.from_json(report_path.read_text()), output=printed)
+        where = _where(progress_path)
         if late:
-            where = _where(progress_path)
             return could_not(job.name, job.target, f"not done after {timeout:g} s{where}", printed)
-        if not report_path.exists():
-            code = process.returncode
-            how = f"signal {-code}" if code < 0 else f"exit status {code}"
-            return could_not(
-                job.name,
-                job.target,
-                f"its process ended with {how}{_where(progress_path)}",
-                printed,
-            )
-        report = AuditReport.from_json(report_path.read_text())
-        return replace(report, output=printed)
+        code = process.returncode
+        how = f"signal {-code}" if code < 0 else f"exit status {code}"
+        return could_not(job.name, job.target, f"its process ended with {how}{where}", printed)
+
+
+class _Tail:
+    """The end of what a process prints, read while it does."""
+
+    def __init__(self, stream: IO[bytes] | None) -> None:
+        assert stream is not None
+        self._stream, self._kept = stream, b""
+        self._thread = threading.Thread(target=self._read, daemon=True)
+        self._thread.start()
+
+    def _read(self) -> None:
+        while part := self._stream.read1(1 << 16):  # type: ignore[attr-defined]
+            self._kept = (self._kept + part)[-4 * _OUTPUT :]
+
+    def text(self) -> str:
+        """After the process has ended."""
+        self._thread.join(timeout=2)
+        return self._kept.decode(errors="replace")[-_OUTPUT:].strip()
 
 
 def _wait(
-    process: "subprocess.Popen[bytes]", timeout: float, progress: Progress | None, path: Path
+    process: "subprocess.Popen[bytes]",
+    timeout: float,
+    progress: Progress | None,
+    path: Path,
+    report: Path,
 ) -> bool:
-    """Whether it was too late; shows where the other process is meanwhile."""
+    """Whether it was too late; shows where the other process is meanwhile.
+
+    With a report it is over, whatever hooks of the target have still to say.
+    """
     end = time.monotonic() + timeout
-    while process.poll() is None:
+    while process.poll() is None and not report.exists():
         if time.monotonic() > end:
             return True
         if progress is not None and path.exists():
@@ -106,10 +133,15 @@ def _where(path: Path) -> str:
     return f", at: {words}" if words else ""
 
 
-def _end(process: "subprocess.Popen[bytes]") -> None:
-    """With all its children."""
-    os.killpg(process.pid, signal.SIGKILL)
+def _end(process: "subprocess.Popen[bytes]", mark: str) -> None:
+    """With all that it has started, in its session or, where /proc tells, in one of their own."""
+    with suppress(ProcessLookupError, PermissionError):
+        os.killpg(process.pid, signal.SIGKILL)
     process.wait()
+    for folder in Path("/proc").glob("[0-9]*"):
+        with suppress(OSError):
+            if mark.encode() in (folder / "environ").read_bytes().split(b"\0"):
+                os.kill(int(folder.name), signal.SIGKILL)
 
 
 def main(job_path: str, report_path: str, progress_path: str) -> None:
@@ -130,7 +162,9 @@ def main(job_path: str, report_path: str, progress_path: str) -> None:
         except BaseException as error:  # a target may raise anything, SystemExit too
             words = " ".join(str(error).split())[:500]
             report = could_not(job.name, job.target, f"{type(error).__name__}: {words}")
-    Path(report_path).write_text(report.to_json())
+    temporary = Path(report_path + ".new")
+    temporary.write_text(report.to_json())
+    temporary.replace(report_path)
 
 
 def _report(job: Job, executor: ProcessPoolExecutor | None, say: Progress) -> AuditReport:

@@ -12,6 +12,7 @@ from parfocal.audit.cell import Cell, Cliff, edges
 from parfocal.audit.convention import Convention
 from parfocal.audit.definitions import Definition, Derivatives, derivatives
 from parfocal.audit.evaluate import SINGLE, evaluate
+from parfocal.audit.fit import Fit
 from parfocal.audit.oracle import Truth
 from parfocal.audit.subject import Subject
 from parfocal.audit.truth_cache import truths
@@ -187,7 +188,7 @@ class _Judge(NamedTuple):
         while True:
             probes = between(low, high, self.dtype, _PROBES)
             if not len(probes):
-                return self._at(quantity, high, low)
+                return self._at(quantity, *self._nearest(quantity, defect, high, low))
             computed, truth = self._computed(quantity, probes), self._truth(quantity, probes)
             found = _DEFECTS[defect](self, quantity, computed, truth)
             at = int(found.double().argmax())
@@ -197,6 +198,49 @@ class _Judge(NamedTuple):
             high = float(probes[at])
             if at:
                 low = float(probes[at - 1])
+
+    def _nearest(
+        self, quantity: str, defect: str, high: float, low: float
+    ) -> tuple[float, float | None]:
+        """The wrong logit nearest to 0, and the number before it, where bisection found one.
+
+        Errors of rounding are scattered, and a bisection ends at any of their edges: nearer ones
+        are looked for among many numbers, again and again, until there are none.
+        """
+        if self.subject.reduced == "mean" or self.definition is None:
+            return high, low
+        for _ in range(_SCANS):
+            probes = torch.linspace(0.5 * high, high, _SCANNED, dtype=torch.float64)[:-1]
+            probes = probes.to(self.dtype).unique()
+            wrong = self._is_wrong(quantity, defect, probes)
+            if not bool(wrong.any()):
+                break
+            found = probes[wrong].double()
+            high = float(found[found.abs().argmin()])
+            near = torch.tensor(high, dtype=self.dtype)
+            low = float(near.nextafter(torch.zeros_like(near)))
+        else:
+            return high, None
+        return high, low
+
+    def _is_wrong(self, quantity: str, defect: str, probes: Tensor) -> Tensor:
+        """Whether a defect is there, held to float64, of which ten digits are right."""
+        second = quantity == "curvature"
+        found = evaluate(self.subject, probes, self.target, self.gamma, second=second)
+        computed = found.of(quantity)
+        if computed is None or (defect != "nonfinite" and self.target not in (0, 1)):
+            return torch.zeros_like(probes, dtype=torch.bool)
+        if defect == "nonfinite":
+            return ~computed.isfinite()
+        if second:
+            return torch.zeros_like(probes, dtype=torch.bool)
+        u = probes.double() if self.target else -probes.double()
+        fitted = Fit(self.factor, self.exponent)
+        detached = self.definition is not None and self.definition.detached
+        right = fitted.value(u) if quantity == "value" else fitted.slope(u, detached=detached)
+        right = right if quantity == "value" or self.target else -right
+        truth = Truth(right, torch.zeros_like(right), right.abs())
+        return _DEFECTS[defect](self, quantity, computed, truth)
 
     def _at(self, quantity: str, logit: float, before: float | None) -> Cliff:
         probe = torch.full((_PROBES,), logit, dtype=self.dtype)
@@ -283,8 +327,9 @@ _DEFECTS: dict[str, Callable[[_Judge, str, Tensor, Truth], Tensor]] = {
 }
 
 
-# Numbers that are looked at in one step of a search.
+# Numbers that are looked at in one step of a search, and of a look for scattered ones.
 _PROBES = 32
+_SCANNED, _SCANS = 1 << 15, 12
 
 
 def _heat(x: Tensor, error: Tensor) -> tuple[float, ...]:

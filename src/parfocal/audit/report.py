@@ -141,7 +141,7 @@ def audit(
     if isinstance(loss, Subject):
         subject = loss
     else:
-        subject, lines = discover(loss, **given)
+        subject, lines = discover(loss, progress=progress, **given)
     say = progress or (lambda words, part: None)
     say("which function it is", 0.0)
     subject, convention = _meant(subject)

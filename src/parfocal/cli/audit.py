@@ -1,6 +1,7 @@
 """`parfocal audit`."""
 
 import ast
+import os
 import sys
 from collections.abc import Sequence
 from pathlib import Path
@@ -26,10 +27,16 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 @click.option("--compiled", is_flag=True, help="Compare with torch.compile too.")
 @click.option("--option", "-o", "options", multiple=True, metavar="NAME=VALUE",
               help="A keyword argument of the loss, as a Python literal.")  # fmt: skip
+@click.option("--call", "calls", multiple=True, metavar="NAME=VALUE",
+              help="A keyword argument of the call of an instance of a class.")  # fmt: skip
 @click.option("--gamma-name", help="The keyword of the focusing exponent.")
 @click.option("--fixed-gamma", type=click.FloatRange(min=0), help="The exponent, if it has none.")
 @click.option("--kind", type=click.Choice(["binary", "multiclass"]), help="Of its targets.")
-@click.option("--takes", type=click.Choice(["logits", "probabilities"]), help="What it is given.")
+@click.option(
+    "--takes",
+    type=click.Choice(["logits", "probabilities", "log-probabilities"]),
+    help="What it is given.",
+)
 @click.option(
     "--framework",
     type=click.Choice(["torch", "jax", "numpy"]),
@@ -53,20 +60,21 @@ def audit(target: str | None, installed: bool, quick: bool, compiled: bool, **gi
 
     Exit status 0 clean, 1 findings, 2 could not audit.
     """
-    from parfocal.audit.baseline import compare, write_baseline
+    from parfocal.audit.baseline import compare, read_baseline, write_baseline
     from parfocal.audit.isolated import Job
     from parfocal.audit.known import KNOWN
     from parfocal.audit.terminal import show
 
     if installed == (target is not None):
         raise click.UsageError("give either a TARGET or --installed")
+    known = read_baseline(given["baseline"]) if given["baseline"] else []
     modes = ("autocast", "vmap", *(("compiled",) if compiled else ()))
     if installed:
         present = [entry for entry in KNOWN if entry.version is not None]
         jobs = [Job(e.target, known=e.name, quick=quick, modes=modes) for e in present]
     else:
         assert target is not None
-        jobs = [Job(target, _fields(given), quick=quick, modes=modes)]
+        jobs = [Job(_plain(target), _fields(given), quick=quick, modes=modes)]
     console = Console()
     reports = _audited(jobs, given["timeout"])
     show(console, reports)
@@ -75,7 +83,7 @@ def audit(target: str | None, installed: bool, quick: bool, compiled: bool, **gi
     if given["write_baseline"]:
         write_baseline(given["write_baseline"], reports)
     if given["baseline"]:
-        difference = compare(given["baseline"], reports)
+        difference = compare(known, reports)
         for words, keys in (("new", difference.new), ("gone", difference.gone)):
             for key in keys:
                 console.print(f"{words}: {key}", markup=False, soft_wrap=True)
@@ -84,9 +92,17 @@ def audit(target: str | None, installed: bool, quick: bool, compiled: bool, **gi
     sys.exit(status)
 
 
+def _plain(target: str) -> str:
+    """A target whose file is written in one way, for a baseline."""
+    place, colon, name = target.rpartition(":")
+    return f"{os.path.normpath(place)}{colon}{name}" if place.endswith(".py") else target
+
+
 def _fields(given: dict[str, Any]) -> dict[str, Any]:
     """The fields of `Subject` that were given."""
     fields: dict[str, Any] = {"options": dict(_option(text) for text in given["options"])}
+    if given["calls"]:
+        fields["on_call"] = dict(_option(text) for text in given["calls"])
     plain = ("fixed_gamma", "kind", "takes", "framework", "targets_first", "one_hot")
     names = {"gamma_name": "gamma", **{name: name for name in plain}}
     fields |= {field: given[name] for name, field in names.items() if given[name]}

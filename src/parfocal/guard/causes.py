@@ -42,14 +42,13 @@ class Causes:
         incoming = one.incoming
         if incoming is not None and not bool(incoming.isfinite().all()):
             return diagnosis.of_factor(call, incoming)
-        if incoming is not None and one.is_as_it_was and bool((incoming != 1).any()):
+        if incoming is not None and not one.changed and bool((incoming != 1).any()):
             _, gradient = value_and_gradient(call, call.logits, factor=incoming)
             if not bool(gradient.isfinite().all()):
                 return None
-        was = "it is finite when it is called again"
-        if not one.is_as_it_was:
-            was = "its logits or targets have been written into since"
-        return diagnosis.of_another_time(call, was)
+        if one.changed:
+            return diagnosis.of_another_time(call, f"its {one.changed} has been written into since")
+        return diagnosis.of_another_time(call, "it is finite when it is called again")
 
     def _samples_of(self, call: LossCall) -> Tensor | None:
         """What the user calls the samples of a call; None, and a notice, if it is of another."""

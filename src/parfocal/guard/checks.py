@@ -3,13 +3,13 @@
 import math
 import threading
 import weakref
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import Any
 
 import torch
 from torch import Tensor
 
-from parfocal.guard.loss_call import SMALL, LossCall
+from parfocal.guard.loss_call import LossCall
 
 # Passes that are held at most. One of many micro-batches fails as the others do.
 _MOST = 64
@@ -25,17 +25,20 @@ class Pass:
     large and is gone as soon as the training forgets it.
     """
 
-    __slots__ = ("_hook", "_leaf", "_sum", "call", "incoming", "loss", "thread", "versions")
+    __slots__ = ("_hook", "_leaf", "_sum", "call", "incoming", "losses", "thread", "versions")
 
-    def __init__(self, call: LossCall, logits: Tensor, loss: Tensor) -> None:
-        self.call, self.loss = call, loss.detach()
+    def __init__(
+        self, call: LossCall, logits: Tensor, losses: Sequence[Tensor], version: int
+    ) -> None:
+        self.call, self.losses = call, [loss.detach() for loss in losses]
         self.thread = threading.get_ident()
-        self.versions = call.targets._version, call.logits._version
+        self.versions = call.targets._version, version, losses[0]._version
         self.incoming: Tensor | None = None
         self._sum: Tensor | None = None
         self._leaf = logits if logits.is_leaf else None  # may stay, and hooks with it
         hook = Incoming(self)
-        loss.register_hook(hook)
+        for loss in losses:
+            loss.register_hook(hook)
         if self._leaf is None:
             logits.register_hook(Outgoing(self))
         self._hook = weakref.ref(hook)
@@ -59,17 +62,24 @@ class Pass:
         return self._sum is None and self._leaf is None and self._hook() is not None
 
     @property
-    def is_as_it_was(self) -> bool:
-        """Whether nobody has written into its logits or targets since."""
-        return self.versions == (self.call.targets._version, self.call.logits._version)
+    def is_lost(self) -> bool:
+        """Whether its backward pass can't come any more: it was logged, and harms no step."""
+        return self.incoming is None and self._sum is None and self._hook() is None
+
+    @property
+    def changed(self) -> str:
+        """What has been written into since the loss was called; nothing, if nobody has."""
+        now = self.call.targets._version, self.call.logits._version, self.losses[0]._version
+        names = ("targets", "logits", "loss")
+        pairs = zip(names, self.versions, now, strict=True)
+        return " and ".join(name for name, was, is_now in pairs if was != is_now)
 
     def is_finite(self) -> bool:
         """Whether loss and gradient are, as far as there is one."""
         gradient = self._sum if self._leaf is None else self.gradient
         if gradient is not None and not math.isfinite(gradient.item()):
             return False
-        loss = self.loss
-        return math.isfinite((_sum(loss) if loss.ndim else loss).item())
+        return all(math.isfinite((_sum(x) if x.ndim else x).item()) for x in self.losses)
 
 
 class _Hook:
@@ -92,7 +102,11 @@ class Incoming(_Hook):
     def __call__(self, gradient: Tensor) -> None:
         """In the backward pass."""
         one, new = self._pass, gradient.detach() if gradient.requires_grad else gradient
-        one.incoming = new if one.incoming is None else one.incoming + new
+        if one.incoming is None or len(one.losses) > 1:  # of several losses the last, or NaN
+            is_kept = one.incoming is not None and not bool(one.incoming.isfinite().all())
+            one.incoming = one.incoming if is_kept else new
+        else:
+            one.incoming = one.incoming + new
 
 
 class Outgoing(_Hook):
@@ -131,7 +145,7 @@ class Checks:
 
     def add(self, one: Pass) -> None:
         """A pass whose backward is to come."""
-        if one.call.logits.numel() > SMALL or len(self._passes) >= _MOST:
+        if one.call.is_large or len(self._passes) >= _MOST:
             # Those that are fine need not be held until the step, which may be far or never come.
             self._passes = [p for p in self._passes if not p.is_over or not p.is_finite()]
             del self._passes[:-_MOST]
@@ -164,7 +178,7 @@ class Checks:
             return []
         thread = threading.get_ident()
         self._passes = [p for p in self._passes if p.thread != thread or not p.is_over]
-        return [p for p in done if not p.is_finite()]
+        return [p for p in done if not (p.is_lost or p.is_finite())]
 
     def failing(self) -> list[Pass | LossCall]:
         """The passes of this thread that aren't finite; all of them are forgotten."""
@@ -173,7 +187,7 @@ class Checks:
         for one in passes:
             if one.thread != thread:
                 self._passes.append(one)
-            elif not one.is_finite():
+            elif not (one.is_lost or one.is_finite()):
                 failing.append(one)
         if self._traced is not None:
             if not math.isfinite(self._flag.item()):

@@ -73,14 +73,26 @@ def diagnose(
     broken = ~gradient.isfinite()
     if not bool(broken.any()) and bool(loss.isfinite().all()):
         return None
-    calm_loss, calm_gradient = value_and_gradient(call, torch.zeros_like(x))
-    if not (bool(calm_gradient.isfinite().all()) and bool(calm_loss.isfinite().all())):
+    if not any(_is_calm(call, logits) for logits in _mild(x)):
         return _of_normaliser(call)
     if not bool(broken.any()):
         return _of_value(call, loss)
     form = measure_form(call) if form is None else form
     look = _Look(call, form, limits or limits_of(call, form))
     return _of_logit(call, broken) if form.kind == "unknown" else look.at(broken)
+
+
+def _mild(x: Tensor) -> list[Tensor]:
+    """Logits that are far from all that is sure; the last are probabilities too."""
+    ramp = torch.linspace(-1, 1, max(1, x.numel()), dtype=torch.float64, device=x.device)
+    return [torch.zeros_like(x), ramp.view(x.shape).to(x.dtype), torch.full_like(x, 0.5),
+            (ramp.view(x.shape) * 0.2 + 0.5).to(x.dtype)]  # fmt: skip
+
+
+def _is_calm(call: LossCall, logits: Tensor) -> bool:
+    """Whether loss and gradient are finite there."""
+    loss, gradient = value_and_gradient(call, logits)
+    return bool(gradient.isfinite().all()) and bool(loss.isfinite().all())
 
 
 def _of_what_came_in(call: LossCall, values: Tensor, *, is_target: bool) -> Diagnosis:
@@ -110,11 +122,11 @@ def _of_normaliser(call: LossCall) -> Diagnosis:
     if y.is_floating_point():
         count = f" {int((y > 0.5).sum())} of {y.numel()} targets are positive."
     text = (
-        f"{_opening(call)}: the loss isn't finite, and with every logit at 0 the same call "
-        "isn't either, so the logits have no part in it. The cause "
-        "is not the focal term, but a division by zero, of a mean over nothing or of a "
-        f"normaliser, or a weight that isn't finite.{count} Divide by max(1, number of "
-        "positives), and check that not every position is masked."
+        f"{_opening(call)}: the loss isn't finite, and at mild logits the same call isn't "
+        "either, so these logits have no part in it. The cause is not the focal term, but most "
+        f"likely a division by zero, of a mean over nothing or of a normaliser.{count} Divide by "
+        "max(1, number of positives), check that not every position is masked, and that all "
+        "weights are finite."
     )
     return Diagnosis("normaliser", text)
 
@@ -137,17 +149,12 @@ def _of_logit(call: LossCall, broken: Tensor) -> Diagnosis:
     logit = float(call.logits[position])
     cause: Cause = "loss"
     why = (
-        "What the targets of this loss mean couldn't be measured, so no cause is told. Call the "
+        "What the targets of this loss mean couldn't be measured, so no cause is known. Call the "
         "loss in float64, and see whether it stays."
     )
     if _is_a_matter_of_range(call, call.logits):
         cause = "overflow"
         why = f"{_OVERFLOW.format(_name(call.logits.dtype))} {_WIDER}"
-    elif float(call.logits.abs().max()) < saturation(call.logits.dtype) / 2:
-        why = (
-            "No answer is sure at such logits, so the cause is not the focal term: another part of "
-            "the loss fails."
-        )
     text = (
         f"{_opening(call)}: the gradient of the loss isn't finite at {int(broken.sum())} of "
         f"{broken.numel()} logits, the first at {_place(call, position)}, whose logit is "
@@ -192,9 +199,9 @@ def of_factor(call: LossCall, incoming: Tensor) -> Diagnosis:
 def of_another_time(call: LossCall, was: str) -> Diagnosis:
     """A failure that the loss doesn't repeat."""
     text = (
-        f"{_opening(call)}: the loss or its gradient wasn't finite, and {was}, so no cause is "
-        "told. If the loss keeps something from call to call, or draws random numbers, look there; "
-        "or at what else is computed from the same logits, if anything is."
+        f"{_opening(call)}: the loss or its gradient wasn't finite, but {was}, so no cause "
+        "is known. If the loss keeps something from call to call, or draws random numbers, look "
+        "there; or at what else is computed from the same logits, if anything is."
     )
     return Diagnosis("loss", text)
 
@@ -266,11 +273,12 @@ class _Look(NamedTuple):
         form.over_classes(alone)[at] = form.over_classes(call.logits)[at]
         value, gradient = value_and_gradient(call, alone)
         is_value_finite = bool(value.isfinite().all())
+        is_alone = not bool(form.over_classes(gradient)[at].isfinite().all())
         first = min(limit.cliff if u > 0 else limit.cliff_wrong, saturation(alone.dtype))
         is_sure = abs(u) >= first
         # At the cliff of the focal term 0 ** gamma is 0 still; its derivative is infinity times 0.
         is_singular = bool(gradient.isnan().any()) if gamma is None else 0 <= gamma < 1
-        if u > 0 and is_sure and is_value_finite and is_singular:
+        if u > 0 and is_sure and is_value_finite and is_singular and is_alone:
             return "focal term"
         if _is_a_matter_of_range(call, alone) and (u > 0 or abs(u) < 16):
             return "overflow"

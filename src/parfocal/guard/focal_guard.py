@@ -11,6 +11,7 @@ from typing import Any, Literal, TypeVar, get_args
 
 import torch
 from torch import Tensor
+from torch._C._functorch import is_functorch_wrapped_tensor
 
 from parfocal import extras
 from parfocal.guard import diagnosis, notices, ranks
@@ -24,7 +25,7 @@ from parfocal.guard.loss_call import (
     Loss,
     LossCall,
     Places,
-    loss_tensor,
+    loss_tensors,
     places_of,
     usual_places,
 )
@@ -33,10 +34,10 @@ from parfocal.guard.notices import FocalGuardError, FocalGuardWarning, Notice
 from parfocal.guard.optimizers import (
     broken_parameters,
     closure_of,
-    forget_gradients,
     inner_optimizer,
     leaves_out,
     with_closure,
+    without_gradients,
 )
 from parfocal.guard.outlook import Outlook
 from parfocal.guard.prior import forgotten_prior
@@ -44,6 +45,7 @@ from parfocal.guard.rounds import Round
 from parfocal.guard.stand_in import StandIn
 from parfocal.guard.statistics import Reading
 from parfocal.guard.tally import Tally
+from parfocal.guard.trial import is_trial
 from parfocal.guard.voice import Voice
 
 Action = Literal["raise", "record", "skip"]
@@ -218,7 +220,7 @@ class FocalGuard(StandIn):
 
     def forward(self, *arguments: Any, **keywords: Any) -> Any:
         """What the loss returns."""
-        if not torch.is_grad_enabled():
+        if not torch.is_grad_enabled() or is_trial():
             return self.loss(*arguments, **keywords)
         if torch.compiler.is_compiling():
             return self._traced(arguments, keywords)
@@ -230,9 +232,10 @@ class FocalGuard(StandIn):
         if self._checks and not is_backward:
             with self._lock:
                 self._look_back()
+        version = pass_[1]._version
         result = self.loss(*arguments, **keywords)
         with self._lock:
-            self._voice.safely("follow a pass", self._follow, *pass_, result)
+            self._voice.safely("follow a pass", self._follow, *pass_, version, result)
         return result
 
     def attach(self, *optimizers: torch.optim.Optimizer) -> "FocalGuard":
@@ -324,11 +327,13 @@ class FocalGuard(StandIn):
         key = len(arguments), *keywords
         places: Places | None = self._places.get(key)
         pair = None if places is None else _pair(places, arguments, keywords)
+        if pair is not None and not _has_numbers(pair[0]):
+            return None
         if pair is None:
             places = places_of(self.loss, arguments, keywords)
             pair = None if places is None else _pair(places, arguments, keywords)
             if places is None or pair is None:
-                if any(isinstance(a, Tensor) and a.requires_grad for a in arguments):
+                if any(isinstance(a, Tensor) and _has_numbers(a) for a in arguments):
                     self._voice.notice("unknown", notices.UNKNOWN)
                 return None
             self._places[key] = places
@@ -351,22 +356,27 @@ class FocalGuard(StandIn):
             self._place(logits.device)
         left, named = _TWO, keywords
         if keywords or len(arguments) != 2 or places != (0, 1):
-            left = tuple([None if i in places else a for i, a in enumerate(arguments)])
-            named = {name: None if name in places else v for name, v in keywords.items()}
+            left = tuple([None if i in places else _cut(a) for i, a in enumerate(arguments)])
+            named = {name: None if name in places else _cut(v) for name, v in keywords.items()}
         device = tally.device_type
         autocast = torch.get_autocast_dtype(device) if torch.is_autocast_enabled(device) else None
         return LossCall(
             self.loss, logits.detach(), targets, left, named, places, autocast, self.samples
         )
 
-    def _follow(self, call: LossCall, logits: Tensor, result: Any) -> None:
-        """Keep a pass until it is checked and counted."""
-        loss = loss_tensor(result)
-        if loss is None or not loss.requires_grad:
+    def _follow(self, call: LossCall, logits: Tensor, version: int, result: Any) -> None:
+        """Keep a pass until it is checked and counted.
+
+        version: of the logits before the loss saw them.
+        """
+        losses = loss_tensors(result)
+        if not losses:
+            if not isinstance(result, Tensor):
+                self._voice.notice("unheard", notices.of_unheard(result))
             return
-        turn = self._round
+        loss, turn = losses[0], self._round
         turn.begin()
-        self._checks.add(Pass(call, logits, loss))
+        self._checks.add(Pass(call, logits, losses, version))
         if turn.late is not None and self.action == "raise":
             # The processes of a group stop together, at the next check. If none comes, by itself.
             if not ranks.is_group() or turn.broken >= _SKIPPED:
@@ -375,7 +385,10 @@ class FocalGuard(StandIn):
             loss.register_hook(self._look_after)
         if turn.unchecked == _UNCHECKED:
             self._voice.notice("unchecked", notices.of_unchecked(_UNCHECKED))
-        self._tally.add(call)
+        if logits._version == version:  # else these aren't the logits that the loss was given
+            self._tally.add(call)
+        else:
+            self._voice.notice("unknown", notices.IN_PLACE)
 
     def _traced(self, arguments: tuple[Any, ...], keywords: dict[str, Any]) -> Any:
         """The same in a graph."""
@@ -426,6 +439,7 @@ class FocalGuard(StandIn):
     def _after_step(self, *_: Any) -> None:
         """What an optimizer calls after its step."""
         self._round.stepping = None
+        self._round.give_back_gradients()
 
     def _call(self, closure: Callable[[], Any], optimizer: torch.optim.Optimizer) -> Any:
         """A closure, and a check of the passes in it; all of a step count as one."""
@@ -443,7 +457,7 @@ class FocalGuard(StandIn):
     def _check_step(self, optimizer: torch.optim.Optimizer) -> None:
         """A check of an optimizer's step."""
         if not self._check(optimizer, is_step=True) and self.action == "skip":
-            forget_gradients(optimizer)
+            self._round.withheld += without_gradients(optimizer)
 
     def _look_back(self) -> None:
         """At passes whose backward has been, and of which no check was asked: a step left out."""
@@ -535,7 +549,7 @@ class FocalGuard(StandIn):
         try:
             self.attach(optimizer)
         except TypeError:
-            forget_gradients(optimizer)
+            without_gradients(optimizer)
 
     def _explain(
         self, failing: list[Pass | LossCall], step: int
@@ -654,13 +668,25 @@ class FocalGuard(StandIn):
         self.__dict__["_measured"] = key
         limits = self._measures.limits(call)
         self._tally.form = form = self._measures.form(call)
-        self._tally.measure_by(limits, call.logits.dtype)
+        self._tally.measure_by(limits, call)
         if form.kind == "unknown" or limits is None:
             self._voice.notice("unknown", notices.UNKNOWN)
 
 
 def _is_of_parameter(explanation: tuple[Diagnosis, Path | None]) -> bool:
     return explanation[0].cause == "parameter"
+
+
+def _has_numbers(argument: Tensor) -> bool:
+    """Whether it is a tensor with a gradient whose numbers can be read."""
+    is_abstract = argument.device.type == "meta" or is_functorch_wrapped_tensor(argument)
+    return argument.requires_grad and not is_abstract
+
+
+def _cut(argument: Any) -> Any:
+    """Without its graph, which may be large."""
+    is_of_graph = isinstance(argument, Tensor) and argument.requires_grad
+    return argument.detach() if is_of_graph else argument
 
 
 def _pair(

@@ -18,7 +18,7 @@ import torch
 from torch import Tensor
 
 from parfocal.guard.loss_call import LossCall, Place
-from parfocal.guard.trial import value_and_gradient
+from parfocal.guard.trial import UntriableError, value_and_gradient
 from parfocal.guard.window import corner
 from parfocal.numerics import margin, margins
 
@@ -129,6 +129,8 @@ class Form(NamedTuple):
     def outside(self, call: LossCall) -> list[float]:
         """A few values of targets that are neither allowed nor known to be ignored."""
         y = call.targets
+        if self.kind == "probabilities":
+            return []
         highest = self.over_classes(call.logits).shape[1] - 1 if self.has_labels else 1
         values = y[(y < 0) | (y > highest)].unique()[: 2 * _FEW].tolist()
         return [value for value in values if value not in self.ignored][:_FEW]
@@ -142,6 +144,8 @@ def measure_form(call: LossCall) -> Form:
     for form in _candidates(call):
         try:
             confirmed = _confirm(form, call)
+        except UntriableError:
+            raise
         except Exception:
             continue
         if confirmed is not None:
@@ -156,7 +160,7 @@ def _candidates(call: LossCall) -> list[Form]:
     dims = dict.fromkeys(d for d in (1, x.ndim - 1) if 0 < d < x.ndim and x.shape[d] > 1)
     for d in dims:
         before, after = x.shape[:d], x.shape[d + 1 :]
-        if x.shape == y.shape:
+        if x.shape == y.shape and _are_probabilities(y, d):
             forms.append(Form("probabilities", d))
         elif y.shape in ((*before, *after), (*before, 1, *after)):
             has_channel = y.ndim == x.ndim
@@ -164,6 +168,14 @@ def _candidates(call: LossCall) -> list[Form]:
     if x.numel() == y.numel():
         forms.append(Form("elementwise"))
     return forms
+
+
+def _are_probabilities(y: Tensor, dim: int) -> bool:
+    """Whether each row of targets adds up to 1, or to the 0 of one that doesn't count."""
+    if not y.is_floating_point() or not bool((y >= 0).all()):
+        return False
+    sums = y.double().sum(dim)
+    return bool((((sums - 1).abs() < 0.02) | (sums == 0)).all()) and bool((sums > 0).any())
 
 
 def _confirm(form: Form, call: LossCall) -> Form | None:
@@ -176,6 +188,11 @@ def _confirm(form: Form, call: LossCall) -> Form | None:
     if not bool(g.isfinite().all()) or form.is_binary == _is_of_softmax(form, part, x, g):
         return None
     form = _with_ignored(form, part, g)
+    for draw in (1, 2):  # a class whose gradient was 0 by chance isn't ignored
+        again = form.over_classes(value_and_gradient(part, _mild(part.logits, draw))[1])
+        seen = _with_ignored(form._replace(ignored=(), mask=None), part, again)
+        kept = tuple(value for value in form.ignored if value in seen.ignored)
+        form = form._replace(ignored=kept, mask=form.mask if form.mask == seen.mask else None)
     kind: Kind = "one-vs-rest" if form.has_labels else form.kind
     is_right, is_asked = (g < 0) == form._replace(kind=kind).is_one(part), g != 0
     if form.has_labels:  # a class beside the true one has a gradient too, unlike one of log p alone
@@ -183,11 +200,22 @@ def _confirm(form: Form, call: LossCall) -> Form | None:
         is_right, is_asked = is_right & is_asked, torch.ones_like(is_asked)
         if counts is not None:
             is_asked = counts.view(_spread(counts, g)).expand_as(g)
-    if form.kind == "probabilities":
-        return form if bool(is_asked.any()) else None
     if not bool(is_asked.any()) or float(is_right[is_asked].double().mean()) < _MOST:
         return None
+    if form.kind == "elementwise" and not _answers(form, part, x):
+        return None
     return form
+
+
+def _answers(form: Form, part: LossCall, x: Tensor) -> bool:
+    """Whether with the other target each logit is pulled the other way."""
+    y = part.targets
+    is_plain = (y == 0) | (y == 1)
+    other = part._replace(targets=torch.where(is_plain, 1 - y, y))
+    g = form.over_classes(value_and_gradient(other, x)[1])
+    is_asked = (g != 0) & form.over_classes(is_plain.reshape(x.shape))
+    is_right = (g < 0) == form.is_one(other)
+    return bool(is_asked.any()) and float(is_right[is_asked].double().mean()) >= _MOST
 
 
 def _spread(counts: Tensor, g: Tensor) -> tuple[int, ...]:
@@ -244,8 +272,11 @@ def _mask_of(form: Form, call: LossCall, is_nothing: Tensor) -> Place | None:
 def _varied(form: Form, call: LossCall, outside: list[float]) -> Tensor:
     """Targets of our own: all classes, 0 and 1 in turn, and of each of the values outside a few."""
     y = call.targets
-    if form.kind == "probabilities":
-        return y
+    if form.kind == "probabilities":  # of one class in each row
+        shape = form.over_classes(call.logits).shape
+        rows = torch.arange(y.numel() // shape[1], device=y.device) % shape[1]
+        hot = torch.nn.functional.one_hot(rows.view(shape[0], *shape[2:]), shape[1])
+        return hot.movedim(-1, form.dim).to(y.dtype)
     classes = form.over_classes(call.logits).shape[1] if form.has_labels else 2
     flat = (torch.arange(y.numel(), device=y.device) % classes).to(y.dtype)
     for i, value in enumerate(outside):
@@ -253,9 +284,9 @@ def _varied(form: Form, call: LossCall, outside: list[float]) -> Tensor:
     return flat.view(y.shape)
 
 
-def _mild(like: Tensor) -> Tensor:
+def _mild(like: Tensor, draw: int = 0) -> Tensor:
     """Random logits of at most 1, the same each time, from no stream of the training."""
-    generator = torch.Generator().manual_seed(0)
+    generator = torch.Generator().manual_seed(draw)
     drawn = torch.rand(like.shape, generator=generator, dtype=torch.float32) * 2 - 1
     return drawn.to(like.device, like.dtype)
 

@@ -1,7 +1,7 @@
 """One call of a loss in a training, kept so that it can be made again at other logits."""
 
 import inspect
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
 from typing import Any, NamedTuple
@@ -74,10 +74,19 @@ class LossCall(NamedTuple):
             else:
                 keywords[place] = value
         with self._precision(logits.device.type):
-            result = loss_tensor(self.loss(*arguments, **keywords))
-        if result is None:
+            losses = loss_tensors(self.loss(*arguments, **keywords))
+        if not losses:
             raise TypeError("the loss returns no tensor that requires a gradient")
-        return result
+        return losses[0] if len(losses) == 1 else torch.stack([x.sum() for x in losses]).sum()
+
+    @property
+    def is_large(self) -> bool:
+        """Whether its tensors are too large to be held beside those of other calls."""
+        size = self.logits.numel() + self.targets.numel()
+        if self.keywords or len(self.arguments) > 2:
+            every = (*self.arguments, *self.keywords.values())
+            size += sum(value.numel() for value in every if isinstance(value, Tensor))
+        return size > 2 * SMALL
 
     def _precision(self, device: str) -> AbstractContextManager[Any]:
         if self.autocast is None:
@@ -181,15 +190,37 @@ def usual_places(arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Place
 
 
 def loss_tensor(result: Any) -> Tensor | None:
-    """The loss in what a loss returned: a tensor, or a tuple or a mapping that has it in it."""
+    """The loss in what a loss returned: a tensor, or the first that a collection has in it."""
+    return result if isinstance(result, Tensor) else next(iter(loss_tensors(result)), None)
+
+
+def loss_tensors(result: Any) -> list[Tensor]:
+    """The losses in what a loss returned, those that have a gradient.
+
+    Of a mapping all that are called losses, which a training adds up; else the first number.
+    """
     if isinstance(result, Tensor):
-        return result
-    if isinstance(result, Mapping):
-        named = [value for name, value in result.items() if str(name).endswith("loss")]
-        values = [*named, *result.values()]
-    elif isinstance(result, tuple | list):
-        values = list(result)
-    else:
-        values = [getattr(result, "loss", None)]
-    tensors = [v for v in values if isinstance(v, Tensor) and v.requires_grad]
-    return next(iter([*(t for t in tensors if t.ndim == 0), *tensors]), None)
+        return [result] if result.requires_grad else []
+    named = [v for name, v in _named(result) if name.lower().endswith("loss") or
+             name.lower().startswith("loss")]  # fmt: skip
+    losses = [v for v in named if v.requires_grad and v.ndim == 0]
+    if losses:
+        return losses
+    every = [*named, *(v for _, v in _named(result))]
+    tensors = [v for v in every if v.requires_grad]
+    return [*(v for v in tensors if v.ndim == 0), *tensors][:1]
+
+
+def _named(result: Any, name: str = "", depth: int = 3) -> Iterator[tuple[str, Tensor]]:
+    """The tensors in a collection of collections, with the last name on the way to each."""
+    if isinstance(result, Tensor):
+        yield name, result
+    elif depth and isinstance(result, Mapping):
+        for key, value in result.items():
+            is_inner = name.lower().startswith("loss") and not isinstance(value, Mapping)
+            yield from _named(value, name if is_inner else str(key), depth - 1)
+    elif depth and isinstance(result, tuple | list):
+        for value in result:
+            yield from _named(value, name, depth - 1)
+    elif depth and hasattr(result, "loss"):
+        yield from _named(result.loss, "loss", 1)

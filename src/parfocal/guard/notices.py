@@ -10,7 +10,7 @@ from parfocal.guard.loss_call import LossCall
 
 Kind = Literal[
     "right", "wrong", "prior", "outside", "unknown", "scale", "skipping", "unchecked", "uncalled",
-    "labels", "one class", "samples", "captures", "own",
+    "labels", "one class", "samples", "captures", "unheard", "own",
 ]  # fmt: skip
 
 
@@ -23,7 +23,8 @@ class Notice(NamedTuple):
         large; skipping, steps that are left out again and again; unchecked, passes that nobody
         checks; uncalled, a guard that no loss goes through; labels, targets that are no class; one
         class, no positives or nothing else; samples, numbers that aren't those of a batch;
-        captures, no more of them; own, an error of the guard.
+        captures, no more of them; unheard, a result in which no loss was found; own, an error of
+        the guard.
     distance, steps_left: to the cliff, the second by the trend.
     """
 
@@ -54,27 +55,32 @@ class FocalGuardError(FloatingPointError):
 def of_cliff(call: LossCall, side: str, distance: float, cliff: float, left: float) -> str:
     """Of a margin that is near one."""
     dtype = str(call.logits.dtype).removeprefix("torch.")
-    steps = f"; at its pace so far it gets there in about {left:.0f} steps" if left < 1e6 else ""
     gamma = "" if call.gamma is None else f" at gamma {call.gamma:g}"
+    surest = "correct" if side == "right" else "wrong"
+    where = f"{distance:.3g} away from it" if distance > 0 else "past it"
+    if distance > 0 and left < 1e6:
+        where += f"; at the pace so far it gets there in about {left:.0f} steps"
     return (
-        f"the surest {side} answer is {max(distance, 0):.3g} from the cliff of this loss: from a "
-        f"margin of {cliff:.6g} on its gradient isn't finite in {dtype}{gamma}{steps}."
+        f"from a margin of {cliff:.6g} on, the gradient of this loss isn't finite in {dtype}"
+        f"{gamma}, and the most confident {surest} answer is {where}. "
+        "Use a loss that is finite at every margin, such as parfocal's, or a gamma of 1 or more."
     )
 
 
 UNKNOWN = (
-    "what the targets of this loss mean, or where it breaks, couldn't be measured by calling it at "
-    "logits of the guard's own, so nothing is said of margins and cliffs; a number that isn't "
-    "finite is told all the same."
+    "the guard couldn't measure what the targets of this loss mean, or where it breaks: called at "
+    "logits of the guard's own, it showed no pattern that is known. Margins aren't read, and no "
+    "warning comes ahead; a loss or a gradient that isn't finite is still reported. There is "
+    "nothing to do."
 )
 DOWNSTREAM = (
-    "the gradient that reached the loss from downstream isn't finite, a factor applied after it, "
-    "and whoever decides about the steps left this one out. The loss itself is finite."
+    "the gradient that reached the loss isn't finite, and the step was left out, by a GradScaler "
+    "or by the loop. The loss itself is finite: look at what is done with it before `backward`."
 )
 SCALE = (
     "the gradient overflows by the factor that is applied after the loss, as the AMP loss scale "
-    "does at its beginning; a GradScaler leaves the step out and lowers its scale. The loss itself "
-    "is finite."
+    "does at its beginning; the loss itself is finite. A GradScaler leaves the step out and lowers "
+    "its scale, and there is nothing to do unless that goes on."
 )
 UNCALLED = (
     "the optimizer takes its steps, but no loss has come through this guard. Call the guard in the "
@@ -82,24 +88,36 @@ UNCALLED = (
     "`guard.patching('package.module.name')` of the module that imports the loss, not of the one "
     "that defines it."
 )
+IN_PLACE = (
+    "the loss writes into its logits, so that they are others than those it was given: no margins "
+    "are read. A gradient that isn't finite is reported all the same."
+)
+
+
+def of_unheard(result: object) -> str:
+    """Of a result that has no loss in it."""
+    return (
+        f"the loss returned {type(result).__name__}, in which no tensor with a gradient was found, "
+        "so it isn't watched. Return a tensor, or a tuple or mapping with one in it."
+    )
 
 
 def of_skipping(count: int) -> str:
     """Of steps that are left out one after the other."""
     return (
-        f"{count} passes in a row had a gradient that isn't finite and were followed by no step. "
-        "If a GradScaler leaves them out, its scale falls for ever: look at the first of these "
-        "passes, in `guard.failures` or in the warning before this one."
+        f"the last {count} passes had a gradient that isn't finite, and no step followed. A "
+        "GradScaler that leaves them all out halves its scale until it is 0. Look at the first of "
+        "them, in `guard.failures` or in the warning before this one."
     )
 
 
 def of_skipped_parameter(count: int, name: str) -> str:
     """The same, where the loss is fine."""
     return (
-        f"{count} passes in a row were followed by no step, and the gradient of {name} isn't "
-        "finite, though the loss and its gradient in the logits are. If a GradScaler leaves the "
-        "steps out, either its scale is still too high, or the network breaks between its "
-        "parameters and the logits, and the scale falls for ever."
+        f"no step followed the last {count} passes, and the gradient of {name} isn't finite, "
+        "though the loss and its gradient in the logits are. Either a GradScaler's scale is still "
+        "too high, or the network breaks between its parameters and the logits, and the scale is "
+        "halved until it is 0: torch.autograd.set_detect_anomaly(True) names the operation."
     )
 
 
@@ -113,10 +131,10 @@ def of_unchecked(count: int) -> str:
 
 def of_labels(values: list[float]) -> str:
     """Of targets that no form allows."""
-    told = ", ".join(f"{value:g}" for value in values)
+    told = ", ".join(f"{value:g}" for value in values[:3])
     return (
-        f"some targets are {told}, which is no class and no probability, and the loss doesn't "
-        "leave them out: it learns from them. Look at the data, or give the loss its ignore_index."
+        f"some targets are {told}. The loss has a gradient there, so it learns from them. If that "
+        "marks positions to leave out, give the loss its ignore_index, or a weight of 0 for them."
     )
 
 
@@ -143,12 +161,12 @@ def of_samples(samples: object, count: int) -> str:
 
 def of_captures(count: int) -> str:
     """Of files that aren't written any more."""
-    return f"{count} captures have been written, and no more will be; failures are counted on."
+    return f"{count} captures have been written; later failures are reported without a file."
 
 
 def of_own_error(what: str, error: BaseException) -> str:
     """Of the guard itself."""
     return (
-        f"the guard couldn't {what} ({type(error).__name__}: {error}); the training goes on, and "
-        "so does the guard."
+        f"the guard couldn't {what}: {type(error).__name__}: {error}. The training isn't affected; "
+        "the guard goes on without that."
     )

@@ -3,6 +3,7 @@
 import gc
 import math
 from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from typing import Any
 
 import torch
@@ -50,11 +51,13 @@ def leaves_out(optimizer: torch.optim.Optimizer) -> bool:
     return isinstance(found, Tensor) and found.item() > 0
 
 
-def forget_gradients(optimizer: torch.optim.Optimizer) -> None:
-    """A step without gradients changes nothing, not even a momentum."""
-    for group in optimizer.param_groups:
-        for parameter in group["params"]:
-            parameter.grad = None
+def without_gradients(optimizer: torch.optim.Optimizer) -> list[tuple[Tensor, Tensor]]:
+    """Parameters and the gradients taken from them: a step without changes nothing at all."""
+    parameters = [p for group in optimizer.param_groups for p in group["params"]]
+    withheld = [(p, p.grad) for p in parameters if p.grad is not None]
+    for parameter in parameters:
+        parameter.grad = None
+    return withheld
 
 
 def broken_parameters(optimizer: torch.optim.Optimizer) -> tuple[str, int, int] | None:
@@ -64,7 +67,8 @@ def broken_parameters(optimizer: torch.optim.Optimizer) -> tuple[str, int, int] 
     """
     parameters = [p for group in optimizer.param_groups for p in group["params"]]
     every = [p.grad for p in parameters if p.grad is not None]
-    gradients = [g for g in every if not g.is_sparse and g.numel()]
+    values = [g._values() if g.is_sparse else g for g in every]
+    gradients = [g for g in values if g.numel()]
     if not gradients or math.isfinite(_total(gradients)):
         return None
     broken = [p for p in parameters if p.grad is not None and not _is_finite(p.grad)]
@@ -88,13 +92,11 @@ def _is_finite(gradient: Tensor) -> bool:
 
 def _name_of(parameter: Tensor, optimizer: torch.optim.Optimizer) -> str:
     """The longest name that a module has for a parameter; else its place in the optimizer."""
-    names: list[str] = [
-        name
-        for thing in gc.get_objects()
-        if issubclass(type(thing), nn.Module)
-        for name, one in thing.named_parameters()
-        if one is parameter
-    ]
+    names: list[str] = []
+    for thing in gc.get_objects():
+        if issubclass(type(thing), nn.Module):
+            with suppress(Exception):  # one that is half made, or of another's making
+                names += [name for name, one in thing.named_parameters() if one is parameter]
     if names:
         return "parameter " + max(names, key=len)
     for i, group in enumerate(optimizer.param_groups):

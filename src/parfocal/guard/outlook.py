@@ -74,6 +74,8 @@ class Outlook:
             self._voice.notice("one class", text)
 
     def _look_at_values(self, form: Form, call: LossCall) -> None:
-        values = form.outside(call)
+        values, y = form.outside(call), call.targets
+        if values == [-1] and form.kind == "elementwise" and not bool((y == 0).any()):
+            return  # the negatives of a loss of targets -1 and 1
         if values and (values := self._measures.form_anew(call).outside(call)):
             self._voice.notice("labels", notices.of_labels(values))

@@ -27,9 +27,10 @@ def forgotten_prior(first: LossCall, form: Form) -> str | None:
         return None
     head = "sigmoid" if form.is_binary else "softmax"
     return (
-        f"the first loss is {own:.3g}, and a head that predicts how frequent each class of this "
-        f"batch is would have {known:.3g}. If the bias of the last layer wasn't initialised, "
-        f'parfocal.init_prior_bias_(layer, shares, head="{head}") does that.'
+        f"the first loss is {own:.3g}; a head whose bias matches the class frequencies of this "
+        f"batch would have {known:.3g}, and the first steps only learn those. If the bias of the "
+        f'last layer wasn\'t initialised, parfocal.init_prior_bias_(layer, shares, head="{head}") '
+        "does that."
     )
 
 

@@ -4,6 +4,7 @@ import weakref
 from typing import Any
 
 import torch
+from torch import Tensor
 
 from parfocal.guard.notices import FocalGuardError
 
@@ -16,6 +17,7 @@ class Round:
     their step since; asked: those for which somebody called `check`. hooked: those that call the
     guard. stepping: the one whose step has begun; is_inside, is_counted: whether it is calling its
     closure, and whether its step has been counted.
+    withheld: parameters and their gradients, for the time of a step that is to change nothing.
     unchecked: passes since the last check. broken: of these in a row, not finite. steps, failures:
     so far.
     """
@@ -28,12 +30,20 @@ class Round:
         self.stepped: set[int] = set()
         self.asked: set[int] = set()
         self.hooked: weakref.WeakSet[Any] = weakref.WeakSet()
+        self.withheld: list[tuple[Tensor, Tensor]] = []
         self.unchecked = self.broken = self.steps = self.failures = 0
 
     def begin(self) -> None:
         """A pass."""
         self.unchecked += 1
         self.is_checked = False
+
+    def give_back_gradients(self) -> None:
+        """After a step that has changed nothing: other code may look at them."""
+        for parameter, gradient in self.withheld:
+            if parameter.grad is None:
+                parameter.grad = gradient
+        self.withheld.clear()
 
     def is_new(self, optimizer: Any, *, is_step: bool) -> bool:
         """Whether it is a step of its own, and not the part of another optimizer, or its second."""

@@ -12,6 +12,9 @@ from parfocal.guard.loss_call import Loss
 # What a module keeps of its own in dictionaries, which a stand-in has in common with its loss.
 _SHARED = ("_parameters", "_buffers", "_modules")
 
+# What tells people and loggers of a function which one it is.
+_NAMES = ("__name__", "__qualname__", "__wrapped__")
+
 # Before the names of the loss's state in checkpoints of former versions.
 _FORMER = "loss."
 
@@ -42,12 +45,17 @@ class StandIn(nn.Module):
         try:
             return super().__getattr__(name)
         except AttributeError:
-            if name.startswith("__") or "loss" not in self.__dict__:
+            is_protocol = name.startswith("__") and name not in _NAMES
+            if is_protocol or "loss" not in self.__dict__:
                 raise
             return getattr(self.__dict__["loss"], name)
 
     def __setattr__(self, name: str, value: Any) -> None:
         """Of the stand-in what is its own; else of the loss what it has, a gamma for one."""
+        if name == "loss":
+            raise AttributeError(
+                f"{type(self).__name__}: expected a guard of its own for each loss"
+            )
         is_own = name in self.__dict__ or hasattr(type(self), name) or "loss" not in self.__dict__
         if not is_own and hasattr(self.loss, name):
             setattr(self.loss, name, value)

@@ -47,11 +47,15 @@ class Reading(NamedTuple):
 
 
 class Thresholds(NamedTuple):
-    """What a margin is dangerous and dead by, at targets 0 and 1, and what it is saturated by."""
+    """What a margin is dangerous and dead by, at targets 0 and 1, and what it is saturated by.
+
+    is_soft: whether some targets are between 0 and 1.
+    """
 
     zero: Sequence[Margin] = Limits()
     one: Sequence[Margin] = Limits()
     saturated: Margin = saturation(torch.float32)
+    is_soft: bool = False
 
     def tensor(self) -> Tensor:
         """All in a row."""
@@ -110,7 +114,11 @@ def statistics_of(call: LossCall, form: Form, thresholds: Thresholds) -> Statist
     ]
     is_dead = [] if _is_never(dead) else [u >= dead]
     is_dead += [] if _is_never(dead_wrong) else [u <= -dead_wrong]
-    flags = torch.stack([is_positive, u >= thresholds.saturated, *_any(is_dead)])
+    is_dead = _any(is_dead)
+    if thresholds.is_soft:  # of a target between 0 and 1 the gradient isn't 0
+        y = form.targets(call)
+        is_dead = [flag & ((y == 0) | (y == 1)) for flag in is_dead]
+    flags = torch.stack([is_positive, u >= thresholds.saturated, *is_dead])
     positions: int | Tensor = u.numel()
     counted = form.counts(call)
     if counted is not None:

@@ -8,7 +8,7 @@ import torch
 from parfocal.guard import ranks
 from parfocal.guard.form import Form
 from parfocal.guard.limits import Limits, saturation
-from parfocal.guard.loss_call import SMALL, LossCall
+from parfocal.guard.loss_call import LossCall
 from parfocal.guard.statistics import (
     MAXIMA,
     Reading,
@@ -28,6 +28,7 @@ class Tally:
     """Counts passes, all small ones and of larger ones the last before a reading.
 
     step: of the training, so far.
+    kind: dimensions of logits and targets that this form is for, and whether targets are floats.
     form: how targets are read; None until it is measured. Nothing is counted before.
     device, device_type: where the passes are. They are kept, as to ask a tensor for them at each
     step of a training is a good part of what a tally costs there.
@@ -36,6 +37,7 @@ class Tally:
     def __init__(self) -> None:
         self.step = 0
         self.form: Form | None = None
+        self.kind: tuple[int, int, bool] | None = None
         self._waiting: list[LossCall] = []
         self._counted: LossCall | None = None
         self.place(torch.device("cpu"))
@@ -58,8 +60,8 @@ class Tally:
 
     def add(self, call: LossCall) -> None:
         """A pass, which waits."""
-        if call.logits.numel() > SMALL:
-            self._waiting = [one for one in self._waiting if one.logits.numel() <= SMALL]
+        if call.is_large:
+            self._waiting = [one for one in self._waiting if not one.is_large]
         if len(self._waiting) >= _MOST_WAITING:
             self._count_waiting()
         self._waiting.append(call)
@@ -67,7 +69,7 @@ class Tally:
     def count(self, call: LossCall) -> None:
         """A pass, now: of a compiled graph."""
         self._counted, self._is_traced = call, True
-        if self.form is not None and self.form.kind != "unknown":
+        if self.form is not None and self.form.kind != "unknown" and self._is_of_form(call):
             with torch.no_grad():
                 thresholds = Thresholds.of_tensor(self._of_thresholds)
                 new, so_far = statistics_of(call, self.form, thresholds), self._of_graphs
@@ -75,11 +77,20 @@ class Tally:
                 so_far[MAXIMA] += new.positions
                 so_far[MAXIMA + 1 :] += new.counts
 
-    def measure_by(self, limits: Sequence[Limits] | None, dtype: torch.dtype) -> None:
-        """What a margin is dangerous, dead and saturated by, from the next count on."""
+    def measure_by(self, limits: Sequence[Limits] | None, call: LossCall) -> None:
+        """What a margin is dangerous, dead and saturated by in calls like one, from now on."""
         zero, one = limits or (Limits(), Limits())
-        self._thresholds = Thresholds(zero, one, saturation(dtype))
+        y, form = call.targets, self.form
+        self.kind = call.logits.ndim, y.ndim, y.is_floating_point()
+        is_soft = form is not None and form.kind == "elementwise" and y.is_floating_point()
+        is_soft = is_soft and bool(((y > 0) & (y < 1)).any())
+        self._thresholds = Thresholds(zero, one, saturation(call.logits.dtype), is_soft)
         self._of_thresholds.copy_(self._thresholds.tensor())
+
+    def _is_of_form(self, call: LossCall) -> bool:
+        """Whether a call has targets of the kind that the form is of."""
+        kind = call.logits.ndim, call.targets.ndim, call.targets.is_floating_point()
+        return self.kind is None or kind == self.kind
 
     def read(self) -> Reading | None:
         """The statistics, of all processes, and begin anew; None if nothing was counted."""
@@ -107,7 +118,7 @@ class Tally:
             return
         with torch.no_grad():
             for call in waiting if form.mask is not None else _joined(waiting):
-                if call.logits.numel():
+                if call.logits.numel() and self._is_of_form(call):
                     self._statistics.append(statistics_of(call, form, self._thresholds))
 
 

@@ -1,25 +1,30 @@
 """Calls of a loss beside the training, which leave the loss and all random streams as they were.
 
-A loss may keep a running mean, a queue, a count, or draw random numbers. Whatever of that hangs on
-the loss itself, or on what hangs on it, is put back after a trial: buffers and tensors in their own
-memory, containers with their own contents, other attributes and the variables of a closure as they
-were. Global variables of a script aren't, nor those of a class.
+A loss may keep a running mean, a queue, a count, or draw random numbers. A tensor that a trial
+writes into is copied before the write, wherever it is kept, and put back afterwards. Of what isn't
+a tensor, all that hangs on the loss or on its arguments is put back: containers with their own
+contents, other attributes, the variables of a closure, those of its class. Global variables of a
+script aren't. A loss that keeps what can't be put back isn't tried, nor one that speaks with other
+processes, which wouldn't answer.
 """
 
 import copy
 import random
 import sys
+import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from functools import partial
-from types import CellType, FunctionType, MethodType, ModuleType
+from types import CellType, FunctionType, GeneratorType, MethodType, ModuleType
 from typing import Any
 
 import torch
 from torch import Tensor, nn
+from torch.utils._python_dispatch import TorchDispatchMode
+from torch.utils._pytree import tree_leaves
 
-from parfocal.guard.loss_call import Loss, LossCall
+from parfocal.guard.loss_call import LossCall
 
 _CONTAINERS = (list, dict, set, deque)
 
@@ -29,10 +34,20 @@ _NOTHING = (type(None), bool, int, float, complex, str, bytes, type, ModuleType)
 # Of this package a guard may hang on a loss that is a method of a model.
 _OWN = __name__.rpartition(".")[0]
 
-# Things that are looked at, and numbers of a tensor that are kept, at most: of a loss that is a
-# method of a model or a trainer much more hangs on it, and a trial must not take seconds.
-_MOST = 1000
-_NUMBERS = 1 << 23
+# Things that are looked at, at most: of a loss that is a method of a model or a trainer much more
+# hangs on it, and a trial must not take seconds.
+_MOST = 10_000
+
+_state = threading.local()
+
+
+class UntriableError(RuntimeError):
+    """A loss that can't be called beside the training."""
+
+
+def is_trial() -> bool:
+    """Whether this thread is in a trial, in which other guards have nothing to watch."""
+    return getattr(_state, "is_trial", False)
 
 
 def value_and_gradient(
@@ -44,26 +59,105 @@ def value_and_gradient(
     each of its elements without.
     """
     targets = call.targets if targets is None else targets
-    with unchanged(call.loss, logits.device), torch.enable_grad():
+    with unchanged(call), torch.enable_grad():
         leaf = logits.detach().clone().requires_grad_()
         if targets.is_floating_point() and targets.dtype == call.logits.dtype:
             targets = targets.to(leaf.dtype)
-        loss = call.at(leaf, targets.clone())
+        loss = call.at(leaf.clone(), targets.clone())  # not the leaf: a loss may work in place
         incoming = torch.ones_like(loss) if factor is None else factor.to(loss).expand_as(loss)
         (gradient,) = torch.autograd.grad(loss, leaf, incoming, allow_unused=True)
     return loss.detach(), torch.zeros_like(leaf) if gradient is None else gradient
 
 
 @contextmanager
-def unchanged(loss: Loss, device: torch.device) -> Iterator[None]:
-    """Put back at the end what calls of the loss have changed in it and in the random streams."""
-    with _random_streams(device):
-        undo = _undo_of(loss)
+def unchanged(call: LossCall) -> Iterator[None]:
+    """Put back at the end what calls of the loss have changed, and the random streams.
+
+    Raises:
+        UntriableError: it can't be put back.
+    """
+    with _random_streams(call.logits.device):
+        undo = _undo_of(call)
+        was, _state.is_trial = is_trial(), True
+        writes = _Writes()
         try:
-            yield
+            with torch.autograd.set_detect_anomaly(False), writes:
+                yield
         finally:
+            _state.is_trial = was
+            writes.put_back()
             for put_back in reversed(undo):
                 put_back()
+
+
+class _Writes(TorchDispatchMode):
+    """Copies each tensor before an operation writes into it, unless the trial has made it."""
+
+    def __init__(self) -> None:
+        super().__init__()  # type: ignore[no-untyped-call]
+        self._own: set[int] = set()
+        self._before: dict[int, tuple[Tensor, Tensor]] = {}
+        self._streams: dict[int, tuple[torch.Generator, Tensor]] = {}
+
+    def __torch_dispatch__(
+        self, func: Any, types: Any, args: Any = (), kwargs: dict[str, Any] | None = None
+    ) -> Any:
+        """An operation."""
+        kwargs = kwargs or {}
+        if func.namespace == "c10d":
+            raise UntriableError("it speaks with other processes, which wouldn't answer a trial")
+        for argument, value in _arguments(func, args, kwargs):
+            for tensor in tree_leaves(value):
+                if isinstance(tensor, torch.Generator):
+                    self._streams.setdefault(id(tensor), (tensor, tensor.get_state()))
+                elif isinstance(tensor, Tensor) and _is_written(func, argument):
+                    self._keep(tensor)
+        result = func(*args, **kwargs)
+        given = {_place(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
+        made = {_place(t) for t in tree_leaves(result) if isinstance(t, Tensor)}
+        self._own |= made - given
+        return result
+
+    def _keep(self, tensor: Tensor) -> None:
+        place = _place(tensor)
+        if place in self._own or place in self._before:
+            return
+        whole = tensor.detach()
+        if tensor.layout == torch.strided:  # what other views of it have too
+            whole = torch.empty(0, dtype=tensor.dtype, device=tensor.device)
+            whole.set_(tensor.untyped_storage())
+        self._before[place] = whole, whole.clone()
+
+    def put_back(self) -> None:
+        """All that was written into."""
+        with torch.no_grad():
+            for tensor, before in self._before.values():
+                tensor.copy_(before)
+        for generator, state in self._streams.values():
+            generator.set_state(state)
+
+
+def _arguments(func: Any, args: Any, kwargs: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
+    """Each argument of an operation, as its schema and its call have it."""
+    schema = func._schema.arguments
+    yield from zip(schema, args, strict=False)
+    for argument in schema:
+        if argument.name in kwargs:
+            yield argument, kwargs[argument.name]
+
+
+def _is_written(func: Any, argument: Any) -> bool:
+    """By the schema; those of batch norms don't tell."""
+    written = argument.alias_info is not None and argument.alias_info.is_write
+    return written or ("batch_norm" in func.__name__ and argument.name.startswith("running_"))
+
+
+def _place(tensor: Tensor) -> int:
+    """Of its memory; of one that has none of its own."""
+    try:
+        return tensor.untyped_storage().data_ptr() or id(tensor)
+    except (RuntimeError, NotImplementedError):
+        return id(tensor)
 
 
 @contextmanager
@@ -85,15 +179,25 @@ def _random_streams(device: torch.device) -> Iterator[None]:
             numpy.set_state(of_numpy)
 
 
-def _undo_of(loss: Loss) -> list[Callable[[], None]]:
+def _undo_of(call: LossCall) -> list[Callable[[], None]]:
     """What puts back the state of a loss and of all that hangs on it, the nearest first."""
-    waiting, known = deque([loss]), dict[int, Any]()
+    loss = call.loss
+    waiting: deque[Any] = deque([loss, *call.arguments, *call.keywords.values()])
+    known = dict[int, Any]()
+    near = {id(part) for part in _keep(loss)[1]}
+    of = _class_of(loss)
+    if of is not None:
+        waiting.append(_ClassState(of))
     undo: list[Callable[[], None]] = []
     while waiting and len(known) < _MOST:
         thing = waiting.popleft()
         if id(thing) in known or isinstance(thing, _NOTHING):
             continue
         known[id(thing)] = thing
+        if isinstance(thing, CellType):
+            near.update(id(part) for part in _keep(thing)[1])
+        if id(thing) in near and _is_iterator(thing):
+            raise UntriableError(f"it keeps {type(thing).__name__}, which can't be put back")
         put_back, parts = _keep(thing)
         if put_back is not None:
             undo.append(put_back)
@@ -105,8 +209,10 @@ def _keep(thing: Any) -> tuple[Callable[[], None] | None, Iterable[Any]]:
     """What puts the state of a thing back, and its parts, which may have one too."""
     put_back: Callable[[], None] | None = None
     parts: Iterable[Any] = ()
-    if isinstance(thing, Tensor):
-        put_back = _keep_tensor(thing)
+    if isinstance(thing, Tensor):  # copied before it is written into
+        pass
+    elif isinstance(thing, _ClassState):
+        put_back, parts = thing.keep()
     elif (stream := _keep_stream(thing)) is not None:
         put_back = stream
     elif isinstance(thing, _CONTAINERS):
@@ -138,7 +244,49 @@ def _has_state(thing: Any) -> bool:
     module = type(thing).__module__ or ""
     package = module.partition(".")[0]
     is_known = package in sys.stdlib_module_names and package != "__main__"
+    if module in ("torch.quasirandom",) or isinstance(thing, torch.optim.Optimizer):
+        return True
     return not (is_known or package in ("torch", "numpy") or module.startswith(_OWN))
+
+
+def _is_iterator(thing: Any) -> bool:
+    """Whether it gives something else each time that it is asked, and has no state to copy."""
+    if isinstance(thing, GeneratorType):
+        return True
+    return type(thing).__module__ == "itertools" and hasattr(thing, "__next__")
+
+
+def _class_of(loss: Any) -> type | None:
+    """The class of a loss, if it is one of the user's, whose attributes may be a count."""
+    owner = loss.__self__ if isinstance(loss, MethodType) else loss
+    of = type(owner)
+    if isinstance(owner, FunctionType | partial) or not _has_state(owner):
+        return None
+    package = of.__module__.partition(".")[0]
+    return None if package in ("torch", "builtins") else of
+
+
+class _ClassState:
+    """The plain attributes of a class."""
+
+    def __init__(self, of: type) -> None:
+        self._of = of
+        plain = (int, float, str, bool, type(None), *_CONTAINERS)
+        self._before = {
+            name: value
+            for name, value in vars(of).items()
+            if isinstance(value, plain) and not name.startswith("__")
+        }
+
+    def keep(self) -> tuple[Callable[[], None], Iterable[Any]]:
+        """What puts them back, and those that have parts."""
+
+        def put_back() -> None:
+            for name, value in self._before.items():
+                if vars(self._of).get(name) is not value:
+                    setattr(self._of, name, value)
+
+        return put_back, list(self._before.values())
 
 
 def _keep_attributes(thing: Any) -> tuple[Callable[[], None] | None, Iterable[Any]]:
@@ -199,24 +347,6 @@ def _keep_stream(value: Any) -> Callable[[], None] | None:
 
 def _call(put_back: Callable[[Any], Any], state: Any) -> None:
     put_back(state)
-
-
-def _keep_tensor(tensor: Tensor) -> Callable[[], None] | None:
-    """The same of a tensor; not of a parameter, which no forward pass changes, or a large one.
-
-    Its version tells most changes, but not those by `.data`.
-    """
-    if isinstance(tensor, nn.Parameter) or tensor.is_inference() or tensor.numel() > _NUMBERS:
-        return None
-    version, before = tensor._version, tensor.detach().clone()
-
-    def put_back() -> None:
-        is_dense = tensor.layout == torch.strided
-        if tensor._version != version or (is_dense and not torch.equal(tensor, before)):
-            with torch.no_grad():
-                tensor.copy_(before)
-
-    return put_back
 
 
 def _keep_container(container: Any) -> Callable[[], None]:
