@@ -81,7 +81,6 @@ def test_other_modes_are_compared():
     ("name", "words"),
     [
         ("detached", "detached factor"),
-        ("smoothed", "epsilon 0.001"),
         ("unknown", "unknown function"),
     ],
 )
@@ -91,6 +90,22 @@ def test_another_function_is_named_and_not_called_inaccurate(name, words):
     assert len(notes) == 1
     assert words in notes[0].cause
     assert "biased" not in kinds(report)
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("smoothed", "0.001 is added to 1 - p_t"),
+        ("nudged", "1e-07 is added to 1 - p_t"),
+    ],
+)
+def test_a_constant_that_was_added_is_the_cause_of_the_bias(name, words):
+    """Held to the focal loss, whose values it changes by more than 1 %."""
+    report = judged(name, dtypes=[torch.float64])
+    assert words in report.meaning
+    biased = [f for f in report.findings if f.kind == "biased"]
+    assert biased
+    assert all(words in f.cause for f in biased)
 
 
 @pytest.mark.parametrize("name", ["right_by_hand", "RightInLogSpace", "right_with_alpha"])

@@ -102,6 +102,8 @@ class _Tail:
     def text(self) -> str:
         """After the process has ended."""
         self._thread.join(timeout=2)
+        if not self._thread.is_alive():
+            self._stream.close()
         return self._kept.decode(errors="replace")[-_OUTPUT:].strip()
 
 

@@ -219,8 +219,6 @@ class _Judge(NamedTuple):
             high = float(found[found.abs().argmin()])
             near = torch.tensor(high, dtype=self.dtype)
             low = float(near.nextafter(torch.zeros_like(near)))
-        else:
-            return high, None
         return high, low
 
     def _is_wrong(self, quantity: str, defect: str, probes: Tensor) -> Tensor:
