@@ -3,10 +3,13 @@
 import json
 import math
 import re
+import shutil
 import subprocess
 import sys
 import warnings
+from concurrent.futures import ThreadPoolExecutor
 from functools import partial
+from pathlib import Path
 
 import numpy as np
 import pytest
@@ -394,6 +397,124 @@ def test_captures_of_a_recording_training_end(tmp_path):
     assert len(list(tmp_path.iterdir())) == 10
     assert len(guard.failures) == 30
     assert [notice.kind for notice in guard.warnings if notice.kind == "captures"] == ["captures"]
+
+
+def test_a_second_guard_overwrites_no_capture(tmp_path):
+    """Nor a second run with the same steps: each failure has a file of its own."""
+    paths = [broken_batch(FocalGuard(mean_original, capture=tmp_path)).capture for _ in range(3)]
+    contents = {path: path.read_bytes() for path in paths}
+    assert len(contents) == 3
+    broken_batch(FocalGuard(partial(mean_original, alpha=0.5), capture=tmp_path))
+    assert {path: path.read_bytes() for path in paths} == contents
+    assert len(list(tmp_path.iterdir())) == 4
+    assert [path.name for path in paths] == [
+        "failure-step1-rank0.safetensors",
+        "failure-step1-rank0-2.safetensors",
+        "failure-step1-rank0-3.safetensors",
+    ]
+
+
+def test_guards_that_write_at_once_overwrite_nothing(tmp_path):
+    """Whoever makes the file first has its name."""
+    with ThreadPoolExecutor(8) as pool:
+        guards = [FocalGuard(mean_original, capture=tmp_path) for _ in range(8)]
+        paths = {error.capture for error in pool.map(broken_batch, guards)}
+    assert paths == set(tmp_path.iterdir())
+    assert len(paths) == 8
+    assert {load_capture(path).call.logits.max().item() for path in paths} == {20.0}
+
+
+@pytest.fixture
+def full_disk(tmp_path):
+    """A folder of a disk of 8 kB with 4 kB on it."""
+    made = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", "size=8k", "tmpfs", str(tmp_path)],
+        capture_output=True,
+        check=False,
+    )
+    if made.returncode:
+        pytest.skip("only root can make a disk")
+    (tmp_path / "data").write_bytes(b"x" * 8192)
+    yield tmp_path
+    subprocess.run(["umount", str(tmp_path)], check=True)
+
+
+def recorded(folder):
+    """The notices of a training that goes on."""
+    guard = FocalGuard(mean_original, action="record", capture=folder)
+    with warnings.catch_warnings():
+        warnings.simplefilter("ignore", FocalGuardWarning)
+        for step in range(4):
+            x = torch.tensor([20.0], requires_grad=True)
+            guard(x, torch.ones(1)).backward()
+            guard.check()
+            if step == 1 and (folder / "data").exists():
+                (folder / "data").unlink()
+            elif step == 1:
+                shutil.rmtree(folder)
+    assert len(guard.failures) == 4
+    return [notice.text for notice in guard.warnings if notice.kind == "own"]
+
+
+def test_a_full_disk_leaves_no_part_of_a_file(full_disk):
+    """The training goes on, and so do captures when there is room again."""
+    (notice,) = recorded(full_disk)
+    assert "couldn't write a capture" in notice
+    names = sorted(path.name for path in full_disk.iterdir())
+    assert names == ["failure-step3-rank0.safetensors", "failure-step4-rank0.safetensors"]
+    assert all(load_capture(path).call.step for path in full_disk.iterdir())
+
+
+def test_what_cannot_be_written_leaves_no_part_of_a_file(tmp_path, monkeypatch):
+    """As on a full disk, without one."""
+    from safetensors import torch as safetensors
+
+    def interrupted(tensors, path, metadata):
+        Path(path).write_bytes(b"half")
+        raise OSError(28, "No space left on device")
+
+    monkeypatch.setattr(safetensors, "save_file", interrupted)
+    assert len(recorded(tmp_path / "captures")) == 1
+    assert not (tmp_path / "captures").exists() or not list((tmp_path / "captures").iterdir())
+
+
+def test_a_folder_that_is_deleted_is_made_again(tmp_path):
+    """In the middle of a training."""
+    folder = tmp_path / "captures"
+    assert recorded(folder) == []
+    assert len(list(folder.iterdir())) == 2
+
+
+def test_tensors_that_share_memory_are_kept(tmp_path):
+    """Targets that are the mask too, a view of the logits."""
+    guard = FocalGuard(lambda x, y, mask: (mean_original(x, y) * mask).sum(), capture=tmp_path)
+    x, y = torch.tensor([20.0, 1.0], requires_grad=True), torch.ones(2)
+    guard(x, y, mask=y).backward()
+    with pytest.raises(FocalGuardError) as raised:
+        guard.check()
+    assert diagnose(load_capture(raised.value.capture, mean_original).call).logit == 20.0
+
+
+def test_the_random_streams_and_the_loss_are_as_they_were(tmp_path):
+    """A class is constructed again to find its options."""
+
+    class Drawn(nn.Module):
+        made = 0
+
+        def __init__(self, gamma=2.0):
+            super().__init__()
+            Drawn.made += 1
+            self.start, self.power = torch.rand(3), gamma
+
+        def forward(self, x, y):
+            return original(x, y, gamma=self.power, reduction="mean")
+
+    guard = FocalGuard(Drawn(0.5), capture=tmp_path)
+    broken_batch(guard)
+    before = torch.get_rng_state()
+    broken_batch(guard)
+    assert Drawn.made > 1
+    assert torch.get_rng_state().equal(before)
 
 
 def test_a_capture_of_the_first_format_is_still_read(tmp_path):

@@ -2,59 +2,33 @@
 
 The file is in the format of safetensors, which holds arrays and text and runs no code: logits and
 targets of the samples that matter, and, as JSON, the loss by its place and arguments, the dtype of
-the autocast, versions, and the paragraph. To replay it, the loss is imported from its place, if it
-is one of `trust` or the place is trusted by whoever replays it.
+the autocast, versions, and the paragraph. `record` reads it.
 """
 
 import json
+import os
 import platform
-from collections.abc import Iterator
+import warnings
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any
 
 import torch
 from torch import Tensor
 
 from parfocal.guard.diagnosis import Diagnosis, diagnose
 from parfocal.guard.form import Form, measure_form
-from parfocal.guard.loss_call import Loss, LossCall, Places
-from parfocal.guard.source import LossSource, plain_or_none, with_options
-from parfocal.guard.trust import TrustError
+from parfocal.guard.loss_call import Loss, LossCall, parameters
+from parfocal.guard.plain import Keeper, value_of
+from parfocal.guard.record import FORMAT, Capture, read_record
+from parfocal.guard.source import LossSource, target
+from parfocal.guard.trial import unchanged
 from parfocal.guard.window import corner, position, samples
-from parfocal.places import PlaceError
 
-FORMAT = 2
-
-# Of a call at most so many samples, logits, and numbers of an argument are kept; and classes of a
-# softmax over more.
+# Of a call at most so many samples, and logits, are kept; and classes of a softmax over more.
 _SAMPLES = 64
 _NUMBERS = 1 << 12
 _CLASSES = 1 << 10
-
-# Before the name or the place of an argument of the loss that is a tensor.
-_TENSOR = "argument "
-
-
-class Capture(NamedTuple):
-    """What a file holds.
-
-    call: the part of the failing call that was kept. form: how its targets are read.
-    told: what was said of the failure when it happened.
-    source: of the loss. not_passed: the options of that which a loss in its place doesn't take.
-    is_enough: whether the part that was kept fails as the whole did.
-    """
-
-    call: LossCall
-    form: Form | None
-    told: Diagnosis
-    source: LossSource
-    versions: dict[str, str]
-    not_passed: list[str]
-    is_enough: bool
-
-
-class NoDataError(ValueError):
-    """A capture that was written without logits and targets."""
 
 
 def save_capture(
@@ -68,11 +42,15 @@ def save_capture(
     """Write what matters of a failing call.
 
     Args:
-        path: the file; its folder is made.
+        path: the file; its folder is made. If there is such a file already, it stays as it is, and
+            the new one has a number more in its name.
         call: the call.
         told: its diagnosis.
         form: how its targets are read; measured without.
         keep_data: whether logits, targets, sample numbers and arguments that are tensors are kept.
+
+    Returns:
+        The path of the file.
 
     Raises:
         ModuleNotFoundError: without safetensors, which the extra `guard` brings.
@@ -82,37 +60,35 @@ def save_capture(
 
     form = measure_form(call) if form is None else form
     part, is_enough = _part(call, told, form)
-    part = part.map_tensors(lambda tensor: tensor if tensor.numel() <= _NUMBERS else tensor[:0])
-    words = {
+    with unchanged(call.loss, call.logits.device), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # of a loss that is constructed again
+        keeper = Keeper()
+        words = _words_of(part, keeper)
+        is_tried = is_enough and (keeper.lost or words["call"]["loss"]["is_class"])
+        fails_again = not is_tried or _fails_again(part, told, form, words["call"], keeper.tensors)
+    words |= {
         "format": FORMAT,
-        "call": {
-            "loss": _tried_source(part, told, form)._asdict(),
-            "places": part.places,
-            "arguments": plain_or_none(part.arguments),
-            "keywords": dict(
-                zip(part.keywords, plain_or_none(list(part.keywords.values())), strict=True)
-            ),
-            "autocast": part.autocast and str(part.autocast).removeprefix("torch."),
-        },
         "form": form._asdict(),
         "step": part.step,
         "rank": part.rank,
         "told": told._asdict(),
         "is_enough": is_enough,
+        "fails_again": fails_again,
+        "lost": keeper.lost,
         "versions": {"torch": torch.__version__, "python": platform.python_version()},
     }
     tensors: dict[str, Tensor] = {}
     if keep_data:
-        tensors = {"logits": part.logits, "targets": part.targets}
+        tensors = {**keeper.tensors, "logits": part.logits, "targets": part.targets}
         if part.samples is not None:
             tensors["samples"] = part.samples
-        named = [*enumerate(part.arguments), *part.keywords.items()]
-        tensors |= {f"{_TENSOR}{name}": v for name, v in named if isinstance(v, Tensor)}
-        tensors = {name: tensor.detach().cpu().contiguous() for name, tensor in tensors.items()}
-    path = Path(path)
-    path.parent.mkdir(parents=True, exist_ok=True)
-    save_file(tensors, path, {"parfocal": json.dumps(words)})
-    return path
+        tensors = {
+            name: tensor.detach().cpu().clone(memory_format=torch.contiguous_format)
+            for name, tensor in tensors.items()
+        }
+    return _exclusively(
+        Path(path), lambda new: save_file(tensors, new, {"parfocal": json.dumps(words)})
+    )
 
 
 def load_capture(path: str | Path, loss: Loss | None = None, *, trust: bool = False) -> Capture:
@@ -131,118 +107,97 @@ def load_capture(path: str | Path, loss: Loss | None = None, *, trust: bool = Fa
             other given; NoDataError, of one without data.
         OSError: it can't be read.
     """
-    from safetensors import SafetensorError, safe_open
+    record = read_record(path)
+    return record.capture(trust=trust) if loss is None else record.capture_of(loss)
 
-    path = Path(path)
-    if not path.is_file():
-        raise FileNotFoundError(f"no file {path}")
+
+def _exclusively(path: Path, write: Callable[[Path], None]) -> Path:
+    """Write a file that isn't there yet, under this name or one with a number; nothing, or all."""
+    path.parent.mkdir(parents=True, exist_ok=True)
+    new, number = path, 1
+    while True:
+        try:
+            os.close(os.open(new, os.O_CREAT | os.O_EXCL | os.O_WRONLY, 0o666))
+            break
+        except FileExistsError:
+            number += 1
+            new = path.with_name(f"{path.stem}-{number}{path.suffix}")
     try:
-        with safe_open(path, framework="pt") as file:
-            text = (file.metadata() or {}).get("parfocal")
-            tensors = {name: file.get_tensor(name) for name in file.keys()}  # noqa: SIM118
-    except SafetensorError as error:
-        raise ValueError(f"{path} is no capture: {error}") from error
-    try:
-        words = json.loads(text or "{}")
-        if words.get("format") not in (1, FORMAT):
-            raise ValueError(f"{path} is no capture of a guard, or of another version")
-        told, versions = Diagnosis(**words["told"]), words["versions"]
-        if not isinstance(told.paragraph, str) or not isinstance(versions["torch"], str):
-            raise TypeError("expected a paragraph and the version of torch as text")
-        if words["format"] == FORMAT and "logits" not in tensors:
-            raise NoDataError(f"{path} was written without data. Then: {told.paragraph}")
-        return _capture(path, words, tensors, loss, trust, told)
-    except (AttributeError, KeyError, TypeError, IndexError, RecursionError) as error:
-        raise ValueError(f"{path} is no capture, or a damaged one: {error!r}") from error
+        write(new)
+    except BaseException:
+        new.unlink(missing_ok=True)
+        raise
+    return new
 
 
-def _capture(
-    path: Path,
-    words: dict[str, Any],
-    tensors: dict[str, Tensor],
-    loss: Loss | None,
-    trust: bool,
+def _words_of(call: LossCall, keeper: Keeper) -> dict[str, Any]:
+    """A call as JSON, without logits and targets."""
+    source = LossSource.from_loss(call.loss)
+    keeper.lost += source.lost
+    kept: dict[str, Any] = {
+        "place": source.place,
+        "is_class": source.is_class,
+        "text": source.text,
+        "options": keeper.keep(source.options),
+        "bound": keeper.keep(source.bound),
+        "variables": keeper.keep(source.variables),
+    }
+    bound = kept["bound"] if source.is_class else kept["options"]
+    kept["positional"] = [name for name in source.positional if name in bound]
+    known = list(parameters(call.loss))
+    names = [
+        known[i] if i < len(known) else f"argument {i + 1}" for i in range(len(call.arguments))
+    ]
+    arguments = _kept(dict(zip(names, call.arguments, strict=True)), keeper)
+    return {
+        "call": {
+            "loss": kept,
+            "places": call.places,
+            "arguments": [arguments.get(name) for name in names],
+            "names": names,
+            "keywords": _kept(call.keywords, keeper),
+            "autocast": call.autocast and str(call.autocast).removeprefix("torch."),
+        }
+    }
+
+
+def _kept(arguments: Mapping[str, Any], keeper: Keeper) -> dict[str, Any]:
+    """Arguments of a call as JSON; of a tensor that is too large an empty one is kept."""
+    kept = keeper.keep(arguments)
+    for name, value in arguments.items():
+        if name not in kept and isinstance(value, Tensor) and value.layout == torch.strided:
+            kept |= keeper.keep({name: value.detach()[:0]})
+    return kept
+
+
+def _fails_again(
+    call: LossCall,
     told: Diagnosis,
-) -> Capture:
-    """What the words and tensors of a file say; see `load_capture`."""
-    call = words["call"]
-    source = LossSource(**(call["loss"] or {"place": "", "options": {}, "is_class": False}))
-    if not tensors["logits"].is_floating_point() or not isinstance(source.place, str):
-        raise TypeError("expected logits that are numbers, and the place of a loss")
-    arguments = [tensors.get(f"{_TENSOR}{i}", v) for i, v in enumerate(call["arguments"])]
-    if words["format"] == 1:  # where logits and targets were always the first two
-        arguments = [None, None, *arguments]
-    keywords = {name: tensors.get(_TENSOR + name, v) for name, v in call["keywords"].items()}
-    not_passed: list[str] = []
-    if loss is None:
-        loss = _loss(path, source, trust)
-    else:
-        loss, keywords, not_passed = with_options(loss, source.options, keywords)
-    autocast = call["autocast"] and getattr(torch, call["autocast"], None)
-    if autocast is not None and not isinstance(autocast, torch.dtype):
-        raise ValueError(f"{path} is no capture: expected a dtype of autocast, got {autocast!r}")
-    places = Places(*call.get("places", (0, 1)))
-    form = words.get("form")
-    kept = LossCall(
-        loss,
-        tensors["logits"],
-        tensors["targets"],
-        arguments,
-        keywords,
-        places,
-        autocast,
-        tensors.get("samples"),
-        words["step"],
-        words["rank"],
-    )
-    return Capture(
-        kept,
-        form and Form(**{**form, "ignored": tuple(form["ignored"])}),
-        told,
-        source,
-        words["versions"],
-        not_passed,
-        bool(words.get("is_enough", True)),
-    )
-
-
-def _loss(path: Path, source: LossSource, trust: bool) -> Loss:
-    """The loss of a file, if it is known or trusted."""
-    shown = f", whose code was\n\n{source.text}\n" if source.text else ""
-    if not source.place and not (trust and source.text):
-        raise ValueError(
-            f"{path}: its loss can't be imported as it was, a lambda or a local function, say"
-            f"{shown or ';'} name one by --loss"
-        )
-    try:
-        return source.build(trust=trust)
-    except TrustError as error:
-        raise ValueError(
-            f"{path}: not imported: {error}{shown or '.'} If you trust the file and the code "
-            "there, --trust imports it; --loss calls a loss of yours in its place"
-        ) from error
-    except (PlaceError, ImportError, TypeError) as error:
-        raise ValueError(
-            f"{path}: can't import {source.place}: {error}; --loss calls another loss"
-        ) from error
-
-
-def _tried_source(call: LossCall, told: Diagnosis, form: Form) -> LossSource:
-    """How the loss is made again; of a module only if one that is made so fails as it did.
+    form: Form,
+    words: Mapping[str, Any],
+    tensors: Mapping[str, Tensor],
+) -> bool:
+    """Whether a loss that is made from the words fails as it did.
 
     Nothing is imported for it: the script of a training would begin anew.
     """
-    source = LossSource.from_loss(call.loss)
-    if not source.is_class:
-        return source
+    kept = words["loss"]
     try:
-        make: Any = type(call.loss)
-        again = call._replace(loss=make(**source.options))
-        if _fails_so(again, told, form):
-            return source
-    except Exception:
-        pass
-    return source._replace(place="")
+        options, bound = (
+            {name: value_of(value, tensors) for name, value in kept[of].items()}
+            for of in ("options", "bound")
+        )
+        source = LossSource(
+            kept["place"], options, kept["is_class"], bound=bound, positional=kept["positional"]
+        )
+        again = call._replace(
+            loss=source.make(target(call.loss)),
+            arguments=[value_of(value, tensors) for value in words["arguments"]],
+            keywords={name: value_of(v, tensors) for name, v in words["keywords"].items()},
+        )
+        return _fails_so(again, told, form)
+    except Exception:  # whatever a class or a loss raises
+        return False
 
 
 def _part(call: LossCall, told: Diagnosis, form: Form) -> tuple[LossCall, bool]:
