@@ -333,6 +333,30 @@ def test_a_form_that_cannot_be_is_damage(whole, form):
     assert "is a damaged capture" in line
 
 
+@pytest.mark.parametrize(
+    "place",
+    [
+        ("step",),
+        ("rank",),
+        ("told", "sample"),
+        ("told", "logit"),
+        ("told", "cause"),
+        ("told", "position"),
+        ("form", "kind"),
+        ("call", "autocast"),
+        ("call", "places"),
+        ("call", "arguments"),
+        ("versions",),
+        ("is_enough",),
+        ("format",),
+    ],
+)
+def test_words_of_another_type_are_damage(whole, place):
+    """A number can't be text that reaches the terminal."""
+    status, (line,) = replayed(rewritten(whole, lambda words: put(words, place, OWNED)))
+    assert (status, "is a damaged capture" in line) == (2, True)
+
+
 @pytest.mark.parametrize("name", ["samples", "targets"])
 def test_tensors_that_do_not_belong_together_are_damage(whole, name, tmp_path):
     """Of another length than the logits."""
@@ -458,6 +482,27 @@ def test_what_cannot_be_replayed_is_told_in_one_line(
     assert line.startswith("Error: ")
     assert expected in line
     assert len(line) < 600
+
+
+@pytest.mark.parametrize(
+    ("name", "expected"),
+    [
+        ("leaves.py", "can't import leaves.py:focal: SystemExit: 1; --loss"),
+        ("breaks.py", "can't import breaks.py:focal: RuntimeError: long"),
+        ("none.py", "can't import none.py:focal: no file none.py; --loss"),
+        ("lines.py", "lines.py:focal can't be called as"),
+        ("ends.py", "ends.py:focal can't be called as"),
+    ],
+)
+def test_what_is_trusted_may_fail_in_any_way(whole, name, expected, tmp_path, monkeypatch):
+    """A script that ends itself with 1 has not made the failure again."""
+    for file, code in MODULES.items():
+        (tmp_path / file).write_text(code)
+    monkeypatch.chdir(tmp_path)
+    path = rewritten(whole, lambda w: put(w, ("call", "loss", "place"), f"{name}:focal"))
+    done = CliRunner().invoke(replay, [str(path), "--trust"])
+    (line,) = done.stderr.splitlines()
+    assert (done.exit_code, expected in line) == (2, True)
 
 
 def test_an_option_that_another_class_needs_is_told(tmp_path):

@@ -57,7 +57,7 @@ def replay(file: Path, loss: str | None, trust: bool, show_code: bool) -> None:
             click.echo(f"\nNow: the loss and its gradient are finite.{may_be}")
             return
         click.echo(f"\nNow: {in_a_line(diagnosis.paragraph, 2000)}")
-        sys.exit(1)
+    sys.exit(1)
 
 
 def _capture(record: "Record", loss: str | None, trust: bool) -> "Capture":
@@ -169,7 +169,9 @@ def _in_one_line() -> Iterator[None]:
         raise _Refusal(visible(error.message)) from error
     except (ValueError, OSError) as error:
         raise _Refusal(visible(str(error))) from error
-    except Exception as error:  # whatever importing a loss may raise
+    except KeyboardInterrupt:
+        sys.exit(130)
+    except (Exception, SystemExit) as error:  # whatever a loss raises
         raise _Refusal(_told(error)) from error
 
 

@@ -11,7 +11,7 @@ from parfocal.guard.diagnosis import Cause, Diagnosis
 from parfocal.guard.form import Form, Kind
 from parfocal.guard.loss_call import Loss, LossCall, Places
 from parfocal.guard.plain import dtype_of, in_a_line, value_of
-from parfocal.guard.source import LossSource, OptionsError, takes, with_options
+from parfocal.guard.source import LossSource, OptionsError, names_all, with_options
 from parfocal.guard.trust import TrustError
 from parfocal.places import PlaceError
 
@@ -25,6 +25,8 @@ _CODE = 1 << 16
 
 # What an older parfocal may have left out of a file without saying so.
 _OF_OLD = "the options of the loss, if it had any: an older parfocal wrote the file"
+
+_YOURS = "--loss calls a loss of yours in its place"
 
 _DAMAGES = (AttributeError, KeyError, TypeError, IndexError, ValueError, RecursionError)
 
@@ -101,7 +103,7 @@ class Record(NamedTuple):
                 f"options of the capture: {error}"
             ) from error
         named = [place for place in places if isinstance(place, str)]
-        if len(named) == 2 and not arguments and not takes(loss, *named):
+        if len(named) == 2 and not arguments and not names_all(loss, named):
             arguments, places, named = [None, None], Places(0, 1), []
         keywords |= dict.fromkeys(named)
         again = self._replace(
@@ -139,19 +141,18 @@ class Record(NamedTuple):
     def _loss(self, trust: bool) -> Loss:
         """The loss of the file, if it is known or trusted."""
         source, place = self.source, in_a_line(self.source.place)
-        code = f", whose code was {in_a_line(source.text)!s}" if source.is_run else ""
+        code = f", whose code was: {in_a_line(source.text)}" if source.is_run else ""
         if not source.place and not (trust and source.is_run):
-            held = "; --show-code shows all of it, --trust runs it, --loss" if code else "; --loss"
+            how = " --show-code shows all of it, --trust runs it," if code else ""
             raise ValueError(
-                f"{self.path}: its loss can't be imported, as a lambda, a local function or a "
-                f"method can't{code}{held} calls a loss of yours in its place"
+                f"{self.path}: its loss has no place that it could be imported from, as a lambda, "
+                f"a local function or a method has none{code};{how} {_YOURS}"
             )
         if not self.fails_again:
             lost = f" (not held: {in_a_line(', '.join(self.lost))})" if self.lost else ""
             raise ValueError(
                 f"{self.path}: its loss {place} can't be made again: made from what the "
-                f"file holds{lost}, it doesn't fail as it did; --loss calls a loss of yours in its "
-                "place"
+                f"file holds{lost}, it doesn't fail as it did; {_YOURS}"
             )
         try:
             return source.build(trust=trust)
@@ -159,18 +160,17 @@ class Record(NamedTuple):
             how = "--show-code shows all of it, --trust runs it" if code else "--trust imports it"
             raise ValueError(
                 f"{self.path}: not imported: {in_a_line(error)}{code}. If you trust the file and "
-                f"the code there, {how}; --loss calls a loss of yours in its place"
+                f"the code there, {how}; {_YOURS}"
             ) from error
         except OptionsError as error:
             raise ValueError(
                 f"{self.path}: {place or 'its code'} can't be made with the options of the "
-                f"capture: {error}; --loss calls a loss of yours in its place"
+                f"capture: {error}; {_YOURS}"
             ) from error
-        except (PlaceError, ImportError, TypeError) as error:
-            what = f"can't import {place}: " if place and not code else ""
-            raise ValueError(
-                f"{self.path}: {what}{in_a_line(error)}; --loss calls a loss of yours in its place"
-            ) from error
+        except (Exception, SystemExit) as error:  # whatever a module raises that is imported
+            what = "its code doesn't run by itself" if source.is_run else f"can't import {place}"
+            told = error if isinstance(error, PlaceError) else f"{type(error).__name__}: {error}"
+            raise ValueError(f"{self.path}: {what}: {in_a_line(told)}; {_YOURS}") from error
 
 
 def read_record(path: str | Path) -> Record:
@@ -226,12 +226,10 @@ def _record(
     """
     is_old, call = words["format"] < FORMAT, _field(words, "call", dict)
     source = _source(call.get("loss"), tensors)
-    lost = _texts(words.get("lost", []), "what was lost")
-    if is_old and not source.place and not source.options:
-        lost = [_OF_OLD]
     kept = _call(call, tensors, words["format"])._replace(
         step=_field(words, "step", int), rank=_field(words, "rank", int)
     )
+    lost = _lost_of_old(source, kept) if is_old else _texts(words["lost"], "lost")
     form = words.get("form")
     versions = _field(words, "versions", dict)
     _texts([versions["torch"], *versions.values()], "versions")
@@ -247,6 +245,17 @@ def _record(
         _typed(words.get("fails_again", True), bool, "fails_again"),
         lost,
     )
+
+
+def _lost_of_old(source: LossSource, call: LossCall) -> list[str]:
+    """What a former version may have left out without saying so: one that it couldn't keep took
+    all options with it, and in a call there is nothing in its place.
+    """
+    every = [*enumerate(call.arguments), *call.keywords.items()]
+    nothing = [name for name, value in every if value is None and name not in call.places]
+    words = [f"argument {n + 1}" if isinstance(n, int) else n for n in nothing]
+    lost = [f"{name}, if it was a list or an object" for name in words]
+    return lost if source.place else [_OF_OLD, *lost]
 
 
 def _source(words: Any, tensors: Mapping[str, Tensor]) -> LossSource:

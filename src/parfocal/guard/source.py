@@ -109,9 +109,7 @@ class LossSource(NamedTuple):
             return self.make(known_loss(self.place))
         except TrustError:
             if _is_of_text(self.place):
-                raise PlaceError(
-                    "the file names no place for its loss, and holds no code"
-                ) from None
+                raise PlaceError("the file holds no code of it") from None
             return self.make(load(self.place))
 
     def make(self, what: Callable[..., Any]) -> Loss:
@@ -166,9 +164,12 @@ def with_options(
     return made, keywords, list(dict.fromkeys([*others, *refused]))
 
 
-def takes(loss: Loss, *names: str) -> bool:
-    """Whether parameters of these names may be given by keyword."""
-    return all(_takes(loss, name) for name in names)
+def names_all(loss: Loss, names: Sequence[str]) -> bool:
+    """Whether a loss has parameters of these names; also if it names none at all."""
+    known = parameters(loss)
+    first = (inspect.Parameter.POSITIONAL_ONLY, inspect.Parameter.POSITIONAL_OR_KEYWORD)
+    is_any = not any(p.kind in first for p in known.values())
+    return all(_takes(loss, name) and (is_any or name in known) for name in names)
 
 
 def _takes(loss: Any, name: str) -> bool:
@@ -360,12 +361,8 @@ def _run(text: str, variables: Mapping[str, Any]) -> Any:
         "torch": torch, "Tensor": Tensor, "nn": nn, "F": nn.functional, "math": math, **variables
     }  # fmt: skip
     before = dict(names)
-    try:
-        exec(compile(text, "<capture>", "exec"), names)
-    except Exception as error:
-        told = f"{type(error).__name__}: {in_a_line(error)}"
-        raise PlaceError(f"its code doesn't run by itself: {told}") from error
+    exec(compile(text, "<capture>", "exec"), names)
     defined = [v for name, v in names.items() if before.get(name) is not v and callable(v)]
     if not defined:
-        raise PlaceError("its code defines no function")
+        raise PlaceError("it defines no function")
     return defined[-1]
