@@ -5,6 +5,7 @@ import math
 import os
 import sys
 import textwrap
+import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from pathlib import Path
@@ -22,8 +23,9 @@ from parfocal.places import PlaceError, load
 # Characters of code that is kept.
 _CODE = 1 << 13
 
-# How often a module is constructed to find its options, at most.
+# How often a module is constructed to find its options, and for how many seconds, at most.
 _TRIALS = 64
+_SECONDS = 1.0
 
 # What every module keeps: no option, whatever a parameter is called.
 _OF_MODULES = frozenset(vars(nn.Module()))
@@ -229,12 +231,13 @@ def _options(instance: Any) -> tuple[dict[str, Any], list[str]]:
     make = type(instance)
     state, names = _state(instance), _names(make)
     options = {name: state[f".{name}"] for name in names if f".{name}" in state}
-    same, tried = _alike(make, options, state), 0
+    end, tried = time.monotonic() + _SECONDS, 0
+    same = _alike(make, options, state)
     missing = [name for name in names if name not in options]
     for name in list(missing):
         for path in _likely(name, state, same):
             tried += 1
-            if tried > _TRIALS:
+            if tried > _TRIALS or time.monotonic() > end:
                 break
             is_named = _last(path) == name
             now = _alike(make, {**options, name: state[path]}, state)
