@@ -151,8 +151,8 @@ class Record(NamedTuple):
         if not self.fails_again:
             lost = f" (not held: {in_a_line(', '.join(self.lost))})" if self.lost else ""
             raise ValueError(
-                f"{self.path}: its loss {place} can't be made again: made from what the "
-                f"file holds{lost}, it doesn't fail as it did; {_YOURS}"
+                f"{self.path}: its loss {place or 'in the code'} can't be made again: made from "
+                f"what the file holds{lost}, it doesn't fail as it did; {_YOURS}"
             )
         try:
             return source.build(trust=trust)
