@@ -7,9 +7,8 @@ import torch
 from torch import Tensor
 from torch.nn.functional import softplus
 
-from parfocal.audit.evaluate import arguments
+from parfocal.audit.evaluate import arguments, tensor_of
 from parfocal.audit.subject import Subject, SubjectError
-from parfocal.guard.loss_call import loss_tensor
 
 _NEAR = 1e-4
 
@@ -102,7 +101,7 @@ def _seen(subject: Subject, reduced: Subject, x: Any, y: Any) -> _Seen:
 
 def _loss(subject: Subject, x: Tensor, y: Tensor) -> Tensor:
     gamma = 2.0 if subject.gamma is not None else subject.fixed_gamma
-    loss = loss_tensor(subject.at(gamma)(*arguments(subject, x.requires_grad_(), y)))
+    loss = tensor_of(subject.at(gamma)(*arguments(subject, x.requires_grad_(), y)))
     if loss is None:
         raise SubjectError("no tensor")
     return loss.detach()

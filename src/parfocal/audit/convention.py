@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from parfocal.audit.batch import batch_of
-from parfocal.audit.definitions import BASES, LINEAR, Base, Definition
+from parfocal.audit.definitions import BASES, Base, Definition
 from parfocal.audit.evaluate import evaluate
 from parfocal.audit.findings import Kind
 from parfocal.audit.fit import MILD, WIDE, Fit, fit, fit_slope
@@ -457,6 +457,3 @@ def _is_soft(
     (slope,) = torch.autograd.grad(loss.sum(), x)
     near = value is None or bool(((value - loss).abs() <= _NEAR * loss.abs()).all())
     return near and bool(((gradient - slope).abs() <= 10 * _NEAR * slope.abs().amax()).all())
-
-
-__all__ = ["ASKED", "LINEAR", "Convention", "Exponent", "Side", "find_convention"]

@@ -1,14 +1,13 @@
 """What a loss gives: its value and derivatives at many logits, by its own framework."""
 
 import warnings
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
 
 from parfocal.audit.subject import Subject, SubjectError
-from parfocal.guard.loss_call import loss_tensor
 
 # One number at a time, of a loss that gives a mean; more would take minutes.
 SINGLE = 400
@@ -86,6 +85,18 @@ def of_rows(subject: Subject, rows: Tensor, index: Tensor) -> tuple[Tensor, Tens
     return _with_ones(given, ones), _with_ones(index, ones)
 
 
+def tensor_of(result: Any) -> Tensor | None:
+    """The loss in what a loss returned: a tensor, or the first with a gradient in a collection."""
+    if isinstance(result, Tensor):
+        return result
+    if isinstance(result, Mapping):
+        named = [value for name, value in result.items() if "loss" in str(name).lower()]
+        values = [*named, *result.values()]
+    else:
+        values = list(result) if isinstance(result, tuple | list) else []
+    return next((v for v in values if isinstance(v, Tensor) and v.requires_grad), None)
+
+
 def _given(subject: Subject, x: Tensor, probabilities: Callable[[Tensor], Tensor]) -> Tensor:
     if subject.takes == "logits":
         return x
@@ -103,7 +114,7 @@ def losses_of_rows(subject: Subject, rows: Tensor, index: Tensor, gamma: float) 
     call = subject.at(gamma)
 
     def of(rows: Tensor, index: Tensor) -> Tensor:
-        loss = loss_tensor(call(*of_rows(subject, rows, index)))
+        loss = tensor_of(call(*of_rows(subject, rows, index)))
         if loss is None:
             raise SubjectError("expected a tensor from the loss")
         return loss
@@ -122,7 +133,7 @@ def torch_loss(subject: Subject, target: float, gamma: float) -> Callable[[Tenso
 
     def of_logits(x: Tensor) -> Tensor:
         result = call(*arguments(subject, x, target))
-        loss = loss_tensor(result)
+        loss = tensor_of(result)
         if loss is None:
             raise SubjectError(f"expected a tensor from the loss, got {type(result).__name__}")
         if loss.numel() == x.numel():

@@ -24,7 +24,7 @@ from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
 from torch.utils._pytree import tree_leaves
 
-from parfocal.guard.loss_call import LossCall
+from parfocal.guard.loss_call import Loss, LossCall
 
 _CONTAINERS = (list, dict, set, deque)
 
@@ -59,7 +59,8 @@ def value_and_gradient(
     each of its elements without.
     """
     targets = call.targets if targets is None else targets
-    with unchanged(call), torch.enable_grad():
+    arguments = *call.arguments, *call.keywords.values()
+    with unchanged(call.loss, logits.device, arguments), torch.enable_grad():
         leaf = logits.detach().clone().requires_grad_()
         if targets.is_floating_point() and targets.dtype == call.logits.dtype:
             targets = targets.to(leaf.dtype)
@@ -70,14 +71,14 @@ def value_and_gradient(
 
 
 @contextmanager
-def unchanged(call: LossCall) -> Iterator[None]:
+def unchanged(loss: Loss, device: torch.device, arguments: Iterable[Any] = ()) -> Iterator[None]:
     """Put back at the end what calls of the loss have changed, and the random streams.
 
     Raises:
         UntriableError: it can't be put back.
     """
-    with _random_streams(call.logits.device):
-        undo = _undo_of(call)
+    with _random_streams(device):
+        undo = _undo_of(loss, arguments)
         was, _state.is_trial = is_trial(), True
         writes = _Writes()
         try:
@@ -179,10 +180,9 @@ def _random_streams(device: torch.device) -> Iterator[None]:
             numpy.set_state(of_numpy)
 
 
-def _undo_of(call: LossCall) -> list[Callable[[], None]]:
+def _undo_of(loss: Loss, arguments: Iterable[Any]) -> list[Callable[[], None]]:
     """What puts back the state of a loss and of all that hangs on it, the nearest first."""
-    loss = call.loss
-    waiting: deque[Any] = deque([loss, *call.arguments, *call.keywords.values()])
+    waiting: deque[Any] = deque([loss, *arguments])
     known = dict[int, Any]()
     near = {id(part) for part in _keep(loss)[1]}
     of = _class_of(loss)
