@@ -500,7 +500,6 @@ def test_tensors_that_share_memory_are_kept(tmp_path):
 
 def test_the_random_streams_and_the_loss_are_as_they_were(tmp_path):
     """A class is constructed again to find its options."""
-
     made = tmp_path / "made"
 
     class Drawn(nn.Module):

@@ -335,7 +335,7 @@ _IGNORED = (
 
 
 def _opening(call: LossCall) -> str:
-    return f"Step {call.step}, rank {call.rank}"
+    return f"Step {call.step}, rank {call.rank}, {call.name}"
 
 
 def _place(call: LossCall, position: tuple[int, ...], form: Form | None = None) -> str:

@@ -115,6 +115,14 @@ class LossCall(NamedTuple):
         )
 
     @property
+    def name(self) -> str:
+        """What the loss is called."""
+        function = self.loss
+        while isinstance(function, partial):
+            function = function.func
+        return getattr(function, "__name__", None) or type(function).__name__
+
+    @property
     def gamma(self) -> float | None:
         """The focusing exponent, where its name tells it."""
         return next((g for name in _GAMMA if (g := self._option(name)) is not None), None)
