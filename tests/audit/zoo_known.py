@@ -167,3 +167,9 @@ MISSED = {
     "in_bfloat16": "a focal loss that is computed in bfloat16 is no known function",
     "varifocal": "the varifocal loss is named by its hard targets alone",
 }
+
+# Of the family, edits that aren't found.
+UNTOLD = {
+    ("mean first", style): "alpha outside of the modulator of a mean makes it no known function"
+    for style in ("function", "column", "map", "classes")
+}
