@@ -41,26 +41,24 @@ def test_the_zoo_is_large():
 
 
 @pytest.mark.parametrize("name", but(zoo_known.REFUSED))
-def test_every_statement_is_true(name):
-    """But for those of a kind that is known to be false."""
+def test_what_is_said_is_true_and_all_that_is_true_is_said(name):
+    """In one test, as an audit is made once; what is known to be otherwise is left out."""
+    found = seen(name)
     false = [
-        claim
-        for claim in seen(name).false
-        if not any(known.matches(claim) for known in zoo_known.FALSE)
+        claim for claim in found.false if not any(known.matches(claim) for known in zoo_known.FALSE)
     ]
     assert not false, "\n".join(f"{c.kind}: {c.words}\n    {c.why}" for c in false[:8])
+    assert name in zoo_known.MISSED or not found.missed
+    # alpha of the other class is a convention like another, and told as that.
+    assert name == "alpha_the_other_way" or (found.report.status == 0) == ENTRIES[name].clean
 
 
-@pytest.mark.parametrize("name", but(zoo_known.REFUSED | zoo_known.MISSED))
-def test_what_is_true_is_found(name):
+@pytest.mark.parametrize(
+    "name", [pytest.param(name, marks=xfail(zoo_known.MISSED, name)) for name in zoo_known.MISSED]
+)
+def test_what_is_known_to_be_missed(name):
+    """Where this passes it is mended: take it out of `zoo_known.py`."""
     assert not seen(name).missed
-
-
-@pytest.mark.parametrize("name", but(zoo_known.REFUSED))
-def test_it_is_clean_if_and_only_if_it_is_right(name):
-    noted = {"alpha_the_other_way"}  # a convention like another, which is told
-    if name not in noted:
-        assert (seen(name).report.status == 0) == ENTRIES[name].clean
 
 
 @pytest.mark.parametrize(
@@ -122,29 +120,36 @@ def test_the_truth_of_a_scan_is_mpmath_s(y, detached):
                 assert found[i].item() == pytest.approx(expected, rel=1e-12, abs=1e-300)
 
 
+# Of many conventions.
+PRINTED = (
+    "by_subtraction", "by_log_softmax", "class_probabilities", "numpy_pair", "alpha_the_other_way",
+    "clamp_of_logits", "MeanFirstWithAlpha", "log_1e8", "half_constant", "asymmetric_focusing",
+)  # fmt: skip
+
+
 @pytest.mark.parametrize("dtype", ["float64", "float32", "float16", "bfloat16"])
 def test_lines_of_python_print_what_is_stated(dtype):
-    """A sample of all losses whose lines run by themselves."""
-    names = [
-        name for name in NAMES if name not in zoo_known.REFUSED and dtype in ENTRIES[name].dtypes
-    ]
-    drawn = random.Random(0).sample(names, min(len(names), 24))
+    """Two findings of each of some losses."""
     findings = []
-    for name in drawn:
-        shown = [
-            f for f in seen(name).report.findings if f.dtype == dtype and f.computed is not None
-        ]
-        if ENTRIES[name].takes != "log-probabilities":
-            findings += random.Random(name).sample(shown, min(len(shown), 2))
+    for name in PRINTED:
+        shown = [f for f in seen(name).report.findings if f.computed is not None]
+        shown = [f for f in shown if f.dtype == dtype]
+        findings += random.Random(name).sample(shown, min(len(shown), 2))
     assert len(findings) >= 4
-    run = subprocess.run(
-        [sys.executable, "-W", "ignore", "-c", "\n".join(f.reproduce for f in findings)],
-        capture_output=True, text=True, check=True,
-    )  # fmt: skip
-    printed = [line for line in run.stdout.splitlines() if re.search(r"[0-9]|nan|inf", line)]
-    for finding, line in zip(findings, printed, strict=True):
-        digits = re.search(r"-?(?:nan|inf|[0-9.]+(?:e[+-]?\d+)?)", line).group()
-        number, rounding = float(digits), 0.0 if "e" in digits else 5.1e-5
-        same = math.isnan(number) and math.isnan(finding.computed)
-        near = number == pytest.approx(finding.computed, rel=1e-3, abs=rounding)
-        assert same or near, (finding.reproduce, line, finding.computed)
+    program = "\nprint('~')\n".join(finding.reproduce for finding in findings)
+    command = [sys.executable, "-W", "ignore", "-c", program]
+    run = subprocess.run(command, capture_output=True, text=True, check=True)
+    for finding, line in zip(findings, run.stdout.split("~"), strict=True):
+        # One tensor, or the two arrays of a pair.
+        shown = re.findall(r"[\[(]\s*(-?nan|-?inf|[-+]?\d[-+.\de]*)", line)
+        assert any(is_shown(digits, finding.computed) for digits in shown), (
+            finding.reproduce, line, finding.computed,
+        )  # fmt: skip
+
+
+def is_shown(digits, number):
+    """Whether these digits are printed of a number, of which PyTorch shows four."""
+    rounding = 0.0 if "e" in digits else 5.1e-5
+    printed = float(digits)
+    same = math.isnan(printed) and math.isnan(number)
+    return same or printed == pytest.approx(number, rel=1e-3, abs=rounding)

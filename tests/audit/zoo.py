@@ -12,7 +12,7 @@ from typing import Any, Literal
 
 import torch
 
-from audit import right_losses, wrong_losses
+from audit import jax_losses, right_losses, wrong_losses
 
 HERE = Path(__file__).parent
 
@@ -72,7 +72,7 @@ class Entry:
     causes: tuple[str, ...] = ()
     clean: bool = False
     gammas: tuple[float, ...] = (0.5, 2.0)
-    dtypes: tuple[str, ...] = ("float64", "float32", "bfloat16")
+    dtypes: tuple[str, ...] = ("float32", "bfloat16")
     least_gamma: float = 0.0
     refused: tuple[str, ...] = ()
 
@@ -148,7 +148,8 @@ def _with_ones(x: torch.Tensor, count: int) -> torch.Tensor:
 
 
 def _right(name: str, **record: Any) -> Entry:
-    return Entry(name=name, module=right_losses, **{"clean": True, **record})
+    quick = {} if "causes" in record or record.get("clean") is False else {"dtypes": ("float32",)}
+    return Entry(name=name, module=right_losses, **{"clean": True, **quick, **record})
 
 
 def _wrong(name: str, **record: Any) -> Entry:
@@ -161,7 +162,7 @@ _MEANS = {"reduced": "mean", "dtypes": ("float32",)}
 _NONE = {"reduction": "none"}
 _MEAN = {"mean": "the number of elements", "what it gives by default": "the number of elements"}
 _CLASSES = {"shape": "index", "soft": None}
-_AS_WRITTEN = {"clean": False}
+_AS_WRITTEN = {"clean": False, "dtypes": ("float64", "float32", "bfloat16")}
 
 RIGHT = (
     # Names, orders and places of arguments.
@@ -268,7 +269,8 @@ RIGHT = (
 _EARLY = ("reduced too early",)
 _SWAPPED = r"p_t \*\* gamma for \(1 - p_t\)"
 _FREE = {"held": False, "soft": None}
-_SUBTRACTED = {"soft": "rounded", "causes": ("subtraction",)}
+_WIDE = ("float64", "float32", "bfloat16")
+_SUBTRACTED = {"soft": "rounded", "causes": ("subtraction",), "dtypes": _WIDE}
 
 WRONG = (
     _wrong("mean_first", options=_NONE, faults=_EARLY, soft="entropy", causes=("subtraction",)),
@@ -336,16 +338,16 @@ WRONG = (
     _wrong("clamp_1e4", **_SUBTRACTED),
     _wrong("clamp_1e7", **_SUBTRACTED),
     _wrong("clamp_below", **_SUBTRACTED),
-    _wrong("clamp_of_logits", soft="rounded"),
-    _wrong("base_1e3", constants=(1e-3, 0.0), causes=("bce",)),
-    _wrong("base_5e3", constants=(5e-3, 0.0), causes=("bce",)),
-    _wrong("base_1e6", constants=(1e-6, 0.0), causes=("bce",)),
-    _wrong("log_1e3", constants=(0.0, 1e-3)),
-    _wrong("log_1e6", constants=(0.0, 1e-6), soft="rounded", causes=("subtraction",)),
+    _wrong("clamp_of_logits", soft="rounded", dtypes=_WIDE),
+    _wrong("base_1e3", dtypes=_WIDE, constants=(1e-3, 0.0), causes=("bce",)),
+    _wrong("base_5e3", dtypes=_WIDE, constants=(5e-3, 0.0), causes=("bce",)),
+    _wrong("base_1e6", dtypes=_WIDE, constants=(1e-6, 0.0), causes=("bce",)),
+    _wrong("log_1e3", dtypes=_WIDE, constants=(0.0, 1e-3)),
+    _wrong("log_1e6", dtypes=_WIDE, constants=(0.0, 1e-6), soft="rounded", causes=("subtraction",)),
     _wrong("log_1e8", constants=(0.0, 1e-8), soft="rounded", dtypes=_SIXTEEN),
-    _wrong("both_1e5", constants=(1e-5, 1e-5)),
+    _wrong("both_1e5", dtypes=_WIDE, constants=(1e-5, 1e-5)),
     _wrong("two_constants", other="unknown", **_FREE),
-    _wrong("half_constant", **_SUBTRACTED, dtypes=_SIXTEEN),
+    _wrong("half_constant", **{**_SUBTRACTED, "dtypes": _SIXTEEN}),
     _wrong("log_of_sigmoid", soft="rounded", causes=("subtraction",)),
     _wrong("log_of_softmax", causes=("subtraction",), **_CLASSES),
     _wrong("in_bfloat16", causes=("bfloat16", "bce")),
@@ -394,4 +396,20 @@ WRONG = (
     _wrong("hinge", other="unknown", **_FREE),
 )
 
-ENTRIES = {entry.name: entry for entry in (*RIGHT, *WRONG)}
+OF_JAX = (
+    Entry(
+        name="labels_first",
+        module=jax_losses,
+        framework="jax",
+        targets_first=True,
+        positive=-1.0,
+        negative=-1.0,
+        soft="rounded",
+        faults=("wrong sign",),
+        causes=("subtraction",),
+        gammas=(2.0,),
+        dtypes=("float32",),
+    ),
+)
+
+ENTRIES = {entry.name: entry for entry in (*RIGHT, *WRONG, *OF_JAX)}

@@ -2,12 +2,14 @@
 
 import functools
 import warnings
+from dataclasses import replace
 from typing import NamedTuple
 
 import torch
 
 from audit.zoo import ENTRIES
-from audit.zoo_claims import Checker, Claim, missed
+from audit.zoo_claims import Checker, Claim
+from audit.zoo_missed import missed
 from parfocal.audit import AuditReport, audit
 from parfocal.audit.discover import discover
 
@@ -31,13 +33,14 @@ def seen(name: str) -> Seen:
     entry = ENTRIES[name]
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
-        subject = discover(entry.target).subject
+        subject, how = discover(entry.target)
         report = audit(
-            entry.target,
+            subject,
             quick=True,
             gammas=entry.gammas,
             dtypes=[getattr(torch, dtype) for dtype in entry.dtypes],
             modes=["autocast"] if "mode mismatch" in entry.faults else [],
         )
+        report = replace(report, how=how)  # as an audit of the target has it
         claims = tuple(Checker(entry, report, subject).claims())
         return Seen(report, claims, tuple(missed(entry, report)))
