@@ -148,6 +148,25 @@ def test_cliffs_are_two_neighbouring_numbers():
         assert gradient.isfinite().tolist() == [True, False]
 
 
+def test_before_a_scattered_cliff_all_is_well():
+    """Errors by a subtraction are scattered; the number before the first is right all the same."""
+    report = judged("plain", gammas=(2.0,), dtypes=[torch.float32, torch.bfloat16], modes=[])
+    cliffs = [(c, c.percent) for c in report.cells
+              if c.quantity == "gradient" and c.target in (0, 1) and c.percent]  # fmt: skip
+    assert len(cliffs) == 4
+    for cell, cliff in cliffs:
+        dtype = getattr(torch, cell.dtype)
+        ends = torch.tensor([cliff.before, cliff.logit], dtype=torch.float64)
+        x = ends.to(dtype).requires_grad_()
+        p, y = torch.sigmoid(x), torch.full_like(x, cell.target, requires_grad=False)
+        ce = torch.nn.functional.binary_cross_entropy_with_logits(x, y, reduction="none")
+        loss = ce * (1 - (p * y + (1 - p) * (1 - y))) ** 2
+        (gradient,) = torch.autograd.grad(loss.sum(), x)
+        truth = focal_truth(ends.tolist(), cell.target, 2.0).gradient.hi
+        off = ((gradient.double() - truth) / truth).abs() > 0.01
+        assert off.tolist() == [False, True], (cell.dtype, cell.target, cliff)
+
+
 def test_all_logits_of_sixteen_bits_make_a_certificate():
     report = audit("parfocal:sigmoid_focal_loss", gammas=(0.5,), dtypes=[torch.bfloat16])
     assert all(cell.certified and cell.points == 65_280 for cell in report.cells)

@@ -209,16 +209,34 @@ class _Judge(NamedTuple):
         """
         if self.subject.reduced == "mean" or self.definition is None:
             return high, low
+        right = torch.empty(0, dtype=self.dtype)
         for _ in range(_SCANS):
             probes = torch.linspace(0.5 * high, high, _SCANNED, dtype=torch.float64)[:-1]
             probes = probes.to(self.dtype).unique()
             wrong = self._is_wrong(quantity, defect, probes)
+            if bool(wrong.any()):
+                found = probes[wrong].double()
+                high = float(found[found.abs().argmin()])
+            elif not len(right):
+                return high, low  # nothing is nearer than what was bisected
+            right = probes[~wrong & (probes.double().abs() < abs(high))]
             if not bool(wrong.any()):
                 break
-            found = probes[wrong].double()
-            high = float(found[found.abs().argmin()])
-            near = torch.tensor(high, dtype=self.dtype)
-            low = float(near.nextafter(torch.zeros_like(near)))
+        if not len(right):
+            return high, None
+        return self._edge(quantity, defect, high, float(right[right.double().abs().argmax()]))
+
+    def _edge(self, quantity: str, defect: str, high: float, low: float) -> tuple[float, float]:
+        """Two neighbours between a wrong and a right logit, of which the farther is wrong."""
+        while len(probes := between(low, high, self.dtype, _PROBES)):
+            wrong = self._is_wrong(quantity, defect, probes)
+            at = int(wrong.double().argmax())
+            if not bool(wrong[at]):
+                low = float(probes[-1])
+                continue
+            high = float(probes[at])
+            if at:
+                low = float(probes[at - 1])
         return high, low
 
     def _is_wrong(self, quantity: str, defect: str, probes: Tensor) -> Tensor:
