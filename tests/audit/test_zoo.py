@@ -12,6 +12,7 @@ import torch
 from audit import zoo_known, zoo_truth
 from audit.zoo import ENTRIES, RIGHT, WRONG
 from audit.zoo_family import EDITS, STYLES, untold
+from audit.zoo_results import defects
 from audit.zoo_run import seen
 
 NAMES = tuple(ENTRIES)
@@ -72,6 +73,27 @@ def test_what_is_known_to_be_missed(name):
 def test_statements_that_are_known_to_be_false(known):
     """Where this passes it is mended: take it out of `zoo_known.py`."""
     assert not any(known.matches(claim) for claim in seen(known.example).false)
+
+
+@pytest.mark.parametrize(
+    "target",
+    [pytest.param(1.0, marks=pytest.mark.xfail(strict=True, reason=zoo_known.SMALLEST)), 0.0],
+)
+def test_no_float32_before_a_scattered_cliff_is_off(target):
+    """All of them, from half of the cliff on: four million numbers."""
+    report = seen("by_subtraction").report
+    cell = next(
+        c
+        for c in report.cells
+        if (c.quantity, c.dtype, c.target, c.gamma) == ("gradient", "float32", target, 2.0)
+    )
+    ends = torch.tensor([abs(cell.percent.logit) / 2, abs(cell.percent.logit)])
+    first, last = ends.view(torch.int32).tolist()
+    for start in range(first, last, 1 << 20):
+        patterns = torch.arange(start, min(start + (1 << 20), last), dtype=torch.int32)
+        x = patterns.view(torch.float32) * (1 if target else -1)
+        wrong = defects(ENTRIES["by_subtraction"], x, target, 2.0)["gradient"]["off"]
+        assert not bool(wrong.any()), x[wrong][0].item()
 
 
 @pytest.mark.parametrize(

@@ -173,3 +173,6 @@ UNTOLD = {
     ("mean first", style): "alpha outside of the modulator of a mean makes it no known function"
     for style in ("function", "column", "map", "classes")
 }
+
+# Of four million float32, in which errors are scattered.
+SMALLEST = "32,768 numbers are looked at for a nearer one, and not all"
