@@ -91,7 +91,8 @@ FALSE = (
         entries=("half_exponent",),
     ),
     Known(
-        reason="of scattered errors the smallest logit is bisected and not searched",
+        reason="of scattered errors the smallest logit is looked for on one side of 0, and no "
+        "nearer than half of the last that was found",
         example="by_subtraction",
         kind="cliff",
         why="(off|dead|nonfinite) at .* already",
