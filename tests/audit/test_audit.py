@@ -322,6 +322,19 @@ def test_one_that_hangs_crashes_or_prints_does_so_alone():
     assert "&lt;script&gt;alert" in html
 
 
+def test_a_gamma_that_is_refused_is_told_and_the_rest_is_judged():
+    def of_one_or_more(logits, targets, gamma=2.0):
+        if gamma < 1:
+            raise ValueError(f"expected gamma >= 1, got {gamma}")
+        u = torch.where(targets > 0.5, logits, -logits)
+        return torch.sigmoid(-u) ** gamma * torch.nn.functional.softplus(-u)
+
+    report = audit(of_one_or_more, quick=True, gammas=GAMMAS, dtypes=[torch.float32])
+    assert {cell.gamma for cell in report.cells} == {2.0}
+    assert any(line.startswith("gamma 0.5 is refused") for line in report.meaning)
+    assert not [f for f in report.findings if 0.5 in f.gammas]
+
+
 def test_what_cannot_be_called_says_so():
     with pytest.raises(SubjectError, match="expected package"):
         audit("nothing")

@@ -153,8 +153,6 @@ FALSE = (
 REFUSED = {
     "in_a_tuple": "a loss in a tuple isn't taken",
     "in_a_dict": "a loss in a dict isn't taken",
-    "gamma_of_one_or_more": "a gamma that is refused ends the audit",
-    "positive_gamma": "a gamma that is refused ends the audit",
     "three_classes": "no other number of classes than 2 is tried",
     "of_jax": "JAX is tried where the module of the loss has imported it, and not in a call",
 }
@@ -167,6 +165,7 @@ MISSED = {
     "both_1e5": "a gradient that is dead isn't told where the loss has the wrong sign elsewhere",
     "in_bfloat16": "a focal loss that is computed in bfloat16 is no known function",
     "varifocal": "the varifocal loss is named by its hard targets alone",
+    "positive_gamma": "a refusal is told of the four gammas that the convention is found at",
 }
 
 # Of the family, edits that aren't found.
