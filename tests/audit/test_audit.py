@@ -335,6 +335,21 @@ def test_a_gamma_that_is_refused_is_told_and_the_rest_is_judged():
     assert not [f for f in report.findings if 0.5 in f.gammas]
 
 
+def test_what_a_loss_gives_in_float64_has_its_factor():
+    """Of a function that nothing else is known to hold it to."""
+
+    def smoothed_labels(logits, targets, gamma=2.0):
+        y = 0.8 * targets + 0.1
+        one = torch.sigmoid(-logits) ** gamma * -torch.nn.functional.logsigmoid(logits)
+        zero = torch.sigmoid(logits) ** gamma * -torch.nn.functional.logsigmoid(-logits)
+        return y * one + (1 - y) * zero
+
+    report = audit(smoothed_labels, quick=True, gammas=(2.0,), dtypes=[torch.float32], modes=[])
+    [cell] = [c for c in report.cells if (c.quantity, c.target) == ("value", 1.0)]
+    assert cell.off == 0
+    assert cell.worst < 256
+
+
 def test_what_cannot_be_called_says_so():
     with pytest.raises(SubjectError, match="expected package"):
         audit("nothing")

@@ -105,15 +105,6 @@ FALSE = (
         why="nothing is off there",
     ),
     Known(
-        reason="what a function that is held to its own float64 gives there is multiplied by a "
-        "fitted factor once more",
-        example="smoothed_labels",
-        kind="finding",
-        words="inaccurate",
-        why="the truth is",
-        entries=("smoothed_labels",),
-    ),
-    Known(
         reason="the weight of the first term of smoothed labels is told as a factor of the loss",
         example="smoothed_labels",
         kind="meaning",

@@ -92,9 +92,11 @@ def cells(
             computed = found.of(quantity)
             if computed is None or (quantity == "value" and convention.is_shifted):
                 continue
-            part = judge.of_itself(quantity, logits) if truth is None else truth.of(quantity)
+            if truth is None:  # what it gives itself has its factor
+                part = judge.of_itself(quantity, logits)
+            else:
+                part = _scaled(truth.of(quantity), factor)
             if part is not None:
-                part = _scaled(part, factor)
                 yield judge.cell(quantity, logits, computed, part, certified, found.dtype)
 
 
