@@ -452,8 +452,29 @@ def by_sigmoids(logits, targets, gamma=2.0):
 
 def by_log_softmax(logits, targets, gamma=2.0):
     """Of classes, 1 - p_t by a subtraction."""
-    log_p = F.log_softmax(logits, 1).gather(1, targets[:, None])[:, 0]
+    log_p = F.log_softmax(logits, 1).gather(1, targets.unsqueeze(1)).squeeze(1)
     return -((1 - log_p.exp()) ** gamma) * log_p
+
+
+def map_by_subtraction(logits, targets, gamma=2.0):
+    """Of maps (N, 1, H, W)."""
+    if logits.ndim != 4 or logits.shape[1] != 1:
+        raise ValueError(f"expected (N, 1, H, W), got {tuple(logits.shape)}")
+    return by_subtraction(logits, targets, gamma)
+
+
+def integers_by_subtraction(logits, targets, gamma=2.0):
+    """Of integers, which PyTorch's cross-entropy doesn't take."""
+    if targets.is_floating_point():
+        raise TypeError("expected integer targets")
+    return by_subtraction(logits, targets.to(logits.dtype), gamma)
+
+
+def map_of_classes_by_subtraction(logits, targets, gamma=2.0):
+    """Of maps (N, C, H, W)."""
+    if logits.ndim != 4:
+        raise ValueError(f"expected (N, C, H, W), got {tuple(logits.shape)}")
+    return by_log_softmax(logits, targets, gamma)
 
 
 def in_float32(logits, targets, gamma=2.0):

@@ -146,6 +146,8 @@ def test_the_truth_of_a_scan_is_mpmath_s(y, detached):
 PRINTED = (
     "by_subtraction", "by_log_softmax", "class_probabilities", "numpy_pair", "alpha_the_other_way",
     "clamp_of_logits", "MeanFirstWithAlpha", "log_1e8", "half_constant", "asymmetric_focusing",
+    "of_log_probabilities", "map_by_subtraction", "integers_by_subtraction",
+    "map_of_classes_by_subtraction",
 )  # fmt: skip
 
 

@@ -163,6 +163,7 @@ _NONE = {"reduction": "none"}
 _MEAN = {"mean": "the number of elements", "what it gives by default": "the number of elements"}
 _CLASSES = {"shape": "index", "soft": None}
 _AS_WRITTEN = {"clean": False, "dtypes": ("float64", "float32", "bfloat16")}
+_SUBTRACTING = {"clean": False, "dtypes": ("float32",), "causes": ("subtraction", "bce")}
 
 RIGHT = (
     # Names, orders and places of arguments.
@@ -261,6 +262,12 @@ RIGHT = (
     _right("in_log_space", soft="rounded", **_AS_WRITTEN),
     _right("by_sigmoids", soft="rounded", **_AS_WRITTEN),
     _right("by_log_softmax", causes=("subtraction",), **_CLASSES, **_AS_WRITTEN),
+    _right("map_by_subtraction", shape="map", **_SUBTRACTING),
+    _right("integers_by_subtraction", shape="long", **{**_SUBTRACTING, "soft": None}),
+    _right(
+        "map_of_classes_by_subtraction",
+        **{**_SUBTRACTING, "shape": "map of indices", "soft": None},
+    ),
     _right("in_float32", causes=("subtraction", "float32"), **_AS_WRITTEN),
     _right("numpy_pair", framework="numpy", soft="rounded", **_AS_WRITTEN),
     _right("of_jax", framework="jax", soft="rounded", **_AS_WRITTEN),

@@ -39,13 +39,6 @@ _ONE = r"where all is well, it rounds to 1 too"
 
 FALSE = (
     Known(
-        reason="log-probabilities are made as the logarithm of a softmax, whose underflow the loss "
-        "is accused of",
-        example="of_log_probabilities",
-        kind="finding|cause|cliff",
-        entries=("of_log_probabilities",),
-    ),
-    Known(
         reason="the logarithm of 0, a power that underflows and an overflow at the end of the "
         "numbers are laid to 1 - p_t that rounds to 1, as it did long before",
         example="by_subtraction",
@@ -116,7 +109,7 @@ FALSE = (
         example="integers",
         kind="meaning",
         words="soft targets",
-        entries=("integers",),
+        entries=("integers", "integers_by_subtraction"),
     ),
     Known(
         reason="a focal loss that is computed in bfloat16 is called an unknown function, and its "

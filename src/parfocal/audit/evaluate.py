@@ -69,7 +69,7 @@ def arguments(subject: Subject, x: Tensor, target: float | Tensor) -> tuple[Tens
     if subject.kind == "multiclass":
         rows = torch.stack([x, torch.zeros_like(x)], 1)
         return of_rows(subject, rows, (y == 0).long())
-    given = _given(subject, x, lambda x: x.sigmoid())
+    given = _given(subject, x, torch.sigmoid, torch.nn.functional.logsigmoid)
     if subject.long:
         y = y.long()
     ones = 3 if subject.maps else int(subject.column)
@@ -79,7 +79,7 @@ def arguments(subject: Subject, x: Tensor, target: float | Tensor) -> tuple[Tens
 def of_rows(subject: Subject, rows: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
     """The same of rows of class logits (N, C) and indices (N)."""
     ones = 2 if subject.maps else 0
-    given = _given(subject, rows, lambda x: x.softmax(1))
+    given = _given(subject, rows, lambda x: x.softmax(1), lambda x: x.log_softmax(1))
     if subject.one_hot:
         index = torch.nn.functional.one_hot(index, rows.shape[1]).to(rows.dtype)
     return _with_ones(given, ones), _with_ones(index, ones)
@@ -97,11 +97,16 @@ def tensor_of(result: Any) -> Tensor | None:
     return next((v for v in values if isinstance(v, Tensor) and v.requires_grad), None)
 
 
-def _given(subject: Subject, x: Tensor, probabilities: Callable[[Tensor], Tensor]) -> Tensor:
+def _given(
+    subject: Subject,
+    x: Tensor,
+    probabilities: Callable[[Tensor], Tensor],
+    logarithms: Callable[[Tensor], Tensor],
+) -> Tensor:
+    """What it takes, of logits; logarithms are no logarithm of a probability that is rounded."""
     if subject.takes == "logits":
         return x
-    p = probabilities(x)
-    return p if subject.takes == "probabilities" else p.log()
+    return (probabilities if subject.takes == "probabilities" else logarithms)(x)
 
 
 def _with_ones(x: Tensor, count: int) -> Tensor:

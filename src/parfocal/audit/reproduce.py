@@ -65,11 +65,19 @@ def _torch(subject: Subject, dtype: str, target: float, logit: float, lines: str
         words.append(f"y = {y}")
         if subject.takes == "probabilities":
             words.append("x = x.softmax(1)")
+        elif subject.takes == "log-probabilities":
+            words.append("x = x.log_softmax(1)")
+        if subject.maps:
+            words.append("x, y = (t.reshape(*t.shape, 1, 1) for t in (x, y))")
     else:
-        words.append("x = z" + (".unsqueeze(1)" if subject.column else ""))
-        words.append(f"y = torch.full_like(x, {target!r}, requires_grad=False)")
+        shape = ".reshape(1, 1, 1, 1)" if subject.maps else ".unsqueeze(1)" * subject.column
+        words.append(f"x = z{shape}")
+        whole = ".long()" if subject.long else ""
+        words.append(f"y = torch.full_like(x, {target!r}, requires_grad=False){whole}")
         if subject.takes == "probabilities":
             words.append("x = x.sigmoid()")
+        elif subject.takes == "log-probabilities":
+            words.append("x = torch.nn.functional.logsigmoid(x)")
     return "; ".join(words)
 
 
