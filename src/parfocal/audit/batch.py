@@ -83,6 +83,9 @@ def _reductions(subject: Subject) -> Iterator[tuple[str, Subject]]:
             without = {key: v for key, v in given.items() if key != "reduction"}
             yield "what it gives by default", subject.with_options(**{place: without})
             return
+        if "size_average" in given:
+            yield "mean", subject.with_options(**{place: {**given, "size_average": True}})
+            return
     if subject.reduced != "none":
         yield "mean" if subject.reduced == "mean" else "sum", subject
 
@@ -132,7 +135,7 @@ def _divisor(seen: list[_Seen], factors: tuple[float, float]) -> str | None:
 def _too_early(seen: list[_Seen], factors: tuple[float, float], exponent: float) -> str | None:
     """The modulator of a mean or a sum of cross-entropies."""
     for name, total in (("mean", torch.mean), ("sum", torch.sum)):
-        for weights in (False, True):
+        for weights in ("", "inside", "outside"):
             if all(
                 _is_near(b.whole, _of_total(b, total, factors, exponent, weights)) for b in seen
             ):
@@ -148,17 +151,18 @@ def _of_total(
     total: Callable[[Tensor], Tensor],
     factors: tuple[float, float],
     exponent: float,
-    is_weighed: bool,
+    weights: str,
 ) -> float:
-    """The focal loss of a total; the factors are in it, or before it."""
+    """The focal loss of a total; the factors are in it, or before it, or their mean is."""
     x = b.x.detach()
     entropy = torch.where(b.y > 0.5, softplus(-x), softplus(x))
     weight = b.y * factors[0] + (1 - b.y) * factors[1]
-    if is_weighed:
+    if weights == "inside":
         whole = total(weight * entropy)
         return float((-torch.expm1(-whole)) ** exponent * whole)
     whole = total(entropy)
-    return float(factors[0] * (-torch.expm1(-whole)) ** exponent * whole)
+    factor = float(weight.mean()) if weights == "outside" else factors[0]
+    return float(factor * (-torch.expm1(-whole)) ** exponent * whole)
 
 
 def _is_near(a: float, b: float) -> bool:

@@ -16,6 +16,9 @@ from parfocal.audit.subject import Subject
 # Up to this |logit| nothing cancels in float64: what is wrong there is another function.
 _MILD = 25.0
 
+# The cause of a finding on a function that isn't known.
+UNKNOWN = "it computes an unknown function"
+
 # Of an error by a subtraction from 1, how far it may be from what rounding gives.
 _ABOUT = 64.0
 
@@ -51,7 +54,9 @@ def findings_of(
             )
             rest = [c for c in group if c not in flipped]
             # Under this a dead result is one of rounding: a few of the smallest numbers.
-            dead = [c for c in rest if quantity == "gradient" and c.dead > max(2, c.points // 1000)]
+            dead = [
+                c for c in group if quantity == "gradient" and c.dead > max(2, c.points // 1000)
+            ]
             yield from told.finding("dead gradient", dead, lambda c: c.dead_from, why.dead)
             biased = [c for c in rest if c not in dead and why.is_biased(c)]
             yield from told.finding("biased", biased, lambda c: c.largest, why.biased)
@@ -127,34 +132,31 @@ class _Why:
         return f"{self._convention.bias}, which is lost in {cell.dtype}; in float32 it is finite"
 
     def not_finite(self, cell: Cell) -> str:
-        """The power of a focal loss, if gamma 1 and more are finite at the same logits."""
+        """The power of a focal loss, if a larger gamma is finite at the same logits."""
         at = cell.cliff
-        calm = [self._beside(cell, gamma=gamma) for gamma in (1.0, 1.5, 2.0)]
-        is_finite = [c is not None and (c.cliff is None or _is_farther(c.cliff, at)) for c in calm]
-        if cell.quantity == "gradient" and 0 < cell.gamma < 1 and any(is_finite):
-            if at is not None and _rounds_to_one(at.logit, cell):
+        rounds = at is not None and _begins_to_round(at, cell)
+        calm = [(gamma, self._beside(cell, gamma=gamma)) for gamma in (1.0, 1.5, 2.0, 5.0)]
+        larger = [g for g, c in calm if c is not None and (not c.cliff or _is_farther(c.cliff, at))]
+        if cell.quantity == "gradient" and 0 < cell.gamma < 1 and larger:
+            finite = f"at gamma {larger[0]:g} the gradient is finite there"
+            if rounds:
                 return (
                     "p_t rounds to 1, and (1 - p_t) ** (gamma - 1) is infinite there and "
-                    "multiplied by zero: at a gamma of 1 or more the gradient is finite there"
+                    f"multiplied by zero: {finite}"
                 )
-            return "at a gamma of 1 or more the gradient is finite at this logit"
+            return finite
         wide = self._beside(cell, dtype="float32")
         if cell.dtype in ("float16", "bfloat16") and wide is not None and not wide.nonfinite:
             return "in float32 it is finite at all logits that were looked at"
-        if at is not None and _rounds_to_one(at.logit, cell):
-            return f"p_t rounds to 1 in {cell.dtype} there"
-        if at is not None and cell.target in (0, 1) and _rounds_to_one(-at.logit, cell):
-            return f"1 - p_t rounds to 1 in {cell.dtype} there"
-        return "the true result is a number there"
+        return f"p_t rounds to 1 in {cell.dtype} there" if rounds else (
+            "the true result is a number there")  # fmt: skip
 
     def dead(self, cell: Cell) -> str:
         """A rounding of p_t to 1, where it is that."""
         at = cell.dead_from
         lost = "the gradient is exactly 0 where the true one is a normal number"
-        if at is not None and _rounds_to_one(at.logit, cell):
-            return f"{lost}: p_t rounds to 1 in {cell.computed_in or cell.dtype} there"
-        if self._convention.bias:
-            return f"{lost}: {self._convention.bias}"
+        if at is not None and _begins_to_round(at, cell):
+            return f"{lost}: p_t rounds to 1 in {cell.dtype} there"
         return lost
 
     def inaccurate(self, cell: Cell) -> str:
@@ -177,9 +179,9 @@ class _Why:
 
     def _is_of_subtraction(self, cell: Cell, at: Cliff) -> bool:
         u = at.logit if cell.target else -at.logit
-        if u <= 0:
-            return False
         eps = torch.finfo(_dtype(cell)).eps
+        if not 0 < u < -math.log(eps):  # from there on the difference is 0, and no digit is left
+            return False
         expected = max(cell.gamma, 1.0) * eps / 2 * math.exp(min(u, 700.0))
         return 1 / _ABOUT <= at.ulp * eps / min(expected, 1.0) <= _ABOUT
 
@@ -207,12 +209,20 @@ def _is_farther(one: Cliff, other: Cliff | None) -> bool:
     return other is None or abs(one.logit) > abs(other.logit)
 
 
-def _rounds_to_one(logit: float, cell: Cell) -> bool:
-    """Whether p_t is within half a spacing of 1 there, in the dtype of the cell."""
-    if cell.target not in (0, 1):
+def _begins_to_round(at: Cliff, cell: Cell) -> bool:
+    """Whether p_t is 1 there in the dtype of the cell, and isn't at the number before.
+
+    It becomes 1 where its own distance to 1 does, or already where 1 + exp(-u) is 1.
+    """
+    if cell.target not in (0, 1) or at.before is None:
         return False
-    u = logit if cell.target else -logit
-    return u >= -math.log(torch.finfo(_dtype(cell)).eps)  # within a spacing, as sigmoids round
+    sign = 1.0 if cell.target else -1.0
+    u = sign * torch.tensor([at.before, at.logit], dtype=torch.float64)
+    dtype = _dtype(cell)
+    for rounded in (u.sigmoid().to(dtype), 1 + u.neg().exp().to(dtype)):
+        if (rounded == 1).tolist() == [False, True]:
+            return True
+    return False
 
 
 # Below this share of the logits, what is not finite is an overflow near the end of the numbers.

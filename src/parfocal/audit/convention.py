@@ -8,7 +8,7 @@ from torch import Tensor
 from torch.nn.functional import softplus
 
 from parfocal.audit.batch import batch_of
-from parfocal.audit.definitions import BASES, Base, Definition
+from parfocal.audit.definitions import BASES, LINEAR, Base, Definition
 from parfocal.audit.evaluate import evaluate
 from parfocal.audit.findings import Kind
 from parfocal.audit.fit import MILD, WIDE, Fit, fit, fit_slope
@@ -224,9 +224,17 @@ def _convention(
     if bias:
         lines.append(bias)
     words_of_classes = _class_words if subject.kind == "multiclass" else _alpha_words
-    lines.insert(0, words_of_classes(positive, negative))
+    if all(side.fit.form == "focal" for side in sides):
+        lines.insert(0, words_of_classes(positive, negative))
     soft = None
-    if subject.kind == "binary" and definition is not None and exponents == (exponents[0],) * 2:
+    if exponents == (Exponent(0.0, 0.0), ASKED) and _is_varifocal(subject, positive):
+        other = "the varifocal loss"
+    if (
+        subject.kind == "binary"
+        and not subject.long
+        and definition is not None
+        and exponents == (exponents[0],) * 2
+    ):
         soft, words = _soft(subject, definition, positive, negative, exponents[0])
         lines.append(words)
     if rows is not None:
@@ -387,7 +395,6 @@ _NAMED: Mapping[str, Soft] = {
     "the quality focal loss, |y - p| ** gamma BCE": (
         lambda x, y, g: (y - x.sigmoid()).abs() ** g * _entropy(x, y)
     ),
-    "the varifocal loss, y BCE": lambda x, y, g: y * _entropy(x, y),
     "the Gaussian focal loss, (1 - y) ** 4 on a negative": (
         lambda x, y, g: (1 - y) ** 4 * x.sigmoid() ** g * softplus(x)
     ),
@@ -423,6 +430,24 @@ def _soft(
         ):
             return definition, f"soft targets: {name}"
     return None, "soft targets: another function, none of those that are known"
+
+
+def _is_varifocal(subject: Subject, positive: float) -> bool:
+    """Whether a soft target weighs the cross-entropy that it is in."""
+    try:
+        seen = [
+            (y, gamma, *results) for y in (SOFT, 0.75) for gamma, results in _softly(subject, y)
+        ]
+    except Exception:
+        return False
+    return all(
+        _is_soft(_varifocal, y, gamma, positive, positive, value, gradient, LINEAR)
+        for y, gamma, value, gradient in seen
+    )
+
+
+def _varifocal(x: Tensor, y: float, g: float) -> Tensor:
+    return y * _entropy(x, y)
 
 
 def _softly(subject: Subject, target: float) -> list[tuple[float, tuple[Tensor | None, Tensor]]]:

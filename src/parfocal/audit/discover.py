@@ -364,7 +364,7 @@ def _some_gamma(subject: Subject, x: torch.Tensor) -> float:
     gammas = ASKED_GAMMAS if subject.gamma is not None else (subject.fixed_gamma,)
     for gamma in gammas:
         try:
-            torch_loss(subject, 1.0, gamma)(x)
+            torch_loss(subject, 1.0, gamma)(x.detach().requires_grad_())
         except Exception:
             if gamma == gammas[-1]:
                 raise

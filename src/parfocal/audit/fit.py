@@ -190,6 +190,8 @@ def _of_two_terms(u: Tensor, value: Tensor, gamma: float) -> Fit | None:
     focal = u.neg().sigmoid() ** gamma * softplus(-u)
     for form, second in _SECOND.items():
         terms = torch.stack([focal, second(u, gamma)], 1) / value[:, None]
+        if not bool(terms.isfinite().all()):
+            continue
         try:
             weights = torch.linalg.lstsq(terms, torch.ones_like(value)[:, None]).solution[:, 0]
         except RuntimeError:

@@ -213,20 +213,31 @@ class _Judge(NamedTuple):
             return high, low
         right = torch.empty(0, dtype=self.dtype)
         for _ in range(_SCANS):
-            probes = torch.linspace(0.5 * high, high, _SCANNED, dtype=torch.float64)[:-1]
-            probes = probes.to(self.dtype).unique()
+            probes = self._nearer(high)
             wrong = self._is_wrong(quantity, defect, probes)
             if bool(wrong.any()):
                 found = probes[wrong].double()
                 high = float(found[found.abs().argmin()])
             elif not len(right):
                 return high, low  # nothing is nearer than what was bisected
-            right = probes[~wrong & (probes.double().abs() < abs(high))]
+            is_nearer = (probes.double().abs() < abs(high)) & (probes * high >= 0)
+            right = probes[~wrong & is_nearer]
             if not bool(wrong.any()):
                 break
         if not len(right):
             return high, None
         return self._edge(quantity, defect, high, float(right[right.double().abs().argmax()]))
+
+    def _nearer(self, high: float) -> Tensor:
+        """Numbers nearer to 0, of both signs: in 16 bits all."""
+        if self.dtype.itemsize == 2:
+            every = every_finite(self.dtype)
+            return every[every.double().abs() < abs(high)]
+        spread = [
+            torch.linspace(a * high, high, _SCANNED, dtype=torch.float64)[:-1] for a in (0, 0.5)
+        ]
+        near = torch.cat(spread).to(self.dtype).unique()
+        return torch.cat([near, -near])
 
     def _edge(self, quantity: str, defect: str, high: float, low: float) -> tuple[float, float]:
         """Two neighbours between a wrong and a right logit, of which the farther is wrong."""

@@ -9,10 +9,11 @@ from typing import Any
 
 import torch
 
-from parfocal.audit.causes import findings_of, leak_findings, mode_findings
+from parfocal.audit.causes import UNKNOWN, findings_of, leak_findings, mode_findings
 from parfocal.audit.cell import Cell, Cliff
 from parfocal.audit.convention import Convention, find_convention
 from parfocal.audit.discover import discover
+from parfocal.audit.evaluate import evaluate
 from parfocal.audit.findings import Finding
 from parfocal.audit.judge import (
     DTYPES,
@@ -61,6 +62,8 @@ class AuditReport:
     @property
     def certificates(self) -> tuple[str, ...]:
         """A sentence for each dtype whose results are all within the limit."""
+        if any(finding.cause == UNKNOWN for finding in self.findings):
+            return ()
         sentences = []
         for dtype in dict.fromkeys(cell.dtype for cell in self.cells):
             group = [c for c in self.cells if c.dtype == dtype and c.quantity != "curvature"]
@@ -150,6 +153,8 @@ def audit(
         chosen = (subject.fixed_gamma,)
     if subject.framework == "numpy":
         dtypes = [dtype for dtype in dtypes if dtype.itemsize > 2]
+    chosen, refused = _accepted(subject, chosen)
+    lines += tuple(line for line in refused if line not in convention.lines)
     targets = (1.0, 0.0, SOFT_TARGET)
     dtypes = [d for d in dtypes if str(d).removeprefix("torch.") not in subject.refused]
     grid: list[Cell] = []
@@ -185,6 +190,23 @@ def audit(
         quick,
         ("eager", *modes),
     )
+
+
+def _accepted(
+    subject: Subject, gammas: Sequence[float]
+) -> tuple[tuple[float, ...], tuple[str, ...]]:
+    """The exponents that a loss takes, and a line for each that it refuses."""
+    accepted, lines = [], []
+    x = torch.tensor([0.5, -1.0], dtype=subject.widest)
+    for gamma in gammas:
+        try:
+            evaluate(subject, x, 1.0, gamma, second=False)
+        except Exception as error:
+            words = (str(error).splitlines() or [""])[0]
+            lines.append(f"gamma {gamma:g} is refused: {type(error).__name__}: {words}")
+        else:
+            accepted.append(gamma)
+    return tuple(accepted), tuple(lines)
 
 
 def _meant(subject: Subject) -> tuple[Subject, Convention]:

@@ -78,6 +78,8 @@ def _one_vs_rest(subject: Subject, classes: int, gamma: float) -> tuple[str, flo
     u = torch.where(is_true, x, -x).double()
     losses = u.neg().sigmoid() ** gamma * softplus(-u)
     terms = torch.stack([losses[is_true], _sum(losses, ~is_true)], 1)
+    if not bool(value.isfinite().all()):
+        return None
     weights = torch.linalg.lstsq(terms, value[:, None]).solution
     near = (terms @ weights)[:, 0] - value
     if not bool((near.abs() <= _NEAR * value.abs()).all()):
