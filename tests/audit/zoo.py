@@ -130,7 +130,8 @@ class Entry:
             truth = truth.long() if self.shape == "long" else truth
             ones = {"column": 1, "map": 3}.get(self.shape, 0)
             return _with_ones(given, ones), _with_ones(truth, ones)
-        rows = torch.stack([x, torch.zeros_like(x)], 1)
+        others = [torch.full_like(x, -1e4)] * (len(self.weights) - 2)  # of a probability of 0
+        rows = torch.stack([x, torch.zeros_like(x), *others], 1)
         given = {
             "logits": lambda: rows,
             "probabilities": lambda: rows.softmax(1),
@@ -217,7 +218,7 @@ RIGHT = (
     _right("alpha_of_both", positive=0.25, negative=0.75),
     _right("alpha_alike", positive=0.25, negative=0.25),
     _right("weights_of_classes", positive=0.25, negative=0.5, weights=(0.25, 0.5, 4.0), **_CLASSES),
-    _right("three_classes", weights=(0.5, 1.0, 2.0), positive=0.5, held=False, **_CLASSES),
+    _right("three_classes", weights=(0.5, 1.0, 2.0), positive=0.5, **_CLASSES),
     # Reductions.
     _right("three_reductions", options=_NONE, means=_MEAN),
     _right(

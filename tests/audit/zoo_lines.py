@@ -81,6 +81,7 @@ MEANING: tuple[tuple[str, Line], ...] = (
      same_constants),
     (r"the modulating factor is detached", lambda e, m: e.detached),
     (r"gamma (\S+) is refused", lambda e, m: float(m[1]) < e.least_gamma),
+    (r"it computes in 16 bits", lambda e, m: "bfloat16" in e.causes),
     (r"no focal loss that is known", lambda e, m: e.other == "unknown"),
     (r"one-vs-rest sigmoid losses",
      lambda e, m: bool(e.other and re.search(e.other, m.string))),

@@ -130,7 +130,7 @@ class _Results(NamedTuple):
 
 
 def _results(subject: Subject, target: Target, *, is_shifted: bool = False) -> _Results:
-    gammas = GAMMAS if subject.gamma is not None else (subject.fixed_gamma,)
+    gammas = (*GAMMAS, 0.0) if subject.gamma is not None else (subject.fixed_gamma,)
     sign = 1.0 if target else -1.0
     logits = sign * torch.tensor(WIDE, dtype=subject.widest)
     by_gamma: dict[float, tuple[Tensor | None, Tensor]] = {}
@@ -143,6 +143,8 @@ def _results(subject: Subject, target: Target, *, is_shifted: bool = False) -> _
             continue
         if found.gradient is None:
             raise SubjectError("no gradient comes back")
+        if gamma == 0 and subject.gamma is not None:
+            continue  # asked whether it is refused: nothing of a base or a form is in it
         value = None if found.value is None or is_shifted else found.value.double()
         by_gamma[gamma] = value, sign * found.gradient.double()
     if not by_gamma:
@@ -226,17 +228,11 @@ def _convention(
     words_of_classes = _class_words if subject.kind == "multiclass" else _alpha_words
     if all(side.fit.form == "focal" for side in sides):
         lines.insert(0, words_of_classes(positive, negative))
-    soft = None
     if exponents == (Exponent(0.0, 0.0), ASKED) and _is_varifocal(subject, positive):
         other = "the varifocal loss"
-    if (
-        subject.kind == "binary"
-        and not subject.long
-        and definition is not None
-        and exponents == (exponents[0],) * 2
-    ):
-        soft, words = _soft(subject, definition, positive, negative, exponents[0])
-        lines.append(words)
+        lines.append("soft targets: the varifocal loss, y BCE")
+    definition_of_soft, of_soft = _soft_of(subject, definition, sides)
+    lines += of_soft
     if rows is not None:
         lines += rows.lines
         other = rows.other or other
@@ -247,7 +243,7 @@ def _convention(
             faults.append(Fault("reduced too early", batch.too_early))
     told = [fault.words for fault in faults if fault.kind != "reduced too early"]
     return Convention(
-        definition, positive, negative, soft, (*told, *lines), other,
+        definition, positive, negative, definition_of_soft, (*told, *lines), other,
         exponents, bias, tuple(faults), constant, rows is not None and rows.is_one_vs_rest,
     )  # fmt: skip
 
@@ -321,7 +317,7 @@ def _gradients(
     verdicts = set()
     for side, results in zip(sides, seen.values(), strict=True):
         for gamma, (value, slope) in results.by_gamma.items():
-            if value is None:
+            if value is None or side.fit.is_coarse:
                 continue
             exact = side.fit._replace(exponent=side.exponent.at(gamma))
             if _is_near(slope[mild], exact.slope(u)):
@@ -400,6 +396,21 @@ _NAMED: Mapping[str, Soft] = {
     ),
     "they are rounded to 0 or 1": lambda x, y, g: _linear(x, float(y > 0.5), g),
 }
+
+
+def _soft_of(
+    subject: Subject, definition: Definition | None, sides: tuple[Side, Side]
+) -> tuple[Definition | None, list[str]]:
+    """What soft targets mean, where there may be some, with a line on it."""
+    positive, negative = sides
+    if any(side.fit.is_coarse for side in sides):
+        return None, ["it computes in 16 bits, whatever it is given"]
+    is_one = positive.exponent == negative.exponent
+    if subject.kind != "binary" or subject.long or definition is None or not is_one:
+        return None, []
+    factors = positive.fit.factor, negative.fit.factor
+    soft, words = _soft(subject, definition, *factors, positive.exponent)
+    return soft, [words]
 
 
 def _soft(

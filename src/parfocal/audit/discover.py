@@ -1,7 +1,7 @@
 """How a loss is called, by trying: the first way in which it is a function that is known."""
 
+import importlib.util
 import inspect
-import sys
 from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from typing import Any, NamedTuple
@@ -31,6 +31,7 @@ _SHAPES: tuple[tuple[dict[str, Any], str], ...] = (
         "multiclass, logits (N, C, H, W), one-hot targets",
     ),
     ({"kind": "binary", "long": True}, "binary, integer targets"),
+    ({"kind": "multiclass", "classes": 3}, "multiclass"),
 )
 _TAKES = ("logits", "probabilities", "log-probabilities")
 
@@ -93,6 +94,7 @@ class _Search:
         self.options = dict(self.given.pop("options", {}))
         self.on_call = dict(self.given.pop("on_call", {}))
         self.lines: list[str] = []
+        self.is_called = False
         # What a trial of each shape said last, of the one that came farthest.
         self.refusals: dict[str, str] = {}
         self.made = _parameters(loss)
@@ -151,6 +153,8 @@ class _Search:
     def _ways(self, base: Mapping[str, Any]) -> Iterator[tuple[Subject, list[str]]]:
         """Ways in which it can be called, the likeliest first."""
         for framework in self._frameworks():
+            if self.is_called and framework != "torch":
+                return  # a function that isn't known, of tensors
             if framework == "numpy":
                 yield from self._as_pair({**base, "framework": framework})
                 continue
@@ -163,6 +167,7 @@ class _Search:
                 fields = {**base, "framework": framework, **way, **self.given}
                 subject = self._workable(fields, words)
                 if subject is not None:
+                    self.is_called = True
                     told = [] if framework == "torch" else [f"arrays of {framework}"]
                     told += ["targets come first"] if is_first else []
                     yield subject, [*told, f"{words}, of {taken}", *self._option_words(subject)]
@@ -184,15 +189,8 @@ class _Search:
         """Those that may be meant: JAX if its module has imported it."""
         if "framework" in self.given:
             return [self.given["framework"]]
-        module = sys.modules.get(getattr(self.loss, "__module__", "") or "")
         package = (getattr(self.loss, "__module__", "") or "").partition(".")[0]
-        names = (
-            [getattr(value, "__name__", "") for value in vars(module).values()] if module else []
-        )
-        packages = {str(name).partition(".")[0] for name in names}
-        uses_jax = "jax" in sys.modules and (
-            module is None or package in ("optax", "jax", "flax") or "jax" in packages
-        )
+        uses_jax = importlib.util.find_spec("jax") is not None
         likely = ["jax", "torch"] if package in ("optax", "jax", "flax") else ["torch", "jax"]
         return [*(name for name in likely if name == "torch" or uses_jax), "numpy"]
 

@@ -9,6 +9,9 @@ from torch import Tensor
 
 from parfocal.audit.subject import Subject, SubjectError
 
+# The logit of a class that has a probability of 0 in every dtype, beside others of up to 100.
+NOTHING = -1e4
+
 # One number at a time, of a loss that gives a mean; more would take minutes.
 SINGLE = 400
 
@@ -67,7 +70,8 @@ def arguments(subject: Subject, x: Tensor, target: float | Tensor) -> tuple[Tens
     y = target.to(x) if isinstance(target, Tensor) else torch.full_like(x, target)
     y = y.detach()
     if subject.kind == "multiclass":
-        rows = torch.stack([x, torch.zeros_like(x)], 1)
+        others = [torch.full_like(x, NOTHING)] * (subject.classes - 2)
+        rows = torch.stack([x, torch.zeros_like(x), *others], 1)
         return of_rows(subject, rows, (y == 0).long())
     given = _given(subject, x, torch.sigmoid, torch.nn.functional.logsigmoid)
     if subject.long:

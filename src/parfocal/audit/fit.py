@@ -34,6 +34,7 @@ MILD = tuple(u for u in WIDE if abs(u) < 4)
 
 _CLOSE = 2e-7
 _NEAR = 3e-5
+_ROUGH = 0.03
 
 # Constants that are searched for, on a scale that is refined so often.
 _LEAST, _MOST, _STEPS, _REFINED = 1e-9, 0.3, 97, 8
@@ -43,7 +44,8 @@ class Fit(NamedTuple):
     """What a loss is at a target: c (q + base) ** exponent (-log(p + logarithm)), or another form.
 
     form: focal for that. factor: c, negative where the loss falls. second: of a form of two terms
-    the weight of the other, as a part of the first.
+    the weight of the other, as a part of the first. is_coarse: whether its values have 16 bits, of
+    which two digits are known.
     """
 
     factor: float
@@ -52,6 +54,7 @@ class Fit(NamedTuple):
     logarithm: float = 0.0
     form: Form = "focal"
     second: float = 0.0
+    is_coarse: bool = False
 
     def value(self, u: Tensor) -> Tensor:
         """At margins."""
@@ -94,7 +97,21 @@ def fit(u: Tensor, value: Tensor, gamma: float) -> Fit | None:
         found = _fitted(u[where], sign * value[where], gamma, tolerance)
         if found is not None:
             return found._replace(factor=sign * _nice(found.factor), exponent=_nice(found.exponent))
-    return None
+    return _coarse(u[mild], sign * value[mild], sign)
+
+
+def _coarse(u: Tensor, value: Tensor, sign: float) -> Fit | None:
+    """The same of values that are numbers of 16 bits."""
+    narrow = (torch.float16, torch.bfloat16)
+    if not any(torch.equal(value.to(dtype).double(), value.double()) for dtype in narrow):
+        return None
+    found = _of_family(u, value, 0.0)
+    if found is None or not _holds(found, u, value, _ROUGH):
+        return None
+    factor, exponent = float(f"{found.factor:.1g}"), round(2 * found.exponent) / 2
+    rounded = Fit(sign * factor, exponent, is_coarse=True)
+    is_near = abs(factor - found.factor) <= _ROUGH and abs(exponent - found.exponent) <= _ROUGH
+    return rounded if is_near else None
 
 
 def _fitted(u: Tensor, value: Tensor, gamma: float, tolerance: float) -> Fit | None:

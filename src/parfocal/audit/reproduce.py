@@ -1,5 +1,6 @@
 """A line of Python that shows a finding by itself."""
 
+from parfocal.audit.evaluate import NOTHING
 from parfocal.audit.subject import Subject
 
 _TORCH = {
@@ -58,10 +59,11 @@ def _torch(subject: Subject, dtype: str, target: float, logit: float, lines: str
         f"z = torch.tensor([{logit!r}], dtype=torch.{dtype}, requires_grad=True)",
     ]
     if subject.kind == "multiclass":
-        words.append("x = torch.stack([z, torch.zeros_like(z)], 1)")
+        others = f", torch.full_like(z, {NOTHING:g})" * (subject.classes - 2)
+        words.append(f"x = torch.stack([z, torch.zeros_like(z){others}], 1)")
         y = f"torch.tensor([{0 if target else 1}])"
         if subject.one_hot:
-            y = f"torch.nn.functional.one_hot({y}, 2).to(x.dtype)"
+            y = f"torch.nn.functional.one_hot({y}, {subject.classes}).to(x.dtype)"
         words.append(f"y = {y}")
         if subject.takes == "probabilities":
             words.append("x = x.softmax(1)")

@@ -27,7 +27,7 @@ def rows_of(subject: Subject) -> Rows:
     gamma = _GAMMA if subject.gamma is not None else subject.fixed_gamma
     found: dict[int, tuple[float, ...] | tuple[str, float, float] | None] = {}
     refused = ""
-    for classes in (3, 2):
+    for classes in (3, 2) if subject.classes == 2 else (subject.classes,):
         try:
             found[classes] = _softmax(subject, classes, gamma) or _one_vs_rest(
                 subject, classes, gamma

@@ -40,6 +40,7 @@ class Subject:
     maps: whether logits are maps, (N, 1, 1, 1) or (N, C, 1, 1).
     long: whether binary targets are integers.
     one_hot: whether multiclass targets are one-hot.
+    classes: how many there are; those from the third on have a probability of 0.
     reduced: whether the result is one number, and of which kind.
     fixed_gamma: the exponent of a loss without a keyword for it.
     refused: dtypes of logits that it refuses, and why.
@@ -61,6 +62,7 @@ class Subject:
     maps: bool = False
     long: bool = False
     one_hot: bool = False
+    classes: int = 2
     reduced: Reduced = "none"
     fixed_gamma: float = 2.0
     refused: Mapping[str, str] = field(default_factory=dict)
