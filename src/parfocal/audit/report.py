@@ -23,6 +23,7 @@ from parfocal.audit.judge import (
     cells,
 )
 from parfocal.audit.modes import MODES, leaks, mismatches
+from parfocal.audit.replacement import replacement
 from parfocal.audit.subject import Subject
 
 # Told to whoever shows progress: what is done now, and which part of the whole is behind it.
@@ -38,6 +39,7 @@ class AuditReport:
     cells: the whole grid. findings: what is wrong, the worst first.
     error: why it could not be judged; then there are no cells.
     output: what it printed.
+    instead: the call of this package that means the same, if there is one.
     """
 
     name: str
@@ -51,6 +53,7 @@ class AuditReport:
     modes: tuple[str, ...]
     error: str | None = None
     output: str = ""
+    instead: str = ""
 
     @property
     def status(self) -> int:
@@ -189,6 +192,7 @@ def audit(
         tuple(findings),
         quick,
         ("eager", *modes),
+        instead=replacement(subject, convention),
     )
 
 

@@ -11,6 +11,7 @@ from rich.text import Text
 from parfocal.audit.cell import Cell, edges
 from parfocal.audit.findings import Finding
 from parfocal.audit.report import AuditReport
+from parfocal.audit.summary import summary
 
 _COLOURS = {"error": "red", "warning": "yellow", "note": "cyan"}
 
@@ -23,6 +24,7 @@ LEGEND = "· - within the limit, + * # beyond it, ! not finite, blank: nothing n
 def report_view(report: AuditReport) -> RenderableType:
     """All of a report."""
     parts: list[RenderableType] = [Text(title(report), style="bold")]
+    parts += [Text(line, style="bold") for line in summary(report)]
     parts += [Text(f"  {line}", style="dim") for line in (*report.how, *report.meaning)]
     if report.error is not None:
         parts.append(Text(f"could not be audited: {report.error}", style="red"))
@@ -38,7 +40,7 @@ def report_view(report: AuditReport) -> RenderableType:
     for kind in shown:
         finding = next(f for f in report.findings if f.kind == kind)
         parts.append(Text(f"{kind}, by itself:", style="bold"))
-        parts.append(Text(f"  {finding.reproduce}", overflow="fold"))
+        parts.append(Text(f"  {finding.reproduce}"))
     parts.append(Text(verdict(report), style="bold"))
     return Group(*parts)
 
@@ -201,6 +203,6 @@ def _off(cell: Cell) -> str:
 def show(console: Console, reports: Sequence[AuditReport]) -> None:
     """One report in full, several as a table."""
     if len(reports) == 1:
-        console.print(report_view(reports[0]))
+        console.print(report_view(reports[0]), soft_wrap=True)  # lines to copy aren't broken
     else:
         console.print(installed_table(reports))

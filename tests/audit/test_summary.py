@@ -1,0 +1,63 @@
+"""What a user reads first, and the call that an audit gives in the place of a loss."""
+
+import pytest
+import torch
+import torch.nn.functional as F
+
+import parfocal
+from parfocal.audit import audit
+from parfocal.audit.summary import summary
+
+few = {"quick": True, "gammas": (0.5, 2.0), "modes": ()}
+
+
+def one_sided(logits, targets, gamma=2.0):
+    """3 on the negatives."""
+    ce = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return (1 + 2 * (1 - targets)) * (1 - torch.exp(-ce)) ** gamma * ce
+
+
+def alpha_and_scale(logits, targets, gamma=2.0):
+    """alpha 0.25, times 8."""
+    ce = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return 8 * (0.75 - 0.5 * targets) * (1 - torch.exp(-ce)) ** gamma * ce
+
+
+def of_classes(logits, targets, gamma=2.0):
+    """A softmax."""
+    log_p = F.log_softmax(logits, 1).gather(1, targets[:, None])[:, 0]
+    return -((1 - log_p.exp()) ** gamma) * log_p
+
+
+@pytest.mark.parametrize("loss", [one_sided, alpha_and_scale, of_classes])
+def test_the_replacement_gives_the_same(loss):
+    """At mild logits, where both are right."""
+    report = audit(loss, dtypes=[torch.float32], **few)
+    if loss is of_classes:
+        x, y = torch.randn(8, 2, dtype=torch.float64), torch.arange(8) % 2
+    else:
+        x, y = torch.randn(8, dtype=torch.float64), (torch.arange(8) % 2).double()
+    names = {"parfocal": parfocal, "torch": torch, "x": x, "y": y, "gamma": 1.5}
+    torch.testing.assert_close(eval(report.instead, names), loss(x, y, 1.5))
+
+
+def test_the_first_line_says_where_it_breaks():
+    report = audit(of_classes, dtypes=[torch.float32, torch.bfloat16], **few)
+    first, second = summary(report)
+    assert "finite at every logit of a training in float32 at gamma 2" in first
+    assert "At gamma < 1 it isn't finite from a logit of 1" in first
+    assert second.startswith("In its place: parfocal.softmax_focal_loss(")
+
+
+def test_a_right_loss_needs_no_other():
+    report = audit(parfocal.sigmoid_focal_loss, dtypes=[torch.float32], **few)
+    assert len(summary(report)) == 1
+    assert report.status == 0
+
+
+def test_what_is_wrong_with_the_function_comes_first():
+    def of_the_mean(logits, targets, gamma=2.0):
+        ce = F.binary_cross_entropy_with_logits(logits, targets)
+        return (1 - torch.exp(-ce)) ** gamma * ce
+
+    assert summary(audit(of_the_mean, dtypes=[torch.float32], **few))[0].startswith("Of a batch it")
