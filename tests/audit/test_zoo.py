@@ -65,7 +65,8 @@ def test_what_is_known_to_be_missed(name):
 @pytest.mark.parametrize(
     "known",
     [
-        pytest.param(known, marks=pytest.mark.xfail(strict=True, reason=known.reason))
+        # By the vector unit of the processor, so that one without is right.
+        pytest.param(known, marks=pytest.mark.xfail(strict=False, reason=known.reason))
         for known in zoo_known.FALSE
     ],
     ids=lambda known: known.example,
@@ -77,7 +78,7 @@ def test_statements_that_are_known_to_be_false(known):
 
 @pytest.mark.parametrize(
     "target",
-    [pytest.param(1.0, marks=pytest.mark.xfail(strict=True, reason=zoo_known.SMALLEST)), 0.0],
+    [pytest.param(1.0, marks=pytest.mark.xfail(strict=False, reason=zoo_known.SMALLEST)), 0.0],
 )
 def test_no_float32_before_a_scattered_cliff_is_off(target):
     """All of them, from half of the cliff on: four million numbers."""
