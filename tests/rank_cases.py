@@ -94,7 +94,7 @@ def accumulated_steps(rank):
         assert weights[0] < weights[1] == weights[2] < weights[3], weights
         assert (stopped is not None) == (action == "raise")
         if stopped is not None:
-            assert str(stopped).startswith("Step 2, rank 1: "), stopped
+            assert str(stopped).startswith("Step 2, rank 1, "), stopped
             assert stopped.diagnosis.cause == "focal term"
         assert [failure.cause for failure in guard.failures] == ["focal term"]
         assert _is_of_all(layer.weight)
@@ -125,6 +125,27 @@ def missing_samples(rank):
     assert guard.failures == other.failures == []
     assert guard.warnings == [], guard.warnings
     assert _is_of_all(layer.weight)
+
+
+def collectives_in_the_loss(rank):
+    """A loss that asks all processes fails on one, where nobody would answer a trial."""
+
+    def loss(x, y):
+        count = y.sum().detach().clone()
+        torch.distributed.all_reduce(count)
+        return sigmoid_focal_loss(x, y, gamma=0.5, reduction="sum") / count.clamp(min=1)
+
+    layer = _layer()
+    optimizer = torch.optim.SGD(layer.parameters(), lr=0.1)
+    guard = FocalGuard(loss, action="record").attach(optimizer)
+    with _quiet():
+        for step in range(3):
+            optimizer.zero_grad()
+            x = layer(torch.ones(8, 1))
+            guard(x * 0 + 20 if (rank, step) == (1, 1) else x, torch.ones(8, 1)).backward()
+            optimizer.step()
+    assert len(guard.failures) >= 1
+    assert "focal term" not in [failure.cause for failure in guard.failures]  # none was looked for
 
 
 def _layer():

@@ -13,7 +13,7 @@ from functools import partial
 import numpy as np
 import pytest
 import torch
-from rank_cases import accumulated_steps, missing_samples
+from rank_cases import accumulated_steps, collectives_in_the_loss, missing_samples
 from ranks import run_ranks
 from torch import nn
 from torch.utils.checkpoint import checkpoint
@@ -558,9 +558,9 @@ def test_a_step_that_the_loop_leaves_out_is_recorded(name):
         assert are_equal({key: alone.history[-1][key] for key in parameters}, parameters)
 
 
-@pytest.mark.parametrize("case", [accumulated_steps, missing_samples])
+@pytest.mark.parametrize("case", [accumulated_steps, missing_samples, collectives_in_the_loss])
 def test_two_processes(case, tmp_path):
-    """A pass without an exchange fails on one; one has no samples, or never calls the loss."""
+    """A pass fails on one; one has no samples, or never calls the loss; the loss asks all."""
     run_ranks(case, 2, tmp_path)
 
 

@@ -6,8 +6,6 @@ from functools import partial
 
 import pytest
 import torch
-import torch.distributed as dist
-import torch.multiprocessing as mp
 import torch.nn.functional as F
 from torch import nn
 from torchvision.ops import sigmoid_focal_loss
@@ -374,36 +372,3 @@ def test_probabilities_that_are_sure_are_no_normaliser():
     with pytest.raises(FocalGuardError) as raised:
         guard.check()
     assert raised.value.diagnosis.cause != "normaliser"
-
-
-def _with_a_collective(rank, folder):
-    dist.init_process_group("gloo", init_method=f"file://{folder}/store", rank=rank, world_size=2)
-
-    def loss(x, y):
-        count = y.sum().detach().clone()
-        dist.all_reduce(count)
-        return sigmoid_focal_loss(x, y, gamma=0.5, reduction="sum") / count.clamp(min=1)
-
-    torch.manual_seed(0)
-    network = nn.Linear(5, 4)
-    optimizer = torch.optim.SGD(network.parameters(), lr=0.1)
-    guard = FocalGuard(loss, action="record").attach(optimizer)
-    warnings.simplefilter("ignore")
-    for step in range(3):
-        optimizer.zero_grad()
-        x = network(torch.randn(8, 5))
-        guard(x * 0 + 20 if (rank, step) == (1, 1) else x, torch.ones(8, 4)).backward()
-        optimizer.step()
-    assert [failure.cause for failure in guard.failures][:1] in (["loss"], ["parameter"])
-    dist.destroy_process_group()
-
-
-def test_a_loss_that_asks_the_other_processes_is_not_tried(tmp_path):
-    """They wouldn't answer, and all would wait for ever."""
-    context = mp.spawn(_with_a_collective, (str(tmp_path),), nprocs=2, join=False)
-    for _ in range(60):
-        if context.join(timeout=2):
-            return
-    for process in context.processes:
-        process.kill()
-    pytest.fail("the processes wait for each other")

@@ -7,6 +7,7 @@ import warnings
 from collections.abc import Callable
 from functools import partial
 from pathlib import Path
+from shlex import quote
 from typing import Any, Literal, TypeVar, get_args
 
 import torch
@@ -600,7 +601,7 @@ class FocalGuard(StandIn):
 
     def _tell(self, cause: Diagnosis, path: Path | None) -> FocalGuardError:
         """Keep a failure, and warn of it unless the error is raised soon."""
-        text = cause.paragraph + (f" Replay it: parfocal replay {path}" if path else "")
+        text = cause.paragraph + (f" Replay it: parfocal replay {quote(str(path))}" if path else "")
         if not self.failures or self.failures[-1].paragraph != cause.paragraph:
             _append(self.failures, cause)
             self._round.failures += 1
