@@ -29,15 +29,42 @@ def of_classes(logits, targets, gamma=2.0):
     return -((1 - log_p.exp()) ** gamma) * log_p
 
 
-@pytest.mark.parametrize("loss", [one_sided, alpha_and_scale, of_classes])
+def without_gamma(logits, targets, gamma=2.0):
+    """The exponent 3, whatever gamma is."""
+    return one_sided(logits, targets, 3.0)
+
+
+def one_more(logits, targets, gamma=2.0):
+    """The exponent gamma + 1."""
+    return one_sided(logits, targets, gamma + 1)
+
+
+def half(logits, targets, gamma=2.0):
+    """The exponent gamma / 2."""
+    return one_sided(logits, targets, gamma / 2)
+
+
+def weighted(logits, targets, gamma=2.0):
+    """Weights of two classes."""
+    return weight[targets] * of_classes(logits, targets, gamma)
+
+
+weight = torch.tensor([0.25, 0.75], dtype=torch.float64)
+
+LOSSES = [
+    one_sided, alpha_and_scale, of_classes, without_gamma, one_more, half, weighted,
+]  # fmt: skip
+
+
+@pytest.mark.parametrize("loss", LOSSES)
 def test_the_replacement_gives_the_same(loss):
     """At mild logits, where both are right."""
     report = audit(loss, dtypes=[torch.float32], **few)
-    if loss is of_classes:
+    if loss in (of_classes, weighted):
         x, y = torch.randn(8, 2, dtype=torch.float64), torch.arange(8) % 2
     else:
         x, y = torch.randn(8, dtype=torch.float64), (torch.arange(8) % 2).double()
-    names = {"parfocal": parfocal, "torch": torch, "x": x, "y": y, "gamma": 1.5}
+    names = {"parfocal": parfocal, "torch": torch, "x": x, "y": y, "gamma": 1.5, "weight": weight}
     torch.testing.assert_close(eval(report.instead, names), loss(x, y, 1.5))
 
 

@@ -34,6 +34,10 @@ class Exponent(NamedTuple):
         """For a gamma."""
         return gamma if self == ASKED else self.slope * gamma + self.constant
 
+    def source(self) -> str:
+        """In Python."""
+        return str(self).replace(" gamma", " * gamma") if self.slope not in (0, 1) else str(self)
+
     def __str__(self) -> str:
         if self.slope == 0:
             return f"{self.constant:g}"

@@ -139,7 +139,8 @@ class _Search:
         """The keyword of the exponent, and whether the call of an instance takes it."""
         name = self.given.pop("gamma", None)
         named = [name] if name else GAMMAS
-        for is_on_call, names in ((False, self.made), (base_is_class(self.loss), self.called)):
+        is_class = isinstance(self.loss, type)
+        for is_on_call, names in ((False, self.made), (is_class, self.called)):
             for known in named:
                 if known in names:
                     where = " of the call" if is_on_call else ""
@@ -186,7 +187,7 @@ class _Search:
                 yield subject, ["arrays of numpy", *(["targets come first"] if is_first else [])]
 
     def _frameworks(self) -> list[str]:
-        """Those that may be meant: JAX if its module has imported it."""
+        """Those that may be meant, the likeliest first: JAX where it is installed."""
         if "framework" in self.given:
             return [self.given["framework"]]
         package = (getattr(self.loss, "__module__", "") or "").partition(".")[0]
@@ -285,11 +286,6 @@ class _Search:
                 refused[name] = _words(error)
         lines = [f"{name} is refused: {words}" for name, words in refused.items()]
         return Found(subject.with_options(refused=refused), (*self.lines, *words, *lines))
-
-
-def base_is_class(loss: Callable[..., Any]) -> bool:
-    """Whether it is constructed before it is called."""
-    return isinstance(loss, type)
 
 
 def _call_of(loss: type) -> Callable[..., Any]:

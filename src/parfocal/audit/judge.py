@@ -3,6 +3,7 @@
 import math
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import Executor
+from functools import partial
 from typing import NamedTuple
 
 import torch
@@ -187,19 +188,13 @@ class _Judge(NamedTuple):
         if not bool(same.any()):
             return self._at(quantity, float(x[first]), None)
         low, high = float((x.abs() * same).max()) * sign, float(x[first])
-        while True:
-            probes = between(low, high, self.dtype, _PROBES)
-            if not len(probes):
-                return self._at(quantity, *self._nearest(quantity, defect, high, low))
+
+        def is_wrong(probes: Tensor) -> Tensor:
             computed, truth = self._computed(quantity, probes), self._truth(quantity, probes)
-            found = _DEFECTS[defect](self, quantity, computed, truth)
-            at = int(found.double().argmax())
-            if not bool(found[at]):
-                low = float(probes[-1])
-                continue
-            high = float(probes[at])
-            if at:
-                low = float(probes[at - 1])
+            return _DEFECTS[defect](self, quantity, computed, truth)
+
+        high, low = self._edge(is_wrong, high, low)
+        return self._at(quantity, *self._nearest(quantity, defect, high, low))
 
     def _nearest(
         self, quantity: str, defect: str, high: float, low: float
@@ -226,7 +221,8 @@ class _Judge(NamedTuple):
                 break
         if not len(right):
             return high, None
-        return self._edge(quantity, defect, high, float(right[right.double().abs().argmax()]))
+        is_wrong = partial(self._is_wrong, quantity, defect)
+        return self._edge(is_wrong, high, float(right[right.double().abs().argmax()]))
 
     def _nearer(self, high: float) -> Tensor:
         """Numbers nearer to 0, of both signs: in 16 bits all."""
@@ -239,10 +235,12 @@ class _Judge(NamedTuple):
         near = torch.cat(spread).to(self.dtype).unique()
         return torch.cat([near, -near])
 
-    def _edge(self, quantity: str, defect: str, high: float, low: float) -> tuple[float, float]:
+    def _edge(
+        self, is_wrong: Callable[[Tensor], Tensor], high: float, low: float
+    ) -> tuple[float, float]:
         """Two neighbours between a wrong and a right logit, of which the farther is wrong."""
         while len(probes := between(low, high, self.dtype, _PROBES)):
-            wrong = self._is_wrong(quantity, defect, probes)
+            wrong = is_wrong(probes)
             at = int(wrong.double().argmax())
             if not bool(wrong[at]):
                 low = float(probes[-1])

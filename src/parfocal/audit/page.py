@@ -8,6 +8,7 @@ from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescap
 
 from parfocal.audit.cell import Cell, edges
 from parfocal.audit.report import AuditReport
+from parfocal.audit.summary import summary
 from parfocal.audit.terminal import groups, title, verdict, where
 
 
@@ -23,6 +24,7 @@ def page(reports: Sequence[AuditReport]) -> str:
     return environment.get_template("audit.html").render(
         reports=reports,
         title=title,
+        summary=summary,
         verdict=verdict,
         groups=groups,
         where=where,

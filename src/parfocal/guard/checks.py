@@ -102,9 +102,10 @@ class Incoming(_Hook):
     def __call__(self, gradient: Tensor) -> None:
         """In the backward pass."""
         one, new = self._pass, gradient.detach() if gradient.requires_grad else gradient
-        if one.incoming is None or len(one.losses) > 1:  # of several losses the last, or NaN
-            is_kept = one.incoming is not None and not bool(one.incoming.isfinite().all())
-            one.incoming = one.incoming if is_kept else new
+        if one.incoming is None:
+            one.incoming = new
+        elif len(one.losses) > 1:  # the largest, or NaN, without a look at it
+            one.incoming = torch.maximum(one.incoming, new)
         else:
             one.incoming = one.incoming + new
 

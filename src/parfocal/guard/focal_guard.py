@@ -8,7 +8,7 @@ from collections.abc import Callable
 from functools import partial
 from pathlib import Path
 from shlex import quote
-from typing import Any, Literal, TypeVar, get_args
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor
@@ -50,7 +50,6 @@ from parfocal.guard.trial import is_trial
 from parfocal.guard.voice import Voice
 
 Action = Literal["raise", "record", "skip"]
-Result = TypeVar("Result")
 
 # Passes without a check, and steps without a pass, after which something is said.
 _UNCHECKED = 1000
@@ -61,12 +60,6 @@ _SKIPPED = 10
 
 # The arguments of most calls, without logits and targets.
 _TWO: tuple[Any, ...] = (None, None)
-
-# Steps without another answer than one after which something is said.
-_ONE_SIDED = 200
-
-# Readings from one look at the labels to the next.
-_LABELS = 5
 
 # Captures that are written, failures that warn, and what is kept of readings, at most.
 _CAPTURES = 10

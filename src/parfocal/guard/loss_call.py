@@ -197,11 +197,6 @@ def usual_places(arguments: Sequence[Any], keywords: Mapping[str, Any]) -> Place
     return None if logits is None or targets is None else Places(logits, targets)
 
 
-def loss_tensor(result: Any) -> Tensor | None:
-    """The loss in what a loss returned: a tensor, or the first that a collection has in it."""
-    return result if isinstance(result, Tensor) else next(iter(loss_tensors(result)), None)
-
-
 def loss_tensors(result: Any) -> list[Tensor]:
     """The losses in what a loss returned, those that have a gradient.
 
