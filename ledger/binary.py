@@ -21,9 +21,9 @@ from torch import Tensor
 import parfocal.jax as parfocal_jax
 from parfocal import sigmoid_focal_loss
 from parfocal.audit.oracle import FocalTruth, Truth, focal_truth
-from parfocal.audit.scan import Worst, worst_error
 from parfocal.floats import every_finite, neighbourhood, representable
 from parfocal.numerics import BRANCH_BOUNDS
+from scan import Worst, worst_error
 
 LOSS = "sigmoid_focal_loss"
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)

@@ -18,8 +18,8 @@ from torch import Tensor
 
 import parfocal
 from parfocal.audit.oracle import Truth
-from parfocal.audit.series import derivative_truth
 from parfocal.audit.ulp import ulp_error
+from series import derivative_truth
 
 # The rows of class logits at which a search found the largest errors.
 HARD_ROWS = Path(__file__).with_name("hard_rows.csv")

@@ -15,9 +15,9 @@ from sklearn.model_selection import cross_val_score, train_test_split
 
 from parfocal import softmax_focal_loss
 from parfocal.audit.oracle import focal_truth
-from parfocal.audit.scan import worst_error
 from parfocal.boosting import FocalObjective, MulticlassFocalObjective
 from parfocal.floats import representable
+from scan import worst_error
 
 pytestmark = [
     pytest.mark.filterwarnings("ignore:X does not have valid feature names"),

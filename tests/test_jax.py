@@ -13,9 +13,9 @@ from jax.test_util import check_grads
 
 import parfocal
 from parfocal.audit.oracle import focal_truth
-from parfocal.audit.scan import worst_error
 from parfocal.floats import representable
 from parfocal.jax import sigmoid_focal_loss, softmax_focal_loss
+from scan import worst_error
 
 GAMMAS = (0.0, 0.5, 2.0)
 

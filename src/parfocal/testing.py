@@ -8,7 +8,7 @@ from parfocal import extras
 with extras.needs("audit", "parfocal.testing"):
     from parfocal.audit import AuditReport, Subject, audit
     from parfocal.audit.findings import Kind
-    from parfocal.audit.terminal import groups, title, where
+    from parfocal.audit.output.wording import groups, title, where
 
 
 def assert_accurate(

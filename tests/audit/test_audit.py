@@ -18,10 +18,10 @@ from parfocal.audit import AuditReport, SubjectError, audit
 from parfocal.audit.definitions import BASES, Definition, derivatives
 from parfocal.audit.discover import discover
 from parfocal.audit.isolated import Job, audit_isolated
-from parfocal.audit.junit import junit
 from parfocal.audit.known import KNOWN
 from parfocal.audit.oracle import focal_truth
-from parfocal.audit.page import page
+from parfocal.audit.output.junit import junit
+from parfocal.audit.output.page import page
 from parfocal.audit.truth_cache import cache_folder, truths
 from parfocal.testing import assert_accurate
 

@@ -8,7 +8,7 @@ import torch
 from click.testing import CliRunner
 
 from parfocal.audit import AuditReport, audit, isolated
-from parfocal.audit.baseline import compare, read_baseline, write_baseline
+from parfocal.audit.output.baseline import compare, read_baseline, write_baseline
 from parfocal.cli import cli
 
 PLANTED = Path(__file__).with_name("planted.py")

@@ -9,7 +9,7 @@ import pytest
 import torch
 
 from parfocal.audit import audit
-from parfocal.audit.page import page
+from parfocal.audit.output.page import page
 
 CHROMIUM = shutil.which("chromium") or shutil.which("chromium-browser")
 pytestmark = pytest.mark.skipif(CHROMIUM is None, reason="chromium isn't installed")

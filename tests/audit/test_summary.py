@@ -6,7 +6,7 @@ import torch.nn.functional as F
 
 import parfocal
 from parfocal.audit import audit
-from parfocal.audit.summary import summary
+from parfocal.audit.output.summary import summary
 
 few = {"quick": True, "gammas": (0.5, 2.0), "modes": ()}
 

@@ -6,8 +6,8 @@ import pytest
 import torch
 
 from parfocal.audit.oracle import Truth
-from parfocal.audit.scan import worst_error
 from parfocal.audit.ulp import spacing, ulp_error
+from scan import worst_error
 
 DTYPES = [torch.float64, torch.float32, torch.float16, torch.bfloat16]
 

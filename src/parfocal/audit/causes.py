@@ -16,9 +16,6 @@ from parfocal.audit.subject import Subject
 # Up to this |logit| nothing cancels in float64: what is wrong there is another function.
 _MILD = 25.0
 
-# The cause of a finding on a function that isn't known.
-UNKNOWN = "it computes an unknown function"
-
 # Of an error by a subtraction from 1, how far it may be from what rounding gives.
 _ABOUT = 64.0
 

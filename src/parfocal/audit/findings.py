@@ -34,6 +34,9 @@ SEVERITIES: dict[Kind, Severity] = {
     "fails": "error",
 }
 
+# The cause of a finding on a function that isn't known.
+UNKNOWN = "it computes an unknown function"
+
 
 @dataclass(frozen=True)
 class Finding:

@@ -21,7 +21,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import IO, Any
 
-from parfocal.audit.report import AuditReport, Progress, audit, could_not
+from parfocal.audit.audit import Progress, audit
+from parfocal.audit.report import AuditReport, could_not
 
 _POLL = 0.2
 

@@ -2,32 +2,12 @@
 
 import json
 import math
-from collections.abc import Callable, Mapping, Sequence
-from concurrent.futures import Executor
+from collections.abc import Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
-import torch
-
-from parfocal.audit.causes import UNKNOWN, findings_of, leak_findings, mode_findings
 from parfocal.audit.cell import Cell, Cliff
-from parfocal.audit.convention import Convention, find_convention
-from parfocal.audit.discover import discover
-from parfocal.audit.evaluate import evaluate
-from parfocal.audit.findings import Finding
-from parfocal.audit.judge import (
-    DTYPES,
-    GAMMAS,
-    QUICK_GAMMAS,
-    SOFT_TARGET,
-    cells,
-)
-from parfocal.audit.modes import MODES, leaks, mismatches
-from parfocal.audit.replacement import replacement
-from parfocal.audit.subject import Subject
-
-# Told to whoever shows progress: what is done now, and which part of the whole is behind it.
-Progress = Callable[[str, float], None]
+from parfocal.audit.findings import UNKNOWN, Finding
 
 
 @dataclass(frozen=True)
@@ -98,129 +78,6 @@ class AuditReport:
         data["cells"] = tuple(_cell(cell) for cell in data["cells"])
         data["findings"] = tuple(_finding(finding) for finding in data["findings"])
         return AuditReport(**data)
-
-
-def audit(
-    loss: str | Callable[..., Any] | Subject,
-    *,
-    quick: bool = False,
-    modes: Sequence[str] = ("autocast", "vmap"),
-    gammas: Sequence[float] | None = None,
-    dtypes: Sequence[torch.dtype] = DTYPES,
-    executor: Executor | None = None,
-    progress: Progress | None = None,
-    version: str = "",
-    **given: Any,
-) -> AuditReport:
-    """Judge a loss against its own definition, in ball arithmetic.
-
-    It runs the code that it is pointed at.
-
-    Args:
-        loss: a function or class of logits and targets, where one is, or a `Subject`.
-        quick: fewer gammas, and samples of the 16-bit dtypes too.
-        modes: which of compiled, autocast and vmap to compare with eager.
-        gammas: exponents; by default 10 from 0 to 5, among them the neighbours of 1.
-        dtypes: of the logits.
-        executor: of processes, in which certified values are made.
-        progress: called with what is being done, and the part that is behind it.
-        version: what the report says of the distribution.
-        given: fields of `Subject` that discovery would get wrong.
-
-    Returns:
-        The verdict; `status` is 0 if nothing is wrong.
-
-    Raises:
-        SubjectError: a loss that can't be called.
-        ValueError: a mode of another name.
-
-    Example:
-        >>> from parfocal.audit import audit
-        >>> report = audit("torchvision.ops:sigmoid_focal_loss", gammas=(0.5,), quick=True)
-        >>> report.status, report.findings[0].kind
-        (1, 'not finite')
-    """
-    unknown = set(modes) - set(MODES)
-    if unknown:
-        raise ValueError(f"expected modes of {MODES}, got {sorted(unknown)}")
-    lines: tuple[str, ...] = ()
-    if isinstance(loss, Subject):
-        subject = loss
-    else:
-        subject, lines = discover(loss, progress=progress, **given)
-    say = progress or (lambda words, part: None)
-    say("which function it is", 0.0)
-    subject, convention = _meant(subject)
-    chosen = tuple(gammas) if gammas is not None else (QUICK_GAMMAS if quick else GAMMAS)
-    if subject.gamma is None:
-        chosen = (subject.fixed_gamma,)
-    if subject.framework == "numpy":
-        dtypes = [dtype for dtype in dtypes if dtype.itemsize > 2]
-    chosen, refused = _accepted(subject, chosen)
-    lines += tuple(line for line in refused if line not in convention.lines)
-    targets = (1.0, 0.0, SOFT_TARGET)
-    dtypes = [d for d in dtypes if str(d).removeprefix("torch.") not in subject.refused]
-    grid: list[Cell] = []
-    places = [(dtype, target) for dtype in dtypes for target in targets]
-    for i, (dtype, target) in enumerate(places):
-        say(f"{str(dtype).removeprefix('torch.')}, target {target:g}", i / (len(places) + 1))
-        grid += cells(subject, convention, dtype, target, chosen, quick=quick, executor=executor)
-    say("masks and modes", len(places) / (len(places) + 1))
-    probed = tuple(gamma for gamma in (0.0, 0.5, 2.0) if gamma in chosen) or chosen[:1]
-    findings = [
-        *findings_of(subject, convention, grid),
-        *leak_findings(
-            subject,
-            [
-                leak
-                for dtype in (torch.float32, torch.bfloat16)
-                if dtype in dtypes
-                for leak in leaks(subject, probed, dtype)
-            ],
-        ),
-        *mode_findings(subject, mismatches(subject, probed, tuple(modes))),
-    ]
-    order = {"error": 0, "warning": 1, "note": 2}
-    findings.sort(key=lambda f: (order[f.severity], -f.share))
-    return AuditReport(
-        subject.name,
-        subject.target,
-        version,
-        lines,
-        convention.lines,
-        tuple(grid),
-        tuple(findings),
-        quick,
-        ("eager", *modes),
-        instead=replacement(subject, convention),
-    )
-
-
-def _accepted(
-    subject: Subject, gammas: Sequence[float]
-) -> tuple[tuple[float, ...], tuple[str, ...]]:
-    """The exponents that a loss takes, and a line for each that it refuses."""
-    accepted, lines = [], []
-    x = torch.tensor([0.5, -1.0], dtype=subject.widest)
-    for gamma in gammas:
-        try:
-            evaluate(subject, x, 1.0, gamma, second=False)
-        except Exception as error:
-            words = (str(error).splitlines() or [""])[0]
-            lines.append(f"gamma {gamma:g} is refused: {type(error).__name__}: {words}")
-        else:
-            accepted.append(gamma)
-    return tuple(accepted), tuple(lines)
-
-
-def _meant(subject: Subject) -> tuple[Subject, Convention]:
-    """What it means; of a loss with one exponent, at the exponent that it has."""
-    convention = find_convention(subject)
-    if subject.gamma is None and convention.definition is not None:
-        exponent = convention.exponents[0].constant
-        convention = convention._replace(lines=(f"its exponent is {exponent:g}", *convention.lines))
-        subject = subject.with_options(fixed_gamma=exponent)
-    return subject, convention
 
 
 def could_not(name: str, target: str, error: str, output: str = "") -> AuditReport:

@@ -60,10 +60,10 @@ def audit(target: str | None, installed: bool, quick: bool, compiled: bool, **gi
 
     Exit status 0 clean, 1 findings, 2 could not audit.
     """
-    from parfocal.audit.baseline import compare, read_baseline, write_baseline
     from parfocal.audit.isolated import Job
     from parfocal.audit.known import KNOWN
-    from parfocal.audit.terminal import show
+    from parfocal.audit.output.baseline import compare, read_baseline, write_baseline
+    from parfocal.audit.output.terminal import show
 
     if installed == (target is not None):
         raise click.UsageError("give either a TARGET or --installed")
@@ -139,14 +139,14 @@ def _audited(jobs: "Sequence[Job]", timeout: float) -> "list[AuditReport]":
 
 
 def _write(reports: "Sequence[AuditReport]", given: dict[str, Any]) -> None:
-    from parfocal.audit.ecosystem import markdown
-    from parfocal.audit.page import page
+    from parfocal.audit.output.markdown import markdown
+    from parfocal.audit.output.page import page
 
     if given["json_path"]:
         text = ",\n".join(report.to_json() for report in reports)
         given["json_path"].write_text(text + "\n" if len(reports) == 1 else f"[{text}]\n")
     if given["junit_path"]:
-        from parfocal.audit.junit import junit
+        from parfocal.audit.output.junit import junit
 
         given["junit_path"].write_text(junit(reports))
     if given["html_path"]:

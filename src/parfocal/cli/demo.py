@@ -22,7 +22,7 @@ def demo(out: Path) -> None:
 
     from parfocal.audit.isolated import Job, audit_isolated
     from parfocal.audit.known import known
-    from parfocal.audit.terminal import installed_table
+    from parfocal.audit.output.terminal import installed_table
     from parfocal.experiments.demo import SPEC, SideBySideError, side_by_side
     from parfocal.experiments.display import gradient_table, outcome_table
     from parfocal.experiments.figures import gradient_figure, save, training_figure

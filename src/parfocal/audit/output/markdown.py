@@ -6,8 +6,8 @@ from collections.abc import Sequence
 import torch
 
 from parfocal.audit.known import KNOWN
+from parfocal.audit.output.wording import COLUMNS, installed_row
 from parfocal.audit.report import AuditReport
-from parfocal.audit.terminal import COLUMNS, installed_row
 
 _HEAD = """# What other libraries' focal losses do
 

@@ -7,15 +7,15 @@ from typing import Any
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
 from parfocal.audit.cell import Cell, edges
+from parfocal.audit.output.summary import summary
+from parfocal.audit.output.wording import groups, title, verdict, where
 from parfocal.audit.report import AuditReport
-from parfocal.audit.summary import summary
-from parfocal.audit.terminal import groups, title, verdict, where
 
 
 def page(reports: Sequence[AuditReport]) -> str:
     """HTML; whatever a target is called, prints or raises is escaped."""
     environment = Environment(
-        loader=PackageLoader("parfocal.audit", "templates"),
+        loader=PackageLoader("parfocal.audit.output", "templates"),
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         trim_blocks=True,

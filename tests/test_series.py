@@ -5,7 +5,7 @@ import torch
 from flint import arb
 
 from parfocal.audit.oracle import focal_truth
-from parfocal.audit.series import derivative_truth
+from series import derivative_truth
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.1, 2.0])
