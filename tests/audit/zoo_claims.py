@@ -15,7 +15,7 @@ from audit.zoo import Entry
 from audit.zoo_causes import check_cause
 from audit.zoo_findings import Told, check_finding
 from audit.zoo_lines import HOW, MEANING, matched
-from audit.zoo_results import computed, defects, scan, spacing, true
+from audit.zoo_results import computed, defects, defects_at, scan, spacing, true
 from audit.zoo_truth import QUANTITIES
 from parfocal.audit import AuditReport, Subject
 from parfocal.audit.cell import Cell
@@ -111,7 +111,8 @@ class Checker:
             yield self._claim("cliff", words, self._cliff(cell, name, cliff.logit, cliff.before))
 
     def _cliff(self, cell: Cell, name: str, logit: float, before: float | None) -> str:
-        if not any(self._ways(cell, name, logit)):
+        where = cell.quantity, logit, cell.dtype, cell.target, cell.gamma
+        if not any(defects_at(self.entry, *where, count)[name] for count in (1, 32, 64)):
             return f"nothing is {name} there"
         if before is not None and all(self._ways(cell, name, before, margin=1e-6)):
             return f"{name} at {before!r} as well"

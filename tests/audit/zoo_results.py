@@ -5,6 +5,7 @@ import math
 import warnings
 from typing import Any, NamedTuple
 
+import mpmath
 import torch
 
 from audit.zoo import ENTRIES, Entry
@@ -130,6 +131,20 @@ def defects(
         if got is not None and not (entry.shifted and quantity == "value"):
             wrong[quantity] = _wrongs(got, right[quantity] * entry.factor(y), margin)
     return wrong
+
+
+def defects_at(
+    entry: Entry, quantity: str, x: float, dtype: str, y: float, gamma: float, count: int
+) -> dict[str, bool]:
+    """The same of so many copies of one logit, against mpmath: for what is wrong by a hair."""
+    logits = torch.full((count,), x, dtype=torch.float64).to(getattr(torch, dtype))
+    got = getattr(call(entry, logits, y, gamma, second=False), quantity)[:1]
+    right = true(entry, quantity, x, y, gamma)
+    wrong = _wrongs(got, torch.tensor([float(right)], dtype=torch.float64), 0.0)
+    off = abs(mpmath.mpf(float(got)) - right) > abs(right) / 100 if got.isfinite() else False
+    return {name: bool(found) for name, found in wrong.items()} | {
+        "off": bool(off) and not bool(wrong["dead"])
+    }
 
 
 def _wrongs(got: torch.Tensor, right: torch.Tensor, margin: float) -> dict[str, torch.Tensor]:

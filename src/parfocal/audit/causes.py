@@ -244,12 +244,10 @@ class _Told:
         cause_of: Callable[[Cell], str],
     ) -> Iterator[Finding]:
         """One finding of all the gammas, told at the worst of them."""
-        if not cells:
+        shown = [(cell, at) for cell in cells if (at := cliff_of(cell)) is not None]
+        if not shown:
             return
-        worst = max(cells, key=lambda c: (self._share(kind, c), _ulp(c)))
-        at = cliff_of(worst) or worst.largest
-        if at is None:
-            return
+        worst, at = max(shown, key=lambda pair: (self._share(kind, pair[0]), _ulp(pair[0])))
         severity: Severity = SEVERITIES[kind]
         if self.quantity == "curvature" and severity == "error":
             severity = "warning"
@@ -264,7 +262,7 @@ class _Told:
             self.dtype,
             self.target,
             "eager",
-            tuple(c.gamma for c in cells),
+            tuple(cell.gamma for cell, _ in shown),
             at.logit,
             at.before,
             at.computed,

@@ -11,7 +11,7 @@ from parfocal.audit.batch import batch_of
 from parfocal.audit.definitions import BASES, LINEAR, Base, Definition
 from parfocal.audit.evaluate import evaluate
 from parfocal.audit.findings import Kind
-from parfocal.audit.fit import MILD, WIDE, Fit, fit, fit_slope
+from parfocal.audit.fit import MILD, ROUGH, WIDE, Fit, fit, fit_slope
 from parfocal.audit.rows import Rows, rows_of
 from parfocal.audit.subject import Subject, SubjectError
 
@@ -407,14 +407,15 @@ def _soft_of(
 ) -> tuple[Definition | None, list[str]]:
     """What soft targets mean, where there may be some, with a line on it."""
     positive, negative = sides
-    if any(side.fit.is_coarse for side in sides):
-        return None, ["it computes in 16 bits, whatever it is given"]
+    is_coarse = any(side.fit.is_coarse for side in sides)
+    lines = ["it computes in 16 bits, whatever it is given"] if is_coarse else []
     is_one = positive.exponent == negative.exponent
     if subject.kind != "binary" or subject.long or definition is None or not is_one:
-        return None, []
+        return None, lines
     factors = positive.fit.factor, negative.fit.factor
-    soft, words = _soft(subject, definition, *factors, positive.exponent)
-    return soft, [words]
+    near = ROUGH if is_coarse else _NEAR
+    soft, words = _soft(subject, definition, *factors, positive.exponent, near)
+    return soft, [*lines, *([words] if words else [])]
 
 
 def _soft(
@@ -423,6 +424,7 @@ def _soft(
     positive: float,
     negative: float,
     exponent: Exponent,
+    tolerance: float,
 ) -> tuple[Definition | None, str]:
     """What soft targets mean, at two of them and two gammas."""
     known = [*((hard._replace(base=base), _BASES[base], str(hard._replace(base=base)))
@@ -436,14 +438,19 @@ def _soft(
         return None, "soft targets are refused"
     if not all(bool(gradient.isfinite().all()) for *_, gradient in seen):
         return None, "soft targets give no numbers"
-    for definition, function, name in known:
-        if hard.detached and definition is None:
-            continue
-        if all(
-            _is_soft(function, y, exponent.at(gamma), positive, negative, value, gradient, hard)
-            for y, gamma, value, gradient in seen
-        ):
-            return definition, f"soft targets: {name}"
+    for near in (tolerance, 0.1):
+        for definition, function, name in known:
+            if hard.detached and definition is None:
+                continue
+            if all(
+                _is_soft(
+                    function, y, exponent.at(gamma), positive, negative, value, gradient, hard, near
+                )
+                for y, gamma, value, gradient in seen
+            ):
+                return (definition, f"soft targets: {name}") if near == tolerance else (None, "")
+        if tolerance == _NEAR:
+            break  # of 16 bits a function that is near one may be that
     return None, "soft targets: another function, none of those that are known"
 
 
@@ -486,6 +493,7 @@ def _is_soft(
     value: Tensor | None,
     gradient: Tensor,
     hard: Definition,
+    tolerance: float = _NEAR,
 ) -> bool:
     """Whether it is this function, with the factor of its target between those of both classes."""
     factor = y * positive + (1 - y) * negative
@@ -495,5 +503,6 @@ def _is_soft(
         entropy = _entropy(x, y)
         loss = (loss / entropy).detach() * entropy
     (slope,) = torch.autograd.grad(loss.sum(), x)
-    near = value is None or bool(((value - loss).abs() <= _NEAR * loss.abs()).all())
-    return near and bool(((gradient - slope).abs() <= 10 * _NEAR * slope.abs().amax()).all())
+    near = value is None or bool(((value - loss).abs() <= tolerance * loss.abs()).all())
+    near_gradient = 10 * tolerance if tolerance == _NEAR else tolerance
+    return near and bool(((gradient - slope).abs() <= near_gradient * slope.abs().amax()).all())

@@ -34,7 +34,7 @@ MILD = tuple(u for u in WIDE if abs(u) < 4)
 
 _CLOSE = 2e-7
 _NEAR = 3e-5
-_ROUGH = 0.03
+ROUGH = 0.03
 
 # Constants that are searched for, on a scale that is refined so often.
 _LEAST, _MOST, _STEPS, _REFINED = 1e-9, 0.3, 97, 8
@@ -106,11 +106,11 @@ def _coarse(u: Tensor, value: Tensor, sign: float) -> Fit | None:
     if not any(torch.equal(value.to(dtype).double(), value.double()) for dtype in narrow):
         return None
     found = _of_family(u, value, 0.0)
-    if found is None or not _holds(found, u, value, _ROUGH):
+    if found is None or not _holds(found, u, value, ROUGH):
         return None
     factor, exponent = float(f"{found.factor:.1g}"), round(2 * found.exponent) / 2
     rounded = Fit(sign * factor, exponent, is_coarse=True)
-    is_near = abs(factor - found.factor) <= _ROUGH and abs(exponent - found.exponent) <= _ROUGH
+    is_near = abs(factor - found.factor) <= ROUGH and abs(exponent - found.exponent) <= ROUGH
     return rounded if is_near else None
 
 

@@ -140,12 +140,6 @@ class _Judge(NamedTuple):
         at_normal = torch.where(counts, error, -1.0)
         worst = int(at_normal.argmax())
         x, wide = logits.double(), computed.double()
-        finite = torch.where(at_normal.isinf(), -1.0, at_normal)
-        most = int(finite.argmax())
-        largest = None
-        if float(finite[most]) >= 0:
-            numbers = float(x[most]), None, float(wide[most]), float(truth.hi[most])
-            largest = Cliff(*numbers, float(finite[most]))
         searched = {"curvature": ("nonfinite", "flipped"), "value": ("nonfinite", "off", "flipped")}
         cliffs = {
             name: self._cliff(quantity, logits, defects[name], name)
@@ -170,11 +164,25 @@ class _Judge(NamedTuple):
             cliffs.get("off"),
             cliffs.get("dead"),
             cliffs.get("flipped"),
-            largest,
+            self._largest(quantity, logits, truth, at_normal),
             computed_in,
             _heat(x, at_normal),
             () if quantity == "curvature" else _curve(x, wide, truth.hi, at_normal),
         )
+
+    def _largest(self, quantity: str, logits: Tensor, truth: Truth, error: Tensor) -> Cliff | None:
+        """The largest error that is a number, as it is of a logit that is given alone."""
+        finite = torch.where(error.isinf(), -1.0, error)
+        most = finite.topk(min(_TRIED, len(finite)))
+        best: Cliff | None = None
+        for one, index in zip(most.values.tolist(), most.indices.tolist(), strict=True):
+            if one < 0 or (best is not None and best.ulp >= one):
+                break
+            part = Truth(*(column[index : index + 1] for column in truth))
+            found = self._shown(quantity, float(logits[index]), None, part)
+            if math.isfinite(found.ulp) and (best is None or found.ulp > best.ulp):
+                best = found
+        return best
 
     def _cliff(self, quantity: str, logits: Tensor, wrong: Tensor, defect: str) -> Cliff | None:
         """The first wrong logit from 0 on, and the number before it, found by bisection."""
@@ -185,19 +193,52 @@ class _Judge(NamedTuple):
         first = int(magnitudes.argmin())
         sign = -1.0 if float(x[first]) < 0 else 1.0
         same = (x * sign >= 0) & (x.abs() < float(magnitudes[first])) & ~wrong
-        if not bool(same.any()):
-            return self._at(quantity, float(x[first]), None)
-        low, high = float((x.abs() * same).max()) * sign, float(x[first])
+        high, low = float(x[first]), None
+        if bool(same.any()):
 
-        def is_wrong(probes: Tensor) -> Tensor:
-            computed, truth = self._computed(quantity, probes), self._truth(quantity, probes)
-            return _DEFECTS[defect](self, quantity, computed, truth)
+            def is_wrong(probes: Tensor) -> Tensor:
+                computed = self._computed(quantity, probes)
+                truth = self._truth(quantity, probes.tolist())
+                return _DEFECTS[defect](self, quantity, computed, truth)
 
-        high, low = self._edge(is_wrong, high, low)
-        return self._at(quantity, *self._nearest(quantity, defect, high, low))
+            high, low = self._edge(is_wrong, high, float((x.abs() * same).max()) * sign)
+        if not self._is_wrong_alone(quantity, defect, high):
+            beyond = self._first_alone(quantity, defect, x[wrong & (x.abs() > abs(high))])
+            if beyond is None:
+                return None
+            high = beyond
+        high, low = self._nearest(quantity, defect, high, low)
+        return self._alone(quantity, defect, high, low, x[~wrong])
+
+    def _alone(
+        self, quantity: str, defect: str, high: float, low: float | None, right: Tensor
+    ) -> Cliff:
+        """The edge as it is of logits that are given alone.
+
+        A vector unit rounds otherwise than a scalar, and what is shown has to be seen again.
+        """
+        is_wrong = partial(self._is_wrong_alone, quantity, defect)
+        if low is not None and (is_wrong(low) or high * low < 0 or abs(low) > abs(high)):
+            nearer = right[(right.abs() < abs(high)) & (right * high >= 0)]
+            nearer = nearer[nearer.abs().argsort(descending=True)][:_TRIED]
+            low = next((x for x in nearer.tolist() if not is_wrong(x)), None)
+        if low is not None:
+            high, low = self._edge(
+                lambda probes: torch.tensor([is_wrong(x) for x in probes.tolist()]), high, low
+            )
+        return self._shown(quantity, high, low, self._truth(quantity, [high]))
+
+    def _first_alone(self, quantity: str, defect: str, logits: Tensor) -> float | None:
+        """The logit nearest to 0, of some that are wrong among others, that is wrong alone."""
+        nearest = logits[logits.abs().argsort()][:_TRIED].tolist()
+        return next((x for x in nearest if self._is_wrong_alone(quantity, defect, x)), None)
+
+    def _is_wrong_alone(self, quantity: str, defect: str, logit: float) -> bool:
+        computed, truth = self._of_one(quantity, logit), self._truth(quantity, [logit])
+        return bool(_DEFECTS[defect](self, quantity, computed, truth))
 
     def _nearest(
-        self, quantity: str, defect: str, high: float, low: float
+        self, quantity: str, defect: str, high: float, low: float | None
     ) -> tuple[float, float | None]:
         """The wrong logit nearest to 0, and the number before it, where bisection found one.
 
@@ -210,14 +251,13 @@ class _Judge(NamedTuple):
         for _ in range(_SCANS):
             probes = self._nearer(high)
             wrong = self._is_wrong(quantity, defect, probes)
-            if bool(wrong.any()):
-                found = probes[wrong].double()
-                high = float(found[found.abs().argmin()])
-            elif not len(right):
+            nearest = self._first_alone(quantity, defect, probes[wrong].double())
+            if nearest is None and not len(right):
                 return high, low  # nothing is nearer than what was bisected
+            high = high if nearest is None else nearest
             is_nearer = (probes.double().abs() < abs(high)) & (probes * high >= 0)
             right = probes[~wrong & is_nearer]
-            if not bool(wrong.any()):
+            if nearest is None:
                 break
         if not len(right):
             return high, None
@@ -269,11 +309,18 @@ class _Judge(NamedTuple):
         truth = Truth(right, torch.zeros_like(right), right.abs())
         return _DEFECTS[defect](self, quantity, computed, truth)
 
-    def _at(self, quantity: str, logit: float, before: float | None) -> Cliff:
-        probe = torch.full((_PROBES,), logit, dtype=self.dtype)
-        computed, truth = self._computed(quantity, probe)[:1], self._truth(quantity, probe[:1])
+    def _shown(self, quantity: str, logit: float, before: float | None, truth: Truth) -> Cliff:
+        """What comes out of a logit that is given alone."""
+        computed = self._of_one(quantity, logit)
         error = ulp_error(computed, truth, of_scale=self.of_scale(quantity))
         return Cliff(logit, before, float(computed), float(truth.hi), float(error))
+
+    def _of_one(self, quantity: str, logit: float) -> Tensor:
+        x = torch.tensor([logit], dtype=torch.float64).to(self.dtype)
+        second = quantity == "curvature"
+        found = evaluate(self.subject, x, self.target, self.gamma, second=second).of(quantity)
+        assert found is not None
+        return found[:1]
 
     def of_scale(self, quantity: str) -> bool:
         """Whether terms of both signs meet."""
@@ -309,14 +356,12 @@ class _Judge(NamedTuple):
         found = found.double()
         return Truth(found, torch.zeros_like(found), found.abs())
 
-    def _truth(self, quantity: str, probes: Tensor) -> Truth:
+    def _truth(self, quantity: str, logits: Sequence[float]) -> Truth:
         if self.definition is None:
-            truth = self.of_itself(quantity, probes)
+            truth = self.of_itself(quantity, torch.tensor(logits, dtype=torch.float64))
             assert truth is not None
             return truth
-        [entry] = derivatives(
-            probes.double().tolist(), self.target, [self.exponent], self.definition, bits=64
-        )
+        [entry] = derivatives(logits, self.target, [self.exponent], self.definition, bits=64)
         return _scaled(getattr(entry, quantity), self.factor)
 
 
@@ -354,8 +399,9 @@ _DEFECTS: dict[str, Callable[[_Judge, str, Tensor, Truth], Tensor]] = {
 }
 
 
-# Numbers that are looked at in one step of a search, and of a look for scattered ones.
-_PROBES = 32
+# Numbers that are looked at in one step of a search, and of a look for scattered ones; and those
+# that are tried alone.
+_PROBES, _TRIED = 32, 24
 _SCANNED, _SCANS = 1 << 15, 12
 
 
