@@ -7,7 +7,7 @@ from parfocal import extras
 
 with extras.needs("audit", "parfocal.testing"):
     from parfocal.audit import AuditReport, Subject, audit
-    from parfocal.audit.findings import Kind
+    from parfocal.audit.findings import Kind, Severity
     from parfocal.audit.output.wording import groups, title, where
 
 
@@ -16,6 +16,7 @@ def assert_accurate(
     *,
     quick: bool = True,
     ignore: tuple[Kind, ...] = (),
+    fail_on: tuple[Severity | Kind, ...] = ("error",),
     **options: Any,
 ) -> AuditReport:
     """Fail with a message worth reading if a loss is not what a focal loss is.
@@ -24,6 +25,8 @@ def assert_accurate(
         loss: as in `parfocal.audit.audit`.
         quick: fewer gammas, and samples of the 16-bit dtypes too: some seconds.
         ignore: kinds of findings that are known and let pass.
+        fail_on: severities and kinds of findings that fail; "warning" is what is wrong and too
+            small for a training to feel, or of a second derivative.
         options: as in `audit`.
 
     Returns:
@@ -41,7 +44,7 @@ def assert_accurate(
     """
     __tracebackhide__ = True
     report = audit(loss, quick=quick, **options)
-    wrong = [f for f in report.findings if f.severity != "note" and f.kind not in ignore]
+    wrong = [f for f in report.failures(fail_on) if f.kind not in ignore]
     if not wrong:
         return report
     lines = [f"{title(report)} is no accurate focal loss:", ""]

@@ -11,7 +11,7 @@ from parfocal.audit.cell import Cell
 from parfocal.audit.convention import Convention, find_convention
 from parfocal.audit.discover import discover
 from parfocal.audit.evaluate import evaluate
-from parfocal.audit.judge import DTYPES, GAMMAS, QUICK_GAMMAS, SOFT_TARGET, cells
+from parfocal.audit.judge import DTYPES, GAMMAS, QUANTITIES, QUICK_GAMMAS, SOFT_TARGET, cells
 from parfocal.audit.modes import MODES, leaks, mismatches
 from parfocal.audit.replacement import replacement
 from parfocal.audit.report import AuditReport
@@ -28,6 +28,7 @@ def audit(
     modes: Sequence[str] = ("autocast", "vmap"),
     gammas: Sequence[float] | None = None,
     dtypes: Sequence[torch.dtype] = DTYPES,
+    quantities: Sequence[str] = QUANTITIES,
     executor: Executor | None = None,
     progress: Progress | None = None,
     version: str = "",
@@ -43,6 +44,7 @@ def audit(
         modes: which of compiled, autocast and vmap to compare with eager.
         gammas: exponents; by default 10 from 0 to 5, among them the neighbours of 1.
         dtypes: of the logits.
+        quantities: which of value, gradient and curvature.
         executor: of processes, in which certified values are made.
         progress: called with what is being done, and the part that is behind it.
         version: what the report says of the distribution.
@@ -53,7 +55,7 @@ def audit(
 
     Raises:
         SubjectError: a loss that can't be called.
-        ValueError: a mode of another name.
+        ValueError: a mode or a quantity of another name.
 
     Example:
         >>> from parfocal.audit import audit
@@ -64,6 +66,9 @@ def audit(
     unknown = set(modes) - set(MODES)
     if unknown:
         raise ValueError(f"expected modes of {MODES}, got {sorted(unknown)}")
+    unknown = set(quantities) - set(QUANTITIES)
+    if unknown:
+        raise ValueError(f"expected quantities of {QUANTITIES}, got {sorted(unknown)}")
     lines: tuple[str, ...] = ()
     if isinstance(loss, Subject):
         subject = loss
@@ -85,22 +90,26 @@ def audit(
     places = [(dtype, target) for dtype in dtypes for target in targets]
     for i, (dtype, target) in enumerate(places):
         say(f"{str(dtype).removeprefix('torch.')}, target {target:g}", i / (len(places) + 1))
-        grid += cells(subject, convention, dtype, target, chosen, quick=quick, executor=executor)
+        grid += cells(
+            subject,
+            convention,
+            dtype,
+            target,
+            chosen,
+            quantities=quantities,
+            quick=quick,
+            executor=executor,
+        )
     say("masks and modes", len(places) / (len(places) + 1))
     probed = tuple(gamma for gamma in (0.0, 0.5, 2.0) if gamma in chosen) or chosen[:1]
     findings = [
         *findings_of(subject, convention, grid),
-        *leak_findings(
-            subject,
-            [
-                leak
-                for dtype in (torch.float32, torch.bfloat16)
-                if dtype in dtypes
-                for leak in leaks(subject, probed, dtype)
-            ],
-        ),
-        *mode_findings(subject, mismatches(subject, probed, tuple(modes))),
     ]
+    if "gradient" in quantities:
+        narrow = [dtype for dtype in (torch.float32, torch.bfloat16) if dtype in dtypes]
+        leaking = [leak for dtype in narrow for leak in leaks(subject, probed, dtype)]
+        findings += leak_findings(subject, leaking)
+        findings += mode_findings(subject, mismatches(subject, probed, tuple(modes)))
     order = {"error": 0, "warning": 1, "note": 2}
     findings.sort(key=lambda f: (order[f.severity], -f.share))
     return AuditReport(

@@ -12,6 +12,8 @@ from parfocal.audit.subject import Subject, SubjectError
 
 _NEAR = 1e-4
 
+_DEFAULT = "what it gives by default"
+
 # Batches of several sizes and shares of positives.
 _BATCHES = (
     ((-1.5, 0.25, 2.0, -0.5), (1, 1, 1, 1)),
@@ -23,10 +25,14 @@ _BATCHES = (
 
 
 class Batch(NamedTuple):
-    """What was found: a line each, and the words of a loss that reduces too early."""
+    """What was found: a line each, and the words of a loss that reduces too early.
+
+    divisor: what it divides by where nothing is said of a reduction; None where that is no mean.
+    """
 
     lines: tuple[str, ...] = ()
     too_early: str | None = None
+    divisor: str | None = None
 
 
 class _Seen(NamedTuple):
@@ -52,7 +58,7 @@ def batch_of(subject: Subject, factors: tuple[float, float], exponent: float) ->
         exponent: at gamma 2.
     """
     lines: list[str] = []
-    too_early = None
+    too_early = divisor = None
     for name, reduced in _reductions(subject):
         try:
             seen = [_seen(subject, reduced, *batch) for batch in _BATCHES]
@@ -60,6 +66,7 @@ def batch_of(subject: Subject, factors: tuple[float, float], exponent: float) ->
             continue  # a reduction that isn't taken
         words = _divisor(seen, factors)
         if words is not None:
+            divisor = words if name == _DEFAULT or subject.reduced != "none" else divisor
             lines += [] if words == "1" else [f"{name} divides by {words}"]
             continue
         early = _too_early(seen, factors, exponent)
@@ -69,7 +76,7 @@ def batch_of(subject: Subject, factors: tuple[float, float], exponent: float) ->
         else:
             lines.append(f"{name} isn't the mean of the losses of each answer: another function of "
                          "the batch")  # fmt: skip
-    return Batch(tuple(dict.fromkeys(lines)), too_early)
+    return Batch(tuple(dict.fromkeys(lines)), too_early, divisor)
 
 
 def _reductions(subject: Subject) -> Iterator[tuple[str, Subject]]:
@@ -81,7 +88,7 @@ def _reductions(subject: Subject) -> Iterator[tuple[str, Subject]]:
                 changed = {**given, "reduction": value}
                 yield value, subject.with_options(**{place: changed})
             without = {key: v for key, v in given.items() if key != "reduction"}
-            yield "what it gives by default", subject.with_options(**{place: without})
+            yield _DEFAULT, subject.with_options(**{place: without})
             return
         if "size_average" in given:
             yield "mean", subject.with_options(**{place: {**given, "size_average": True}})

@@ -9,6 +9,7 @@ import torch
 from parfocal.audit.cell import Cell, Cliff
 from parfocal.audit.convention import Convention
 from parfocal.audit.findings import SEVERITIES, Finding, Kind, Severity
+from parfocal.audit.judge import TRAINING
 from parfocal.audit.modes import Leak, Mismatch
 from parfocal.audit.reproduce import reproduction
 from parfocal.audit.subject import Subject
@@ -56,10 +57,12 @@ def findings_of(
             ]
             yield from told.finding("dead gradient", dead, lambda c: c.dead_from, why.dead)
             biased = [c for c in rest if c not in dead and why.is_biased(c)]
-            yield from told.finding("biased", biased, lambda c: c.largest, why.biased)
+            yield from told.finding("biased", biased, lambda c: c.harm or c.largest, why.biased)
             rest = [c for c in rest if c not in dead and c not in biased]
         inaccurate = [c for c in rest if c.largest is not None and c.largest.ulp > c.limit]
-        yield from told.finding("inaccurate", inaccurate, lambda c: c.largest, why.inaccurate)
+        yield from told.finding(
+            "inaccurate", inaccurate, lambda c: c.harm or c.largest, why.inaccurate
+        )
 
 
 def _definition(subject: Subject, convention: Convention) -> Iterator[Finding]:
@@ -158,7 +161,7 @@ class _Why:
 
     def inaccurate(self, cell: Cell) -> str:
         """What the size of the error, or another dtype, speaks for."""
-        at, name = cell.largest, cell.dtype
+        at, name = cell.harm or cell.largest, cell.dtype
         assert at is not None
         if self._convention.definition is None:
             return f"{name} is not what it gives in float64"
@@ -222,10 +225,6 @@ def _begins_to_round(at: Cliff, cell: Cell) -> bool:
     return False
 
 
-# Below this share of the logits, what is not finite is an overflow near the end of the numbers.
-_FEW = 0.01
-
-
 def _ulp(cell: Cell) -> float:
     return 0.0 if cell.largest is None else cell.largest.ulp
 
@@ -245,16 +244,21 @@ class _Told:
     ) -> Iterator[Finding]:
         """One finding of all the gammas, told at the worst of them."""
         shown = [(cell, at) for cell in cells if (at := cliff_of(cell)) is not None]
+        for severity in ("error", "warning"):
+            part = [pair for pair in shown if self._severity(kind, *pair) == severity]
+            yield from self._finding(kind, severity, part, cause_of)
+
+    def _finding(
+        self,
+        kind: Kind,
+        severity: Severity,
+        shown: Sequence[tuple[Cell, Cliff]],
+        cause_of: Callable[[Cell], str],
+    ) -> Iterator[Finding]:
+        """Cells with what is shown of each."""
         if not shown:
             return
         worst, at = max(shown, key=lambda pair: (self._share(kind, pair[0]), _ulp(pair[0])))
-        severity: Severity = SEVERITIES[kind]
-        if self.quantity == "curvature" and severity == "error":
-            severity = "warning"
-        if kind == "not finite" and not 0 < worst.gamma < 1 and self._share(kind, worst) < _FEW:
-            severity = "warning"
-        if kind == "inaccurate" and self.quantity != "curvature" and worst.off:
-            severity = "error"
         yield Finding(
             kind,
             severity,
@@ -275,6 +279,14 @@ class _Told:
                 self.subject, self.dtype, self.target, worst.gamma, at.logit, self.quantity
             ),
         )
+
+    def _severity(self, kind: Kind, cell: Cell, at: Cliff) -> Severity:
+        """An error harms a training, in most of which a second derivative has no part."""
+        if self.quantity == "curvature":
+            return "warning"
+        if kind in ("not finite", "vanishing constant"):
+            return "error" if abs(at.logit) <= TRAINING else "warning"
+        return "warning" if cell.harm is None else "error"
 
     def _share(self, kind: Kind, cell: Cell) -> float:
         counts = {

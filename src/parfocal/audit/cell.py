@@ -37,6 +37,8 @@ class Cell:
     cliff: of what is not finite; `percent`: of what is wrong by more than 1 %; `dead_from`,
         `flipped_from`: of those.
     largest: the largest error that is a number, and where.
+    harm: the largest that a training feels: more than a percent, or eight times eps, of the
+        largest gradient of the cell or of the value. What is lost of a tiny gradient isn't.
     computed_in: the dtype in which the loss gave its value.
     heat: the worst error of each column of a heat map, both signs of the logit; -1 for none.
     curve: some logits with what was computed and what is true, for figures.
@@ -61,6 +63,7 @@ class Cell:
     dead_from: Cliff | None
     flipped_from: Cliff | None
     largest: Cliff | None
+    harm: Cliff | None
     computed_in: str
     heat: tuple[float, ...]
     curve: tuple[tuple[float, float, float, float], ...]

@@ -80,6 +80,7 @@ class Convention(NamedTuple):
     faults: what is wrong by itself.
     constant: that of `bias`; 0 for none.
     is_shifted: whether its values have what other logits add to them, and its gradients haven't.
+    divisor: what it divides a batch by where nothing is said; None if it gives each loss.
     """
 
     definition: Definition | None
@@ -93,6 +94,7 @@ class Convention(NamedTuple):
     faults: tuple[Fault, ...] = ()
     constant: float = 0.0
     is_shifted: bool = False
+    divisor: str | None = None
 
     def factor(self, target: Target) -> float:
         """By what the definition is multiplied at a target."""
@@ -240,15 +242,18 @@ def _convention(
     if rows is not None:
         lines += rows.lines
         other = rows.other or other
+    divisor = None
     if subject.framework == "torch":
         batch = batch_of(subject, (positive, negative), exponents[0].at(2.0))
         lines += batch.lines
+        divisor = batch.divisor
         if batch.too_early:
             faults.append(Fault("reduced too early", batch.too_early))
     told = [fault.words for fault in faults if fault.kind != "reduced too early"]
     return Convention(
         definition, positive, negative, definition_of_soft, (*told, *lines), other,
         exponents, bias, tuple(faults), constant, rows is not None and rows.is_one_vs_rest,
+        divisor,
     )  # fmt: skip
 
 

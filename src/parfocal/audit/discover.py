@@ -270,6 +270,8 @@ class _Search:
             except Exception:
                 continue  # a refusal is an answer
             if meant.definition is not None and meant.positive == meant.negative == 1:
+                factors = convention.positive, convention.negative
+                other = other.with_options(default_factors=factors)
                 return other, [*words, f"alpha={value!r}"]
         return subject, words
 

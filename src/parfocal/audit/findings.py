@@ -17,6 +17,7 @@ Kind = Literal[
     "mode mismatch",
     "fails",
 ]
+# What harms a training, a numericist's remark, and what is a fact alone.
 Severity = Literal["error", "warning", "note"]
 
 SEVERITIES: dict[Kind, Severity] = {

@@ -21,6 +21,8 @@ from multiprocessing import get_context
 from pathlib import Path
 from typing import IO, Any
 
+import torch
+
 from parfocal.audit.audit import Progress, audit
 from parfocal.audit.report import AuditReport, could_not
 
@@ -35,13 +37,19 @@ _OUTPUT = 2000
 
 @dataclass(frozen=True)
 class Job:
-    """What to audit: a target with fields of `Subject`, or a known loss by its name."""
+    """What to audit: a target with fields of `Subject`, or a known loss by its name.
+
+    gammas, dtypes, quantities: as in `audit`, all by default; dtypes by their names.
+    """
 
     target: str
     given: Mapping[str, Any] = field(default_factory=dict)
     known: str | None = None
     quick: bool = False
     modes: Sequence[str] = ("autocast", "vmap")
+    gammas: Sequence[float] | None = None
+    dtypes: Sequence[str] | None = None
+    quantities: Sequence[str] | None = None
 
     @property
     def name(self) -> str:
@@ -171,26 +179,23 @@ def main(job_path: str, report_path: str, progress_path: str) -> None:
 
 
 def _report(job: Job, executor: ProcessPoolExecutor | None, say: Progress) -> AuditReport:
+    given: dict[str, Any] = {
+        "quick": job.quick,
+        "modes": job.modes,
+        "gammas": job.gammas,
+        "executor": executor,
+        "progress": say,
+    }
+    if job.dtypes is not None:
+        given["dtypes"] = [getattr(torch, name) for name in job.dtypes]
+    if job.quantities is not None:
+        given["quantities"] = job.quantities
     if job.known is None:
-        return audit(
-            job.target,
-            quick=job.quick,
-            modes=job.modes,
-            executor=executor,
-            progress=say,
-            **job.given,
-        )
+        return audit(job.target, **{**given, **job.given})
     from parfocal.audit.known import known
 
     entry = known(job.known)
-    return audit(
-        entry.subject(),
-        quick=job.quick,
-        modes=job.modes,
-        executor=executor,
-        progress=say,
-        version=entry.version or "",
-    )
+    return audit(entry.subject(), version=entry.version or "", **given)
 
 
 if __name__ == "__main__":

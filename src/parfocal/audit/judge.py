@@ -39,6 +39,9 @@ SOFT_TARGET = 0.375
 
 ONE_PERCENT = 0.01
 
+# Logits of a training are smaller; what breaks beyond is an overflow near the end of the numbers.
+TRAINING = 1e4
+
 
 def logits_of(dtype: torch.dtype, *, quick: bool, single: bool = False) -> tuple[Tensor, bool]:
     """The logits of a dtype, and whether these are all that are finite."""
@@ -67,6 +70,7 @@ def cells(
     target: float,
     gammas: Sequence[float],
     *,
+    quantities: Sequence[str] = QUANTITIES,
     quick: bool = False,
     executor: Executor | None = None,
 ) -> Iterator[Cell]:
@@ -85,11 +89,12 @@ def cells(
     factor = convention.factor(target)
     for gamma, exponent, truth in zip(gammas, exponents, right, strict=True):
         try:
-            found = evaluate(subject, logits, target, gamma)
+            second = "curvature" in quantities
+            found = evaluate(subject, logits, target, gamma, second=second)
         except Exception:
             continue  # a gamma that is refused, as the report says
         judge = _Judge(subject, definition, dtype, target, gamma, exponent, factor)
-        for quantity in QUANTITIES:
+        for quantity in quantities:
             computed = found.of(quantity)
             if computed is None or (quantity == "value" and convention.is_shifted):
                 continue
@@ -165,6 +170,7 @@ class _Judge(NamedTuple):
             cliffs.get("dead"),
             cliffs.get("flipped"),
             self._largest(quantity, logits, truth, at_normal),
+            self._harm(quantity, logits, computed, truth),
             computed_in,
             _heat(x, at_normal),
             () if quantity == "curvature" else _curve(x, wide, truth.hi, at_normal),
@@ -183,6 +189,31 @@ class _Judge(NamedTuple):
             if math.isfinite(found.ulp) and (best is None or found.ulp > best.ulp):
                 best = found
         return best
+
+    def _harm(self, quantity: str, logits: Tensor, computed: Tensor, truth: Truth) -> Cliff | None:
+        """The largest error that a training feels, as it is of a logit that is given alone."""
+        if quantity == "curvature":
+            return None
+        near = logits.double().abs() <= TRAINING
+        error = (computed.double() - truth.hi).abs()
+        part = max(ONE_PERCENT, 8 * torch.finfo(self.dtype).eps)
+        felt = part * self._felt(quantity, truth, near)
+        harmful = near & error.isfinite() & (error > felt) & self.is_normal(quantity, truth)
+        most = torch.where(harmful, error / felt, -1.0).topk(min(_TRIED, len(error)))
+        for worst, index in zip(most.values.tolist(), most.indices.tolist(), strict=True):
+            if worst < 0:
+                break
+            right = Truth(*(column[index : index + 1] for column in truth))
+            found = self._shown(quantity, float(logits[index]), None, right)
+            if abs(found.computed - found.truth) > float(felt[index]):
+                return found
+        return None
+
+    def _felt(self, quantity: str, truth: Truth, near: Tensor) -> Tensor:
+        """What an error is small beside: the largest slope, or a value that is larger."""
+        if quantity == "gradient":
+            return truth.hi.abs()[near].amax().expand_as(truth.hi)
+        return truth.hi.abs().clamp(min=abs(self.factor))
 
     def _cliff(self, quantity: str, logits: Tensor, wrong: Tensor, defect: str) -> Cliff | None:
         """The first wrong logit from 0 on, and the number before it, found by bisection."""

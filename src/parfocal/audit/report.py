@@ -2,7 +2,7 @@
 
 import json
 import math
-from collections.abc import Mapping
+from collections.abc import Collection, Mapping
 from dataclasses import asdict, dataclass
 from typing import Any
 
@@ -37,10 +37,12 @@ class AuditReport:
 
     @property
     def status(self) -> int:
-        """0 clean, 1 findings, 2 could not be audited; another definition by itself is clean."""
-        if self.error is not None:
-            return 2
-        return int(any(finding.severity != "note" for finding in self.findings))
+        """0 clean, 1 errors, 2 could not be audited; another definition by itself is clean."""
+        return 2 if self.error is not None else int(bool(self.failures()))
+
+    def failures(self, fail_on: Collection[str] = ("error",)) -> tuple[Finding, ...]:
+        """The findings of some severities and kinds."""
+        return tuple(f for f in self.findings if f.severity in fail_on or f.kind in fail_on)
 
     @property
     def certificates(self) -> tuple[str, ...]:
@@ -102,7 +104,7 @@ def _number(value: Any) -> Any:
 def _cell(data: dict[str, Any]) -> Cell:
     for name in ("worst", "logit", "computed", "truth"):
         data[name] = _number(data[name])
-    for name in ("cliff", "percent", "dead_from", "flipped_from", "largest"):
+    for name in ("cliff", "percent", "dead_from", "flipped_from", "largest", "harm"):
         data[name] = None if data[name] is None else Cliff(*map(_number, data[name]))
     data["heat"] = tuple(_number(part) for part in data["heat"])
     data["curve"] = tuple(tuple(_number(part) for part in point) for point in data["curve"])

@@ -44,6 +44,7 @@ class Subject:
     reduced: whether the result is one number, and of which kind.
     fixed_gamma: the exponent of a loss without a keyword for it.
     refused: dtypes of logits that it refuses, and why.
+    default_factors: of both classes, where they are turned off in `options`.
     """
 
     name: str
@@ -66,6 +67,7 @@ class Subject:
     reduced: Reduced = "none"
     fixed_gamma: float = 2.0
     refused: Mapping[str, str] = field(default_factory=dict)
+    default_factors: tuple[float, float] | None = None
 
     @property
     def widest(self) -> torch.dtype:

@@ -20,6 +20,20 @@ if TYPE_CHECKING:
 _FILE = click.Path(dir_okay=False, path_type=Path)
 
 
+def _fail_on(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
+    """Severities, and kinds written with hyphens."""
+    from parfocal.audit.findings import SEVERITIES
+
+    chosen = [word.strip().replace("-", " ") for word in value.split(",") if word.strip()]
+    chosen = ["another definition" if word == "another function" else word for word in chosen]
+    known = ("error", "warning", *SEVERITIES)
+    unknown = [word for word in chosen if word not in known]
+    if unknown or not chosen:
+        names = ", ".join(name.replace(" ", "-") for name in known)
+        raise click.BadParameter(f"expected some of {names}, got {value!r}")
+    return tuple(chosen)
+
+
 @click.command()
 @click.argument("target", required=False)
 @click.option("--installed", is_flag=True, help="Audit each known library of this environment.")
@@ -44,6 +58,15 @@ _FILE = click.Path(dir_okay=False, path_type=Path)
 )
 @click.option("--targets-first", is_flag=True, help="Call it with targets, then logits.")
 @click.option("--one-hot", is_flag=True, help="Multiclass targets are one-hot.")
+@click.option("--gamma", "gammas", multiple=True, type=click.FloatRange(min=0),
+              help="An exponent to look at, instead of ten; may be repeated.")  # fmt: skip
+@click.option("--dtype", "dtypes", multiple=True, help="A dtype of logits to look at.",
+              type=click.Choice(["float64", "float32", "float16", "bfloat16"]))  # fmt: skip
+@click.option("--quantity", "quantities", multiple=True, help="What to look at.",
+              type=click.Choice(["value", "gradient", "curvature"]))  # fmt: skip
+@click.option("--fail-on", default="error", show_default=True, callback=_fail_on,
+              help="Severities and kinds of findings for which the exit status is 1, with commas: "
+              "error, warning, not-finite, wrong-sign, dead-gradient, ...")  # fmt: skip
 @click.option("--timeout", type=click.FloatRange(min=1), default=900.0, help="Seconds a loss.")
 @click.option("--json", "json_path", type=_FILE, help="Write all of it as JSON.")
 @click.option("--junit", "junit_path", type=_FILE, help="Write JUnit XML.")
@@ -58,7 +81,8 @@ def audit(target: str | None, installed: bool, quick: bool, compiled: bool, **gi
     TARGET is package.module:name or path/file.py:name, a function or a class. It RUNS the code
     that it is pointed at, in a process of its own.
 
-    Exit status 0 clean, 1 findings, 2 could not audit.
+    An error harms a training; a warning is a remark on what no training feels. Exit status 0
+    clean, 1 errors or what --fail-on names, 2 could not audit.
     """
     from parfocal.audit.isolated import Job
     from parfocal.audit.known import KNOWN
@@ -69,21 +93,25 @@ def audit(target: str | None, installed: bool, quick: bool, compiled: bool, **gi
         raise click.UsageError("give either a TARGET or --installed")
     known = read_baseline(given["baseline"]) if given["baseline"] else []
     modes = ("autocast", "vmap", *(("compiled",) if compiled else ()))
+    filters: dict[str, Any] = {
+        name: given[name] or None for name in ("gammas", "dtypes", "quantities")
+    }
     if installed:
         present = [entry for entry in KNOWN if entry.version is not None]
-        jobs = [Job(e.target, known=e.name, quick=quick, modes=modes) for e in present]
+        jobs = [Job(e.target, known=e.name, quick=quick, modes=modes, **filters) for e in present]
     else:
         assert target is not None
-        jobs = [Job(_plain(target), _fields(given), quick=quick, modes=modes)]
+        jobs = [Job(_plain(target), _fields(given), quick=quick, modes=modes, **filters)]
     console = Console()
     reports = _audited(jobs, given["timeout"])
     show(console, reports)
     _write(reports, given)
-    status = max(report.status for report in reports)
+    fail_on = given["fail_on"]
+    status = max(2 if r.error else int(bool(r.failures(fail_on))) for r in reports)
     if given["write_baseline"]:
-        write_baseline(given["write_baseline"], reports)
+        write_baseline(given["write_baseline"], reports, fail_on)
     if given["baseline"]:
-        difference = compare(known, reports)
+        difference = compare(known, reports, fail_on)
         for words, keys in (("new", difference.new), ("gone", difference.gone)):
             for key in keys:
                 console.print(f"{words}: {key}", markup=False, soft_wrap=True)
@@ -148,7 +176,7 @@ def _write(reports: "Sequence[AuditReport]", given: dict[str, Any]) -> None:
     if given["junit_path"]:
         from parfocal.audit.output.junit import junit
 
-        given["junit_path"].write_text(junit(reports))
+        given["junit_path"].write_text(junit(reports, given["fail_on"]))
     if given["html_path"]:
         given["html_path"].write_text(page(reports), encoding="utf-8")
     if given["markdown_path"]:

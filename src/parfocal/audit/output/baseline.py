@@ -1,7 +1,7 @@
 """A baseline: the findings that are known, kept in a file that both sides are held to."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from pathlib import Path
 from typing import NamedTuple
 
@@ -15,19 +15,20 @@ class Difference(NamedTuple):
     gone: tuple[str, ...]
 
 
-def keys(reports: Sequence[AuditReport]) -> list[str]:
-    """What names each finding, the notes left out."""
+def keys(reports: Sequence[AuditReport], fail_on: Collection[str] = ("error",)) -> list[str]:
+    """What names each finding that fails."""
     return sorted(
         f"{report.name} | {finding.key}"
         for report in reports
-        for finding in report.findings
-        if finding.severity != "note"
+        for finding in report.failures(fail_on)
     )
 
 
-def write_baseline(path: Path, reports: Sequence[AuditReport]) -> None:
+def write_baseline(
+    path: Path, reports: Sequence[AuditReport], fail_on: Collection[str] = ("error",)
+) -> None:
     """What is found now."""
-    path.write_text(json.dumps({"findings": keys(reports)}, indent=1) + "\n")
+    path.write_text(json.dumps({"findings": keys(reports, fail_on)}, indent=1) + "\n")
 
 
 def read_baseline(path: Path) -> list[str]:
@@ -45,9 +46,11 @@ def read_baseline(path: Path) -> list[str]:
     return known
 
 
-def compare(known: Sequence[str], reports: Sequence[AuditReport]) -> Difference:
+def compare(
+    known: Sequence[str], reports: Sequence[AuditReport], fail_on: Collection[str] = ("error",)
+) -> Difference:
     """Strictly: what is new, and what is gone."""
-    found = keys(reports)
+    found = keys(reports, fail_on)
     return Difference(
         tuple(key for key in found if key not in known),
         tuple(key for key in known if key not in found),

@@ -37,7 +37,7 @@ def report_view(report: AuditReport) -> RenderableType:
     for dtype in ("float32", "bfloat16"):
         parts += heat_map(report.cells, "gradient", dtype, 1.0)
     parts += [Text(f"✓ {line}", style="green") for line in report.certificates]
-    shown = dict.fromkeys(f.kind for f in report.findings if f.severity != "note")
+    shown = dict.fromkeys(f.kind for f in report.findings if f.severity == "error")
     for kind in shown:
         finding = next(f for f in report.findings if f.kind == kind)
         parts.append(Text(f"{kind}, by itself:", style="bold"))

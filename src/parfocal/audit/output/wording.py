@@ -23,9 +23,10 @@ def verdict(report: AuditReport) -> str:
     warnings = sum(f.severity == "warning" for f in report.findings)
     kinds = "certified where all logits were looked at, else sampled"
     cells = f"{len(report.cells)} cells, {kinds}"
-    if report.status == 0:
-        return f"clean: {cells}"
-    return f"{errors} errors, {warnings} warnings: {cells}"
+    remarks = f", {warnings} remarks" if warnings else ""
+    if errors == 0:
+        return f"clean{remarks}: {cells}"
+    return f"{errors} errors{remarks}: {cells}"
 
 
 def groups(findings: Iterable[Finding]) -> list[list[Finding]]:
