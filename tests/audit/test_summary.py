@@ -71,7 +71,9 @@ def test_the_replacement_gives_the_same(loss):
 def test_the_first_line_says_where_it_breaks():
     report = audit(of_classes, dtypes=[torch.float32, torch.bfloat16], **few)
     first, second = summary(report)
-    assert first.startswith("Trains safely in float32 at gamma 2. At gamma < 1 its gradient becomes")
+    assert first.startswith(
+        "Trains safely in float32 at gamma 2. At gamma < 1 its gradient becomes"
+    )
     assert "NaN from a logit of 1" in first
     assert second.startswith("In its place: parfocal.softmax_focal_loss(")
 

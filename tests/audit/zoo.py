@@ -42,7 +42,7 @@ class Entry:
     held: whether it is a focal loss, with its factors and exponents, that results can be held to.
     causes: what it does: "subtraction" of p_t from 1, "float32" and "bfloat16" for what it computes
         in, "bce" for PyTorch's, whose gradient is p - y.
-    clean: whether nothing is wrong with it.
+    clean: whether nothing is wrong with it that a training feels.
     gammas, dtypes: at which it is audited. least_gamma, refused: what it refuses of these.
     """
 
@@ -260,7 +260,7 @@ RIGHT = (
     # As people write them.
     _right("by_subtraction", causes=("subtraction", "bce"), **_AS_WRITTEN),
     _right("by_exponential", soft="entropy", causes=("subtraction",), **_AS_WRITTEN),
-    _right("in_log_space", soft="rounded", **_AS_WRITTEN),
+    _right("in_log_space", soft="rounded", **{**_AS_WRITTEN, "clean": True}),
     _right("by_sigmoids", soft="rounded", **_AS_WRITTEN),
     _right("by_log_softmax", causes=("subtraction",), **_CLASSES, **_AS_WRITTEN),
     _right("map_by_subtraction", shape="map", **_SUBTRACTING),
@@ -270,8 +270,8 @@ RIGHT = (
         **{**_SUBTRACTING, "shape": "map of indices", "soft": None},
     ),
     _right("in_float32", causes=("subtraction", "float32"), **_AS_WRITTEN),
-    _right("numpy_pair", framework="numpy", soft="rounded", **_AS_WRITTEN),
-    _right("of_jax", framework="jax", soft="rounded", **_AS_WRITTEN),
+    _right("numpy_pair", framework="numpy", soft="rounded", **{**_AS_WRITTEN, "clean": True}),
+    _right("of_jax", framework="jax", soft="rounded", **{**_AS_WRITTEN, "clean": True}),
 )
 
 _EARLY = ("reduced too early",)
@@ -298,8 +298,8 @@ WRONG = (
     _wrong("classes_mean_first", **_MEANS, faults=_EARLY, causes=("subtraction",), **_CLASSES),
     _wrong("swapped", other=_SWAPPED, **_FREE),
     _wrong("swapped_targets", other=_SWAPPED, **_FREE, causes=("bce",)),
-    _wrong("detached", detached=True, other="detached factor", causes=("bce",)),
-    _wrong("without_grad", detached=True, other="detached factor", causes=("bce",)),
+    _wrong("detached", clean=True, detached=True, other="detached factor", causes=("bce",)),
+    _wrong("without_grad", clean=True, detached=True, other="detached factor", causes=("bce",)),
     _wrong("without_logarithm", other="without the logarithm", **_FREE),
     _wrong(
         "gamma_never_read",
@@ -325,6 +325,7 @@ WRONG = (
     ),
     _wrong(
         "exponent_and_one",
+        clean=True,
         exponents=((1.0, 1.0),) * 2,
         other=r"the exponent gamma \+ 1",
         causes=("bce",),
@@ -347,14 +348,14 @@ WRONG = (
     _wrong("clamp_1e7", **_SUBTRACTED),
     _wrong("clamp_below", **_SUBTRACTED),
     _wrong("clamp_of_logits", soft="rounded", dtypes=_WIDE),
-    _wrong("base_1e3", dtypes=_WIDE, constants=(1e-3, 0.0), causes=("bce",)),
+    _wrong("base_1e3", clean=True, dtypes=_WIDE, constants=(1e-3, 0.0), causes=("bce",)),
     _wrong("base_5e3", dtypes=_WIDE, constants=(5e-3, 0.0), causes=("bce",)),
-    _wrong("base_1e6", dtypes=_WIDE, constants=(1e-6, 0.0), causes=("bce",)),
+    _wrong("base_1e6", clean=True, dtypes=_WIDE, constants=(1e-6, 0.0), causes=("bce",)),
     _wrong("log_1e3", dtypes=_WIDE, constants=(0.0, 1e-3)),
     _wrong("log_1e6", dtypes=_WIDE, constants=(0.0, 1e-6), soft="rounded", causes=("subtraction",)),
     _wrong("log_1e8", constants=(0.0, 1e-8), soft="rounded", dtypes=_SIXTEEN),
     _wrong("both_1e5", dtypes=_WIDE, constants=(1e-5, 1e-5)),
-    _wrong("two_constants", other="unknown", **_FREE),
+    _wrong("two_constants", clean=True, other="unknown", **_FREE),
     _wrong("half_constant", **{**_SUBTRACTED, "dtypes": _SIXTEEN}),
     _wrong("log_of_sigmoid", soft="rounded", causes=("subtraction",)),
     _wrong("log_of_softmax", causes=("subtraction",), **_CLASSES),
@@ -401,7 +402,7 @@ WRONG = (
     _wrong("smoothed_labels", other=r"smoothed labels, 0\.05 of the other", **_FREE),
     _wrong("dice", other="unknown", **_FREE),
     _wrong("squares", other="without the logarithm", faults=("gamma ignored",), **_FREE),
-    _wrong("hinge", other="unknown", **_FREE),
+    _wrong("hinge", clean=True, other="unknown", **_FREE),
 )
 
 OF_JAX = (

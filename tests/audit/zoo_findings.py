@@ -8,7 +8,7 @@ from typing import Any, NamedTuple
 import torch
 
 from audit.zoo import Entry
-from audit.zoo_results import computed, scan, spacing, true
+from audit.zoo_results import computed, felt, scan, spacing, true
 from audit.zoo_truth import QUANTITIES
 from parfocal.audit.findings import Finding
 
@@ -150,7 +150,7 @@ def _biased(told: Told) -> str:
     """Off at the logit that is shown, and in float64 at mild logits too."""
     if not told.entry.held:
         return "it is held to another function than its own"
-    why = told.as_stated()
+    why = told.as_stated() or _severity(told)
     if why:
         return why
     if told.entry.reduced == "mean":
@@ -168,7 +168,22 @@ def _biased(told: Told) -> str:
 
 
 def _inaccurate(told: Told) -> str:
-    return told.as_stated()
+    return told.as_stated() or _severity(told)
+
+
+def _severity(told: Told) -> str:
+    """An error is felt where it is shown, and a warning isn't."""
+    entry, finding = told.entry, told.finding
+    if not entry.held or finding.target not in (0, 1) or finding.quantity == "curvature":
+        return ""
+    is_error = finding.severity == "error"
+    for gamma, got, right in told.shown():
+        bound = felt(entry, finding.quantity, finding.dtype, finding.target, gamma, float(right))
+        # A grid need not have the largest slope.
+        least, most = (0.99 * bound, math.inf) if is_error else (0.0, 1.01 * bound)
+        if least <= abs(float(right) - got) <= most:
+            return ""
+    return f"it is an {finding.severity}, and a training feels {bound:.3g}"
 
 
 def _another(told: Told) -> str:

@@ -107,6 +107,21 @@ def scan(name: str, dtype: str, y: float, gamma: float) -> Scan:
     return Scan(x, defects(ENTRIES[name], x, y, gamma))
 
 
+def felt(entry: Entry, quantity: str, dtype: str, y: float, gamma: float, right: float) -> float:
+    """The error that a training feels: a percent, or 8 eps, of the largest slope or of a value."""
+    part = max(0.01, 8 * torch.finfo(getattr(torch, dtype)).eps)
+    if quantity == "value":
+        return part * max(abs(right), abs(entry.factor(y)))
+    return part * _largest_slope(entry.name, y, gamma)
+
+
+@functools.cache
+def _largest_slope(name: str, y: float, gamma: float) -> float:
+    entry, x = ENTRIES[name], torch.linspace(-2_000, 2_000, 8_001, dtype=torch.float64)
+    slopes = truths(x, y, entry.exponent_of(gamma, y), detached=entry.detached)["gradient"]
+    return abs(entry.factor(y)) * float(slopes.abs().max())
+
+
 @functools.cache
 def grid(dtype: str) -> torch.Tensor:
     """Logits up to 120."""

@@ -55,7 +55,7 @@ def findings_of(
             dead = [
                 c for c in group if quantity == "gradient" and c.dead > max(2, c.points // 1000)
             ]
-            yield from told.finding("dead gradient", dead, lambda c: c.dead_from, why.dead)
+            yield from told.finding("dead gradient", dead, _where_dead, why.dead)
             biased = [c for c in rest if c not in dead and why.is_biased(c)]
             yield from told.finding("biased", biased, lambda c: c.harm or c.largest, why.biased)
             rest = [c for c in rest if c not in dead and c not in biased]
@@ -90,6 +90,14 @@ def _definition(subject: Subject, convention: Convention) -> Iterator[Finding]:
             cause,
             reproduction(subject, "float64", 1.0, 2.0, 1.0, "value"),
         )  # fmt: skip
+
+
+def _where_dead(cell: Cell) -> Cliff | None:
+    """Where a training feels it, if it does, else where it begins."""
+    begin, harm = cell.dead_from, cell.harm
+    if begin is None or harm is None or harm.computed != 0 or begin.logit * harm.logit > 0:
+        return begin
+    return harm
 
 
 class _Why:
@@ -153,7 +161,7 @@ class _Why:
 
     def dead(self, cell: Cell) -> str:
         """A rounding of p_t to 1, where it is that."""
-        at = cell.dead_from
+        at = _where_dead(cell)
         lost = "the gradient is exactly 0 where the true one is a normal number"
         if at is not None and _begins_to_round(at, cell):
             return f"{lost}: p_t rounds to 1 in {cell.dtype} there"
@@ -281,8 +289,8 @@ class _Told:
         )
 
     def _severity(self, kind: Kind, cell: Cell, at: Cliff) -> Severity:
-        """An error harms a training, in most of which a second derivative has no part."""
-        if self.quantity == "curvature":
+        """An error harms a training; but for boosters none takes steps by a second derivative."""
+        if self.quantity == "curvature" and not self.subject.is_pair:
             return "warning"
         if kind in ("not finite", "vanishing constant"):
             return "error" if abs(at.logit) <= TRAINING else "warning"

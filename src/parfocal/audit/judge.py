@@ -192,7 +192,7 @@ class _Judge(NamedTuple):
 
     def _harm(self, quantity: str, logits: Tensor, computed: Tensor, truth: Truth) -> Cliff | None:
         """The largest error that a training feels, as it is of a logit that is given alone."""
-        if quantity == "curvature":
+        if quantity == "curvature" and not self.subject.is_pair:
             return None
         near = logits.double().abs() <= TRAINING
         error = (computed.double() - truth.hi).abs()
@@ -211,7 +211,7 @@ class _Judge(NamedTuple):
 
     def _felt(self, quantity: str, truth: Truth, near: Tensor) -> Tensor:
         """What an error is small beside: the largest slope, or a value that is larger."""
-        if quantity == "gradient":
+        if quantity != "value":
             return truth.hi.abs()[near].amax().expand_as(truth.hi)
         return truth.hi.abs().clamp(min=abs(self.factor))
 

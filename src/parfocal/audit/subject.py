@@ -74,6 +74,11 @@ class Subject:
         """The widest dtype of logits that it takes."""
         return torch.float32 if "float64" in self.refused else torch.float64
 
+    @property
+    def is_pair(self) -> bool:
+        """Whether it gives a gradient and a second derivative, by which a booster takes steps."""
+        return self.framework == "numpy"
+
     def at(self, gamma: float) -> Callable[[Any, Any], Any]:
         """The loss of (logits, targets), at an exponent."""
         options, on_call = self._keywords(gamma)
