@@ -12,6 +12,8 @@ from parfocal.audit.convention import Convention, find_convention
 from parfocal.audit.discover import discover
 from parfocal.audit.evaluate import evaluate
 from parfocal.audit.judge import DTYPES, GAMMAS, QUANTITIES, QUICK_GAMMAS, SOFT_TARGET, cells
+from parfocal.audit.mask_findings import mask_findings
+from parfocal.audit.masks import try_masks
 from parfocal.audit.modes import MODES, leaks, mismatches
 from parfocal.audit.replacement import replacement
 from parfocal.audit.report import AuditReport
@@ -102,8 +104,10 @@ def audit(
         )
     say("masks and modes", len(places) / (len(places) + 1))
     probed = tuple(gamma for gamma in (0.0, 0.5, 2.0) if gamma in chosen) or chosen[:1]
+    trials = try_masks(subject, probed, dtypes)
     findings = [
         *findings_of(subject, convention, grid),
+        *mask_findings(subject, trials.faults),
     ]
     if "gradient" in quantities:
         narrow = [dtype for dtype in (torch.float32, torch.bfloat16) if dtype in dtypes]
@@ -117,7 +121,7 @@ def audit(
         subject.target,
         version,
         lines,
-        convention.lines,
+        (*convention.lines, *trials.lines),
         tuple(grid),
         tuple(findings),
         quick,

@@ -1,6 +1,9 @@
 """A line of Python that shows a finding by itself."""
 
+from typing import Any
+
 from parfocal.audit.evaluate import NOTHING
+from parfocal.audit.mask_calls import Batch, Mask, inputs
 from parfocal.audit.subject import Subject
 
 _TORCH = {
@@ -25,6 +28,15 @@ _JAX = {
     "value": "print(f(z))",
     "gradient": "print(jax.grad(f)(z))",
     "curvature": "print(jax.grad(lambda z: jax.grad(f)(z).sum())(z))",
+}
+
+
+# What a loss takes, of logits.
+_TAKEN = {
+    ("binary", "probabilities"): "x = x.sigmoid()",
+    ("binary", "log-probabilities"): "x = torch.nn.functional.logsigmoid(x)",
+    ("multiclass", "probabilities"): "x = x.softmax(1)",
+    ("multiclass", "log-probabilities"): "x = x.log_softmax(1)",
 }
 
 
@@ -94,3 +106,59 @@ def _jax(subject: Subject, dtype: str, target: float, logit: float, call: str, l
         f"import jax, jax.numpy as jnp; {x64}{lines}; z = jnp.array([{logit!r}], jnp.{dtype}); "
         f"y = {y}; f = lambda z: (lambda x: {call})({x}).sum(); "
     )
+
+
+class _Word(str):
+    """A name in a line of Python, which stands there as it is."""
+
+    __slots__ = ()
+
+    def __repr__(self) -> str:
+        return str(self)
+
+
+def masked_reproduction(
+    subject: Subject, mask: Mask, batch: Batch, gamma: float, position: int, shown: str
+) -> str:
+    """Imports, a batch with positions that are left out, one call, and what one position has.
+
+    Args:
+        subject: a loss of PyTorch.
+        mask: by which positions are left out.
+        batch: logits, classes, and who is left out.
+        gamma: the exponent.
+        position: the one that is shown.
+        shown: "gradient", in what the loss takes; "value"; or "fails", of a call that raises.
+    """
+    lines = subject.import_line()
+    environment = 'import os; os.environ["KERAS_BACKEND"] = "torch"; ' if "keras" in lines else ""
+    dtype, is_binary = str(batch.rows.dtype), subject.kind == "binary"
+    whole = "" if subject.long or not is_binary else f", dtype={dtype}"
+    words = [
+        f"{environment}import torch",
+        "from math import inf, nan",
+        lines,
+        f"x = torch.tensor({batch.rows.tolist()}, dtype={dtype})",
+        f"y = torch.tensor({batch.targets(mask).tolist()}{whole})",
+    ]
+    if subject.takes != "logits":
+        words.append(_TAKEN[subject.kind, subject.takes])
+    if subject.one_hot:
+        words.append(f"y = torch.nn.functional.one_hot(y, {batch.rows.shape[1]}).to(x.dtype)")
+    ones = (3 if subject.maps else int(subject.column)) if is_binary else 2 * subject.maps
+    if ones:
+        words.append(f"x, y = (t.reshape(*t.shape{', 1' * ones}) for t in (x, y))")
+    words.append("x.requires_grad_()")
+    value: Any = mask.ignored
+    if value is None:
+        entries = inputs(subject, mask, batch)[2]
+        of = "" if mask.dtype == "bool" else f", dtype={dtype}"
+        words.append(f"{mask.name} = torch.tensor({entries.tolist()}{of})")
+        value = _Word(mask.name)
+    call = mask.applied(subject, value).source(gamma)
+    shows = {
+        "gradient": f"print(torch.autograd.grad(({call}).sum(), x)[0][{position}])",
+        "value": f"print(({call})[{position}])",
+        "fails": f"print({call})",
+    }
+    return "; ".join([*words, shows[shown]])
