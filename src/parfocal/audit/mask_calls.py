@@ -2,7 +2,8 @@
 
 import inspect
 import math
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, NamedTuple
 
 import torch
@@ -231,3 +232,14 @@ def with_left_out(batch: Batch, sizes: Sequence[float], dtype: torch.dtype) -> B
         torch.cat([batch.classes, torch.tensor(index)]),
         left_out,
     )
+
+
+@contextmanager
+def one_thread() -> Iterator[None]:
+    """Batches of some dozens: threads would only wait for each other."""
+    count = torch.get_num_threads()
+    torch.set_num_threads(1)
+    try:
+        yield
+    finally:
+        torch.set_num_threads(count)

@@ -14,7 +14,7 @@ def mask_findings(subject: Subject, faults: Iterable[MaskFault]) -> Iterator[Fin
     """One finding an argument, a dtype and a stage, told at the first of its settings."""
     groups: dict[tuple[object, ...], list[MaskFault]] = defaultdict(list)
     for f in faults:
-        key = f.mask.name, f.dtype, f.stage, f.quantity, _is_left_out(f), f.words
+        key = f.mask.name, f.dtype, f.stage, f.quantity, _is_left_out(f)
         groups[key].append(f)
     for group in groups.values():
         first = group[0]
@@ -65,10 +65,11 @@ def _cause(group: Sequence[MaskFault]) -> str:
         settings = ", ".join(dict.fromkeys(str(f.mask.ignored) for f in group))
         position = f"a position with the ignored target ({name}={settings})"
     else:
-        position = f"a position with the target {mask.ignored}, which is ignored at calm logits,"
+        position = f"a position with the target {mask.ignored}"
     unread = "" if first.is_read else f"no result that was tried depends on {name}: "
     if first.stage == "fails":
-        return f"{unread}{position} fails: {first.words}"
+        at_first = f"at {mask.ignored} " if len({f.mask for f in group}) > 1 else ""
+        return f"{unread}{position} fails: {at_first}{first.words}"
     at = {
         "calm": "",
         "extreme": " at extreme logits, and none at calm ones",

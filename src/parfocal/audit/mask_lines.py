@@ -5,7 +5,7 @@ from collections.abc import Sequence
 import torch
 
 from parfocal.audit.mask_calls import Batch, Mask, call, kept_positions, with_left_out
-from parfocal.audit.mask_search import words_of
+from parfocal.audit.mask_search import is_calm, refusal, words_of
 from parfocal.audit.subject import Subject
 
 _NEAR = 1e-4
@@ -29,8 +29,13 @@ def lines_of(
     mask = clean[0]
     plain = kept_positions(subject, classes, mask.ignored).to(subject.widest)
     batch = with_left_out(plain, (0.5, 2.0), subject.widest)
+    if not (is_calm(subject, mask, plain, gamma) and is_calm(subject, mask, batch, gamma)):
+        return []  # in a dtype that wasn't tried
     name = mask.name if mask.name and is_read else f"target {mask.ignored}"
-    what = _what(subject, mask, plain, batch, gamma)
+    position = "an ignored position" if name == mask.name else "a position with it"
+    if mask.ignored is None:
+        position = f"a position that is {mask.state}"
+    what = _what(subject, mask, plain, batch, gamma, position)
     if reaches_nan:
         what += ", also where its logits are NaN or infinite"
     else:
@@ -50,15 +55,14 @@ def lines_of(
     return lines
 
 
-def _what(subject: Subject, mask: Mask, plain: Batch, batch: Batch, gamma: float) -> str:
-    """Which positions have nothing: no value either, if each has one or a sum shows it."""
-    position = "an ignored position" if mask.name else "a position with it"
-    if mask.ignored is None:
-        position = f"a position that is {mask.state}"
+def _what(
+    subject: Subject, mask: Mask, plain: Batch, batch: Batch, gamma: float, position: str
+) -> str:
+    """What such positions haven't: no value either, if each has one, or they are dropped."""
     result = call(subject, mask, batch, gamma)
     alone = call(subject, mask, plain, gamma)
-    is_sum = subject.reduced != "mean" and _is_near(result.whole, alone.whole)
-    if result.values is not None or is_sum:
+    is_dropped = result.size == alone.size > 1
+    if result.values is not None or is_dropped:
         return f"value and gradient of {position} are exactly 0"
     return f"the gradient of {position} is exactly 0"
 
@@ -74,6 +78,8 @@ def _mean_of(subject: Subject) -> Subject | None:
 
 def _of_nobody(subject: Subject, mask: Mask, batch: Batch, gamma: float, words: str) -> list[str]:
     """A line on a batch in which every position is left out."""
+    if refusal(subject, mask, batch.only(~batch.left_out), gamma):
+        return []
     told = f"a {words} in which all are left out"
     try:
         result = call(subject, mask, batch.only(batch.left_out), gamma)
@@ -83,10 +89,8 @@ def _of_nobody(subject: Subject, mask: Mask, batch: Batch, gamma: float, words: 
         return []
     if result.whole == result.whole and abs(result.whole) != float("inf"):
         told += " is 0" if result.whole == 0 else f" is {result.whole:.4g}"
-        return [
-            told
-            + ("" if bool(result.gradient.isfinite().all()) else ", and its gradient isn't finite")
-        ]
+        is_finite = bool(result.gradient.isfinite().all())
+        return [told if is_finite else f"{told}, and its gradient isn't finite"]
     return [f"{told} is NaN" if result.whole != result.whole else f"{told} is infinite"]
 
 

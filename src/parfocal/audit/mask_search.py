@@ -16,8 +16,6 @@ from parfocal.audit.mask_calls import (
 )
 from parfocal.audit.subject import Subject
 
-# Which of five positions is left out in a trial.
-_OUT = 2
 _NEAR = 1e-3
 
 
@@ -55,24 +53,34 @@ def refusal(subject: Subject, mask: Mask, batch: Batch, gamma: float) -> str:
     return ""
 
 
-def form_of(subject: Subject, mask: Mask, classes: int, gamma: float) -> tuple[Mask | None, bool]:
-    """The form in which an argument leaves one position out, and whether any result depends on it.
+def is_calm(subject: Subject, mask: Mask, plain: Batch, gamma: float) -> bool:
+    """Whether gradients are numbers where nothing is left out."""
+    try:
+        return bool(call(subject, mask, plain, gamma).gradient.isfinite().all())
+    except Exception:
+        return False
 
-    It is that one if the position loses its loss or its gradient, and the others keep their
-    gradients, all times one number: what a mean divides by may change.
+
+def form_of(subject: Subject, mask: Mask, classes: int, gamma: float) -> tuple[Mask | None, bool]:
+    """The form in which an argument leaves positions out, and whether any result depends on it.
+
+    It is that one if each position in turn loses its loss or its gradient, and the others keep
+    their gradients, all times one number: what a mean divides by may change. So a factor of each
+    class is none: it takes other positions of the class along.
     """
     plain = kept_positions(subject, classes, None).to(subject.widest)
-    out = torch.arange(len(plain.rows)) == _OUT
+    ones = torch.eye(len(plain.rows), dtype=torch.bool)
     seen: list[bool] = []
     for form in _forms(mask):
         try:
             everyone = call(subject, form, plain, gamma)
-            without = call(subject, form, plain._replace(left_out=out), gamma)
+            results = [call(subject, form, plain._replace(left_out=out), gamma) for out in ones]
         except Exception:
             continue
-        if _is_left_out(everyone, without, out):
+        pairs = zip(results, ones, strict=True)
+        if all(_is_left_out(everyone, without, out) for without, out in pairs):
             return form, True
-        seen.append(_is_same(everyone, without))
+        seen += [_is_same(everyone, without) for without in results]
     return None, not (seen and all(seen))
 
 

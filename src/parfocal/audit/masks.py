@@ -3,7 +3,6 @@
 import math
 import warnings
 from collections.abc import Iterator, Sequence
-from contextlib import contextmanager
 from itertools import product
 from typing import Literal, NamedTuple
 
@@ -16,10 +15,18 @@ from parfocal.audit.mask_calls import (
     call,
     kept_positions,
     masks_of,
+    one_thread,
     with_left_out,
 )
 from parfocal.audit.mask_lines import lines_of
-from parfocal.audit.mask_search import class_count, form_of, is_ignored, is_never_read, refusal
+from parfocal.audit.mask_search import (
+    class_count,
+    form_of,
+    is_calm,
+    is_ignored,
+    is_never_read,
+    refusal,
+)
 from parfocal.audit.subject import Subject
 
 Stage = Literal["fails", "calm", "extreme", "not finite"]
@@ -74,7 +81,7 @@ def try_masks(
         return MaskTrials()
     lines: list[str] = []
     faults: list[MaskFault] = []
-    with warnings.catch_warnings(), _one_thread():
+    with warnings.catch_warnings(), one_thread():
         warnings.simplefilter("ignore")
         try:
             classes = class_count(subject)
@@ -86,17 +93,6 @@ def try_masks(
             lines += found.lines
             faults += found.faults
     return MaskTrials(tuple(lines), tuple(faults))
-
-
-@contextmanager
-def _one_thread() -> Iterator[None]:
-    """Batches of some dozens: threads would only wait for each other."""
-    count = torch.get_num_threads()
-    torch.set_num_threads(1)
-    try:
-        yield
-    finally:
-        torch.set_num_threads(count)
 
 
 def _of_argument(
@@ -136,7 +132,7 @@ def _of_argument(
             last |= stages
     reaches_nan = last == {"not finite"} and not any(f.stage == "not finite" for f in faults)
     if not first.name:  # nothing was promised: a line says how far it goes
-        faults = [fault for fault in faults if fault.stage in ("calm", "extreme")]
+        faults = [fault for fault in faults if fault.stage == "extreme"]
     lines += lines_of(subject, clean, classes, gamma, is_read=is_read, reaches_nan=reaches_nan)
     return MaskTrials(tuple(lines), tuple(faults))
 
@@ -159,10 +155,12 @@ def _trials(
     """One of each dtype and gamma at which the loss takes the argument; a line if it doesn't."""
     plain = kept_positions(subject, classes, mask.ignored)
     for dtype, gamma in product(dtypes, gammas):
-        words = refusal(subject, mask, plain.to(dtype), gamma)
-        if not words:
+        here = plain.to(dtype)
+        words = refusal(subject, mask, here, gamma)
+        if not words and is_calm(subject, mask, here, gamma):
             yield _trial(subject, mask, plain, dtype, gamma)
-        elif (dtype, gamma) == (dtypes[0], gammas[0]) and mask.name:
+        is_first = (dtype, gamma) == (dtypes[0], gammas[0])
+        if words and is_first and mask.name and not refusal(subject, Mask(), here, gamma):
             lines.append(f"{mask.name}={mask.ignored} is refused: {words}")
 
 
@@ -171,8 +169,10 @@ def _trial(subject: Subject, mask: Mask, plain: Batch, dtype: torch.dtype, gamma
     small = with_left_out(plain, _SIZES["calm"], dtype).beside(len(plain.rows))
     words = refusal(subject, mask, small, gamma)
     if words:
+        is_taken = not refusal(subject, mask, plain.beside(2).to(dtype), gamma)
         name = str(dtype).removeprefix("torch.")
-        return _Trial(MaskFault(mask, "fails", name, gamma, small, 2, words=words), "fails")
+        failure = MaskFault(mask, "fails", name, gamma, small, 2, words=words)
+        return _Trial(failure if is_taken else None, "fails")
     last: Stage = "fails"
     for stage, sizes in _SIZES.items():
         if stage == "not finite" and mask.is_weight:
