@@ -4,6 +4,8 @@ import math
 import re
 from collections.abc import Callable
 
+import torch
+
 from audit.zoo import Entry
 
 _SHAPES = {
@@ -57,7 +59,30 @@ def same_constants(entry: Entry, match: re.Match[str]) -> str:
     return "" if same else f"the constants are {entry.constants}"
 
 
+def has_no_gradient(entry: Entry, match: re.Match[str]) -> bool:
+    """Whether a position that is left out has no gradient, nor a value where each has one."""
+    x = torch.tensor([0.5, -2.0, 40.0, 1.0], dtype=torch.float32)
+    x = torch.stack([x, -x], 1) if entry.is_multiclass else x
+    x.requires_grad_()
+    out = torch.tensor([False, False, True, True])
+    y = torch.tensor([0, 1, 0, 1])
+    if match[1]:
+        loss = entry.loss(x, y.to(x.dtype), gamma=0.5, **{match[1]: (~out).to(x.dtype)})
+    else:
+        loss = entry.loss(x, torch.where(out, int(match[2]), y), gamma=0.5)
+    (gradient,) = torch.autograd.grad(loss.sum(), x)
+    return not bool(gradient[out].any()) and ("value" not in match[0] or not bool(loss[out].any()))
+
+
+def mean_of_nothing(entry: Entry, match: re.Match[str]) -> bool:
+    """Whether a mean over ignored targets alone is NaN."""
+    x = torch.tensor([[0.5, -2.0], [40.0, 1.0]])
+    return bool(entry.loss(x, torch.full((2,), int(match[1])), gamma=2.0).isnan())
+
+
 MEANING: tuple[tuple[str, Line], ...] = (
+    (r"(?:(weight)|target (-?\d+)): (?:value and|the) gradient of a position", has_no_gradient),
+    (r"target (-?\d+): a mean in which all are left out is NaN", mean_of_nothing),
     (r"no alpha", lambda e, m: e.positive == e.negative == 1),
     (r"no weights of classes", lambda e, m: e.positive == e.negative == 1 and not e.weights),
     (r"a factor (\S+) on (both|all) classes",
