@@ -256,3 +256,36 @@ class MaskedCall(nn.Module):
     def forward(self, logits, target, mask=None):
         """Of logits (N)."""
         return masked(logits, target, self.gamma, mask, self.reduction)
+
+
+def over_weights(logits, target, gamma=2.0, weight=None, reduction="none"):
+    """Right: a mean divides by the sum of the weights."""
+    loss = _binary(logits, target, gamma)
+    if weight is None:
+        return _reduced(loss, reduction)
+    return _reduced(loss * weight, reduction, weight.sum())
+
+
+def no_mean(logits, target, gamma=2.0, ignore_index=-100, reduction="none"):
+    """Right, and what it calls a mean is none."""
+    return selects(logits, target, gamma, ignore_index, "none")
+
+
+def of_size_average(logits, target, gamma=2.0, ignore_index=255, size_average=True):
+    """Right, with another name of a mean."""
+    return selects(logits, target, gamma, ignore_index, "mean" if size_average else "sum")
+
+
+def over_positives(logits, target, gamma=2.0, ignore_index=255):
+    """Right, and of a batch without a positive no number, whether or not something is ignored."""
+    valid = target != ignore_index
+    y = torch.where(valid, target, 0.0)
+    loss = torch.where(valid, _binary(torch.where(valid, logits, 0.0), y, gamma), 0.0)
+    return loss.sum() / y.sum()
+
+
+def picky(logits, target, gamma=2.0, ignore_index=-100):
+    """An error for a batch of three, whatever is in it."""
+    if len(logits) == 3:
+        raise ValueError("expected another batch")
+    return selects(logits, target, gamma, ignore_index, "none")

@@ -18,6 +18,7 @@ from parfocal.audit.discover import discover
 from parfocal.audit.known import known
 from parfocal.audit.mask_findings import mask_findings
 from parfocal.audit.masks import try_masks
+from parfocal.audit.subject import Subject
 
 LOSSES = Path(masked_losses.__file__)
 GAMMAS = (0.0, 0.5, 2.0)
@@ -334,6 +335,44 @@ def test_lines_of_python_print_what_is_stated():
         near = torch.isclose(numbers, stated, rtol=1e-4, atol=1e-9, equal_nan=True)
         assert bool(near.any()), (finding.reproduce, words, finding.computed)
         assert finding.truth != finding.computed
+
+
+@pytest.mark.parametrize(
+    ("name", "words"),
+    [
+        ("over_weights", "divides"),  # with weights of 0 and 1 the sum and the number are the same
+        ("no_mean", "mean"),
+    ],
+)
+def test_what_an_experiment_does_not_decide_is_not_said(name, words):
+    _, tried = trials(name)
+    assert tried.faults == ()
+    assert not [line for line in tried.lines if words in line]
+
+
+def test_what_is_no_number_without_a_mask_too_is_not_said():
+    """Where 1 is ignored no positive is left."""
+    loss = masked_losses.over_positives
+    assert not bool(loss(torch.tensor([0.5]), torch.tensor([0.0])).isfinite())
+    subject = Subject("over_positives", f"{LOSSES}:over_positives", loss, reduced="mean")
+    lines, faults = try_masks(subject, GAMMAS, DTYPES)
+    assert faults == ()
+    assert lines[0].endswith("(255, -100 tried)")
+
+
+def test_a_loss_that_refuses_three_positions_does_not_fail_at_what_is_ignored():
+    with pytest.raises(ValueError, match="another batch"):
+        masked_losses.picky(torch.zeros(3, 3), torch.tensor([0, 1, 2]))
+    assert trials("picky")[1].faults == ()
+
+
+def test_size_average_is_a_mean():
+    x = torch.tensor([[0.5, 1.0, -1.0], [2.0, 0.0, 0.0]])
+    y = torch.tensor([255, 255])
+    assert bool(masked_losses.of_size_average(x, y).isnan())
+    lines = trials("of_size_average")[1].lines
+    assert "ignore_index: a mean in which all are left out is NaN" in lines
+    assert "ignore_index: mean divides by the number of elements that are left" in lines
 
 
 def test_an_audit_has_the_findings_and_the_lines():

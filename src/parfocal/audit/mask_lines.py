@@ -4,7 +4,7 @@ from collections.abc import Sequence
 
 import torch
 
-from parfocal.audit.mask_calls import Batch, Mask, call, kept_positions, with_left_out
+from parfocal.audit.mask_calls import Batch, Mask, call, kept_positions, loss_of, with_left_out
 from parfocal.audit.mask_search import is_calm, refusal, words_of
 from parfocal.audit.subject import Subject
 
@@ -73,12 +73,17 @@ def _mean_of(subject: Subject) -> Subject | None:
         given = getattr(subject, place)
         if "reduction" in given:
             return subject.with_options(**{place: {**given, "reduction": "mean"}})
+        if "size_average" in given:
+            return subject.with_options(**{place: {**given, "size_average": True}})
     return subject if subject.reduced == "mean" else None
 
 
 def _of_nobody(subject: Subject, mask: Mask, batch: Batch, gamma: float, words: str) -> list[str]:
     """A line on a batch in which every position is left out."""
-    if refusal(subject, mask, batch.only(~batch.left_out), gamma):
+    some = batch.only(~batch.left_out)
+    if refusal(subject, mask, some, gamma):
+        return []
+    if words == "mean" and loss_of(subject, mask, some, gamma)[1].numel() != 1:
         return []
     told = f"a {words} in which all are left out"
     try:
@@ -113,7 +118,8 @@ def _divisor(
     opening = "mean divides by the number of elements" if is_plain else "mean counts the elements"
     if all(_is_near(whole * size, sum(single)) for size, whole in wholes.items()):
         return f"{opening}, {'masked' if mask.ignored is None else 'ignored'} ones too"
-    if all(_is_near(whole * 5, sum(single)) for whole in wholes.values()):
+    # Of weights of 0 and 1 the sum is the number of elements that are left.
+    if not mask.is_weight and all(_is_near(whole * 5, sum(single)) for whole in wholes.values()):
         return f"{opening} that are left"
     return ""
 
