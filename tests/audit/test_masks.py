@@ -16,8 +16,8 @@ from audit import masked_losses
 from parfocal.audit import audit
 from parfocal.audit.discover import discover
 from parfocal.audit.known import known
-from parfocal.audit.mask_findings import mask_findings
-from parfocal.audit.masks import try_masks
+from parfocal.audit.masks.findings import mask_findings
+from parfocal.audit.masks.trials import try_masks
 from parfocal.audit.subject import Subject
 
 LOSSES = Path(masked_losses.__file__)

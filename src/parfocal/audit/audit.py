@@ -12,8 +12,8 @@ from parfocal.audit.convention import Convention, find_convention
 from parfocal.audit.discover import discover
 from parfocal.audit.evaluate import evaluate
 from parfocal.audit.judge import DTYPES, GAMMAS, QUANTITIES, QUICK_GAMMAS, SOFT_TARGET, cells
-from parfocal.audit.mask_findings import mask_findings
-from parfocal.audit.masks import try_masks
+from parfocal.audit.masks.findings import mask_findings
+from parfocal.audit.masks.trials import try_masks
 from parfocal.audit.modes import MODES, leaks, mismatches
 from parfocal.audit.replacement import replacement
 from parfocal.audit.report import AuditReport

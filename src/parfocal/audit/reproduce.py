@@ -3,7 +3,7 @@
 from typing import Any
 
 from parfocal.audit.evaluate import NOTHING
-from parfocal.audit.mask_calls import Batch, Mask, inputs
+from parfocal.audit.masks.calls import Batch, Mask, inputs
 from parfocal.audit.subject import Subject
 
 _TORCH = {

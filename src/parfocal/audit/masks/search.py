@@ -5,7 +5,7 @@ from collections.abc import Iterator, Sequence
 import torch
 from torch import Tensor
 
-from parfocal.audit.mask_calls import (
+from parfocal.audit.masks.calls import (
     Batch,
     Mask,
     Result,

@@ -5,7 +5,7 @@ from collections import defaultdict
 from collections.abc import Iterable, Iterator, Sequence
 
 from parfocal.audit.findings import SEVERITIES, Finding, Kind
-from parfocal.audit.masks import MaskFault
+from parfocal.audit.masks.trials import MaskFault
 from parfocal.audit.reproduce import masked_reproduction
 from parfocal.audit.subject import Subject
 

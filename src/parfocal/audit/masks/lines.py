@@ -4,8 +4,8 @@ from collections.abc import Sequence
 
 import torch
 
-from parfocal.audit.mask_calls import Batch, Mask, call, kept_positions, loss_of, with_left_out
-from parfocal.audit.mask_search import is_calm, refusal, words_of
+from parfocal.audit.masks.calls import Batch, Mask, call, kept_positions, loss_of, with_left_out
+from parfocal.audit.masks.search import is_calm, refusal, words_of
 from parfocal.audit.subject import Subject
 
 _NEAR = 1e-4

@@ -9,7 +9,7 @@ from typing import Literal, NamedTuple
 import torch
 from torch import Tensor
 
-from parfocal.audit.mask_calls import (
+from parfocal.audit.masks.calls import (
     Batch,
     Mask,
     call,
@@ -18,8 +18,8 @@ from parfocal.audit.mask_calls import (
     one_thread,
     with_left_out,
 )
-from parfocal.audit.mask_lines import lines_of
-from parfocal.audit.mask_search import (
+from parfocal.audit.masks.lines import lines_of
+from parfocal.audit.masks.search import (
     class_count,
     form_of,
     is_calm,
