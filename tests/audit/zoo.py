@@ -162,6 +162,7 @@ _SIXTEEN = ("float64", "float32", "float16", "bfloat16")
 _MEANS = {"reduced": "mean", "dtypes": ("float32",)}
 _NONE = {"reduction": "none"}
 _MEAN = {"mean": "the number of elements", "what it gives by default": "the number of elements"}
+_ROWS = {"mean": "the number of rows", "what it gives by default": "the number of rows"}
 _CLASSES = {"shape": "index", "soft": None}
 _AS_WRITTEN = {"clean": False, "dtypes": ("float64", "float32", "bfloat16")}
 _SUBTRACTING = {"clean": False, "dtypes": ("float32",), "causes": ("subtraction", "bce")}

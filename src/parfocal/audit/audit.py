@@ -14,7 +14,7 @@ from parfocal.audit.evaluate import evaluate
 from parfocal.audit.judge import DTYPES, GAMMAS, QUANTITIES, QUICK_GAMMAS, SOFT_TARGET, cells
 from parfocal.audit.masks.findings import mask_findings
 from parfocal.audit.masks.trials import try_masks
-from parfocal.audit.modes import MODES, leaks, mismatches
+from parfocal.audit.modes import MODES, default_modes, leaks, mismatches
 from parfocal.audit.replacement import replacement
 from parfocal.audit.report import AuditReport
 from parfocal.audit.subject import Subject
@@ -27,7 +27,7 @@ def audit(
     loss: str | Callable[..., Any] | Subject,
     *,
     quick: bool = False,
-    modes: Sequence[str] = ("autocast", "vmap"),
+    modes: Sequence[str] | None = None,
     gammas: Sequence[float] | None = None,
     dtypes: Sequence[torch.dtype] = DTYPES,
     quantities: Sequence[str] = QUANTITIES,
@@ -43,7 +43,8 @@ def audit(
     Args:
         loss: a function or class of logits and targets, where one is, or a `Subject`.
         quick: fewer gammas, and samples of the 16-bit dtypes too.
-        modes: which of compiled, autocast and vmap to compare with eager.
+        modes: which of compiled, autocast, vmap and cuda to compare with eager on a CPU; by default
+            autocast, vmap and, where there is one, cuda.
         gammas: exponents; by default 10 from 0 to 5, among them the neighbours of 1.
         dtypes: of the logits.
         quantities: which of value, gradient and curvature.
@@ -65,6 +66,7 @@ def audit(
         >>> report.status, report.findings[0].kind
         (1, 'not finite')
     """
+    modes = default_modes() if modes is None else modes
     unknown = set(modes) - set(MODES)
     if unknown:
         raise ValueError(f"expected modes of {MODES}, got {sorted(unknown)}")

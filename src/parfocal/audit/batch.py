@@ -1,6 +1,8 @@
 """What a loss makes of a batch: what its mean divides by, and whether it is one at all."""
 
+import math
 from collections.abc import Callable, Iterator, Mapping
+from contextlib import suppress
 from typing import Any, NamedTuple
 
 import torch
@@ -14,8 +16,8 @@ _NEAR = 1e-4
 
 _DEFAULT = "what it gives by default"
 
-# Batches of several sizes and shares of positives.
-_BATCHES = (
+# Batches of several sizes and shares of positives, and one of rows of two.
+_BATCHES: tuple[tuple[tuple[float, ...], tuple[int, ...]], ...] = (
     ((-1.5, 0.25, 2.0, -0.5), (1, 1, 1, 1)),
     ((-1.5, 0.25, 2.0, -0.5), (1, 0, 1, 0)),
     ((0.75, -0.25, 1.5, -2.0, 0.5, 1.25), (1, 0, 0, 0, 0, 0)),
@@ -36,12 +38,13 @@ class Batch(NamedTuple):
 
 
 class _Seen(NamedTuple):
-    """A batch, the loss of each of its answers, and the number that came out."""
+    """A batch, the loss of each of its answers, the number that came out, and its shape."""
 
     x: Tensor
     y: Tensor
     single: Tensor
     whole: float
+    shape: tuple[int, ...]
 
     @property
     def divisor(self) -> float:
@@ -64,7 +67,8 @@ def batch_of(subject: Subject, factors: tuple[float, float], exponent: float) ->
             seen = [_seen(subject, reduced, *batch) for batch in _BATCHES]
         except Exception:
             continue  # a reduction that isn't taken
-        words = _divisor(seen, factors)
+        seen += _of_other_shapes(subject, reduced)
+        words = _divisor(seen, factors, is_multiclass=subject.kind == "multiclass")
         if words is not None:
             divisor = words if name == _DEFAULT or subject.reduced != "none" else divisor
             lines += [] if words == "1" else [f"{name} divides by {words}"]
@@ -94,35 +98,67 @@ def _reductions(subject: Subject) -> Iterator[tuple[str, Subject]]:
             yield "mean", subject.with_options(**{place: {**given, "size_average": True}})
             return
     if subject.reduced != "none":
-        yield "mean" if subject.reduced == "mean" else "sum", subject
+        name = "mean" if subject.reduced == "mean" else "sum"
+        yield name, subject.with_options(companion=False)
 
 
-def _seen(subject: Subject, reduced: Subject, x: Any, y: Any) -> _Seen:
+def _of_other_shapes(subject: Subject, reduced: Subject) -> Iterator[_Seen]:
+    """Rows of two answers, or rows of three classes, where they are taken."""
+    with suppress(Exception):
+        if subject.kind == "binary":
+            yield _seen(subject, reduced, *_BATCHES[2], rows=3)
+        else:
+            single, whole = (one.with_options(classes=3) for one in (subject, reduced))
+            yield _seen(single, whole, *_BATCHES[4])
+
+
+def _seen(
+    subject: Subject,
+    reduced: Subject,
+    x: tuple[float, ...],
+    y: tuple[int, ...],
+    rows: int | None = None,
+) -> _Seen:
     logits = torch.tensor(x, dtype=subject.widest)
     targets = torch.tensor(y, dtype=subject.widest)
     single = [
         _loss(subject, logits[i : i + 1], targets[i : i + 1]).sum() for i in range(len(logits))
     ]
-    whole = _loss(reduced, logits, targets)
+    whole = _loss(reduced, logits, targets, rows)
     if whole.numel() != 1:
         raise SubjectError("no one number")
-    return _Seen(logits.double(), targets.double(), torch.stack(single).double(), float(whole))
+    shape = tuple(arguments(subject, logits, targets)[0].shape)
+    shape = shape if rows is None else (rows, len(x) // rows, *shape[2:])
+    losses = torch.stack(single).double()
+    return _Seen(logits.double(), targets.double(), losses, float(whole), shape)
 
 
-def _loss(subject: Subject, x: Tensor, y: Tensor) -> Tensor:
+def _loss(subject: Subject, x: Tensor, y: Tensor, rows: int | None = None) -> Tensor:
+    """Of a batch; of so many rows, if that is said."""
     gamma = 2.0 if subject.gamma is not None else subject.fixed_gamma
-    loss = tensor_of(subject.at(gamma)(*arguments(subject, x.requires_grad_(), y)))
+    given = arguments(subject, x.requires_grad_(), y)
+    if rows is not None:
+        ones = given[0].shape[2:]
+        logits, targets = (t.reshape(rows, len(x) // rows, *ones) for t in given)
+        given = logits, targets
+    loss = tensor_of(subject.at(gamma)(*given))
     if loss is None:
         raise SubjectError("no tensor")
     return loss.detach()
 
 
-def _divisor(seen: list[_Seen], factors: tuple[float, float]) -> str | None:
+def _divisor(seen: list[_Seen], factors: tuple[float, float], *, is_multiclass: bool) -> str | None:
     """What divides in all batches alike; None if no count does."""
     positive, negative = factors
     counts: dict[str, Callable[[_Seen], float]] = {
         "1": lambda b: 1.0,
-        "the number of elements": lambda b: len(b.x),
+        "the number of rows" if is_multiclass else "the number of elements": lambda b: len(b.x),
+        "the number of logits" if is_multiclass else "the number of rows": (
+            lambda b: math.prod(b.shape) if is_multiclass else b.shape[0]
+        ),
+        "the number of classes" if is_multiclass else "the size of the last axis": (
+            lambda b: b.shape[-1]
+        ),
         "the number of positives": lambda b: float(b.y.sum()),
         "the number of positives, at least 1": lambda b: max(float(b.y.sum()), 1.0),
         "the number of positives and 1": lambda b: float(b.y.sum()) + 1,

@@ -8,7 +8,7 @@ import torch
 
 from parfocal.audit.cell import Cell, Cliff
 from parfocal.audit.convention import Convention
-from parfocal.audit.findings import SEVERITIES, Finding, Kind, Severity
+from parfocal.audit.findings import SEVERITIES, UNKNOWN_FUNCTION, Finding, Kind, Severity
 from parfocal.audit.judge import TRAINING
 from parfocal.audit.modes import Leak, Mismatch
 from parfocal.audit.reproduce import reproduction
@@ -74,7 +74,7 @@ def _definition(subject: Subject, convention: Convention) -> Iterator[Finding]:
         yield Finding(
             kind,
             "warning" if kind == "another definition" and convention.definition is None
-            and convention.other == "an unknown function" else SEVERITIES[kind],
+            and convention.other == UNKNOWN_FUNCTION else SEVERITIES[kind],
             "value",
             str(subject.widest).removeprefix("torch."),
             1.0,

@@ -1,18 +1,36 @@
 """Which function a loss computes, before it is asked how well; found by experiment."""
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import NamedTuple
 
 import torch
 from torch import Tensor
-from torch.nn.functional import softplus
 
-from parfocal.audit.batch import batch_of
-from parfocal.audit.definitions import BASES, LINEAR, Base, Definition
+from parfocal.audit.batch import Batch, batch_of
+from parfocal.audit.definitions import Definition
 from parfocal.audit.evaluate import evaluate
-from parfocal.audit.findings import Kind
-from parfocal.audit.fit import MILD, ROUGH, WIDE, Fit, fit, fit_slope
+from parfocal.audit.findings import UNKNOWN_FUNCTION, Kind
+from parfocal.audit.fit import MILD, WIDE, Fit, fit, fit_slope
+from parfocal.audit.laws import (
+    ASKED,
+    CONSTANT,
+    Exponent,
+    Growth,
+    fit_exponent,
+    fit_growth,
+    rounded,
+)
+from parfocal.audit.names import (
+    constant_of,
+    equalized_name,
+    factor_words,
+    name_of,
+    name_of_exponents,
+    of_class,
+    other_name,
+)
 from parfocal.audit.rows import Rows, rows_of
+from parfocal.audit.soft import Hard, Soft, soft_of
 from parfocal.audit.subject import Subject, SubjectError
 
 # Exponents that are asked for; a loss may refuse some of them.
@@ -22,31 +40,6 @@ SOFT = 0.375
 _NEAR = 3e-5
 
 Target = float
-
-
-class Exponent(NamedTuple):
-    """The exponent of a class, by the gamma that was asked for."""
-
-    slope: float = 1.0
-    constant: float = 0.0
-
-    def at(self, gamma: float) -> float:
-        """For a gamma."""
-        return gamma if self == ASKED else self.slope * gamma + self.constant
-
-    def source(self) -> str:
-        """In Python."""
-        return str(self).replace(" gamma", " * gamma") if self.slope not in (0, 1) else str(self)
-
-    def __str__(self) -> str:
-        if self.slope == 0:
-            return f"{self.constant:g}"
-        part = "gamma" if self.slope == 1 else f"{self.slope:g} gamma"
-        return part + (f" {'+' if self.constant > 0 else '-'} {abs(self.constant):g}"
-                       if self.constant else "")  # fmt: skip
-
-
-ASKED = Exponent()
 
 
 class Fault(NamedTuple):
@@ -61,6 +54,7 @@ class Side(NamedTuple):
 
     fit: Fit
     exponent: Exponent
+    growth: Growth = CONSTANT
 
     @property
     def is_focal(self) -> bool:
@@ -73,12 +67,13 @@ class Convention(NamedTuple):
 
     definition: the function that it is held to; None if it is none that is known.
     positive, negative: the factors of both classes. exponents: those of both classes.
-    soft: what it means at soft targets; None if it takes none, or another function.
+    soft: what it means at soft targets.
     lines: the same, and what else was found, in words.
     other: the name of the function that it computes, where it isn't the focal loss that was asked.
     bias: what makes it another function than the one it is held to, where that was found out.
     faults: what is wrong by itself.
     constant: that of `bias`; 0 for none.
+    growth: what both factors are multiplied by, of each gamma.
     is_shifted: whether its values have what other logits add to them, and its gradients haven't.
     divisor: what it divides a batch by where nothing is said; None if it gives each loss.
     """
@@ -86,19 +81,20 @@ class Convention(NamedTuple):
     definition: Definition | None
     positive: float = 1.0
     negative: float = 1.0
-    soft: Definition | None = None
+    soft: Soft = Soft()
     lines: tuple[str, ...] = ()
     other: str | None = None
     exponents: tuple[Exponent, Exponent] = (ASKED, ASKED)
     bias: str | None = None
     faults: tuple[Fault, ...] = ()
     constant: float = 0.0
+    growth: Growth = CONSTANT
     is_shifted: bool = False
     divisor: str | None = None
 
-    def factor(self, target: Target) -> float:
+    def factor(self, target: Target, gamma: float) -> float:
         """By what the definition is multiplied at a target."""
-        return target * self.positive + (1 - target) * self.negative
+        return self.growth.at(gamma) * (target * self.positive + (1 - target) * self.negative)
 
     def exponent(self, gamma: float, target: Target) -> float:
         """What stands for gamma at a target."""
@@ -121,9 +117,13 @@ def find_convention(subject: Subject) -> Convention:
     lines = list(refused)
     positive, negative = sides
     if positive is None or negative is None:
-        names = [f"target {y:g}: {_name_of(side)}" for y, side in zip((1, 0), sides, strict=True)]
+        fits = [None if side is None else side.fit for side in sides]
+        names = [f"target {y:g}: {name_of(found)}" for y, found in zip((1, 0), fits, strict=True)]
         told = names if positive is not negative else ["no focal loss that is known"]
-        return Convention(None, lines=(*told, *lines), other="an unknown function")
+        return Convention(None, lines=(*told, *lines), other=UNKNOWN_FUNCTION)
+    if positive.growth != negative.growth:
+        told = ["the factors of both classes depend on gamma in two ways"]
+        return Convention(None, lines=(*told, *lines), other=UNKNOWN_FUNCTION)
     return _convention(subject, (positive, negative), seen, rows, lines)
 
 
@@ -168,32 +168,21 @@ def _side(subject: Subject, results: _Results) -> Side | None:
             return None
         fits[gamma] = found
     first = next(iter(fits.values()))
-    if not all(_is_same(first, other) for other in fits.values()):
+    growth = fit_growth({gamma: found.factor for gamma, found in fits.items()})
+    if growth is None or not all(_is_same(first, other) for other in fits.values()):
         return None
+    first = first._replace(factor=rounded(first.factor / growth.at(next(iter(fits)))))
     if subject.gamma is None:
         return Side(first, Exponent(0.0, first.exponent))
-    exponent = _line(list(fits), [found.exponent for found in fits.values()])
-    return None if exponent is None else Side(first, exponent)
+    exponent = fit_exponent(list(fits), [found.exponent for found in fits.values()])
+    return None if exponent is None else Side(first, exponent, growth)
 
 
 def _is_same(a: Fit, b: Fit) -> bool:
-    """But for the exponent."""
-    numbers = ((f.factor, f.base, f.logarithm, f.second) for f in (a, b))
+    """But for the factor and the exponent."""
+    numbers = ((f.base, f.logarithm, f.second) for f in (a, b))
     near = (abs(x - y) <= 1e-2 * max(abs(x), abs(y)) for x, y in zip(*numbers, strict=True))
     return a.form == b.form and all(near)
-
-
-def _line(gammas: Sequence[float], exponents: Sequence[float]) -> Exponent | None:
-    """The line on which the exponents are."""
-    if len(gammas) == 1:
-        return ASKED if exponents[0] == gammas[0] else Exponent(0.0, exponents[0])
-    slope = (exponents[1] - exponents[0]) / (gammas[1] - gammas[0])
-    slope = round(slope, 4)
-    line = Exponent(slope, round(exponents[0] - slope * gammas[0], 4))
-    near = all(
-        abs(line.at(g) - s) <= 1e-3 * max(1.0, s) for g, s in zip(gammas, exponents, strict=True)
-    )
-    return line if near else None
 
 
 def _convention(
@@ -201,120 +190,100 @@ def _convention(
     sides: tuple[Side, Side],
     seen: Mapping[Target, _Results],
     rows: Rows | None,
-    lines: list[str],
+    refusals: Sequence[str],
 ) -> Convention:
     """In words and numbers."""
-    positive, negative = (side.fit.factor for side in sides)
-    exponents = sides[0].exponent, sides[1].exponent
-    faults: list[Fault] = []
-    if min(positive, negative) < 0:
-        words = "the loss falls where the focal loss rises"
-        faults.append(Fault("wrong sign", f"{words}{_of_class(positive, negative)}"))
-    others = [_form(side) for side in sides]
-    other = next((name for name in others if name), None)
+    fits = sides[0].fit, sides[1].fit
+    factors, exponents = (fits[0].factor, fits[1].factor), (sides[0].exponent, sides[1].exponent)
+    growth, faults = sides[0].growth, list(_faults(subject, factors, exponents))
+    lines = [fault.words for fault in faults]
+    if all(found.form == "focal" for found in fits):
+        lines.append(factor_words(subject, *factors))
+    lines += refusals
+    other = next((name for name in map(other_name, fits) if name), None)
+    other = other or name_of_exponents(subject, exponents)
+    if growth != CONSTANT:
+        lines.append(f"a factor {growth.source()} on both classes")
+        grown = f"{other or 'the focal loss'}, with a factor {growth.source()}"
+        other = equalized_name(exponents, growth) or grown
     is_held = all(side.is_focal for side in sides)
-    if other is None:
-        other = _exponent_words(subject, exponents)
-    if subject.gamma is not None and all(e.slope == 0 for e in exponents):
-        own = [f"{e}" for e in dict.fromkeys(exponents)]
-        words = f"gamma is never read: the exponent is {' at target 1, '.join(own)}"
-        faults.append(Fault("gamma ignored", words + (" at target 0" if len(own) == 2 else "")))
-    bias, constant = _bias(sides)
+    bias, constant = constant_of(fits)
     detached, of_gradients = _gradients(sides, seen)
-    definition = Definition(detached=detached) if is_held else None
     if detached:
         lines.append("the modulating factor is detached: another gradient")
         other = other or "a cross-entropy weighed by a detached factor"
     elif of_gradients and is_held:
         lines.append(of_gradients)
-        bias = bias or of_gradients
-        other = other or of_gradients
-    if bias:
-        lines.append(bias)
-    words_of_classes = _class_words if subject.kind == "multiclass" else _alpha_words
-    if all(side.fit.form == "focal" for side in sides):
-        lines.insert(0, words_of_classes(positive, negative))
-    if exponents == (Exponent(0.0, 0.0), ASKED) and _is_varifocal(subject, positive):
+        bias, other = bias or of_gradients, other or of_gradients
+    lines += [bias] if bias and bias != of_gradients else []
+    is_coarse = any(found.is_coarse for found in fits)
+    lines += ["it computes in 16 bits, whatever it is given"] if is_coarse else []
+    definition = Definition(detached=detached) if is_held else None
+    hard = Hard(definition, factors, exponents, is_coarse)
+    soft = soft_of(subject, hard) if growth == CONSTANT else Soft()
+    lines += [soft.words] if soft.words else []
+    if soft.name == "varifocal":
         other = "the varifocal loss"
-        lines.append("soft targets: the varifocal loss, y BCE")
-    definition_of_soft, of_soft = _soft_of(subject, definition, sides)
-    lines += of_soft
     if rows is not None:
         lines += rows.lines
         other = rows.other or other
-    divisor = None
-    if subject.framework == "torch":
-        batch = batch_of(subject, (positive, negative), exponents[0].at(2.0))
-        lines += batch.lines
-        divisor = batch.divisor
-        if batch.too_early:
-            faults.append(Fault("reduced too early", batch.too_early))
-    told = [fault.words for fault in faults if fault.kind != "reduced too early"]
+    batch = _batch(subject, factors, exponents[0], growth)
+    faults += [Fault("reduced too early", batch.too_early)] if batch.too_early else []
     return Convention(
-        definition, positive, negative, definition_of_soft, (*told, *lines), other,
-        exponents, bias, tuple(faults), constant, rows is not None and rows.is_one_vs_rest,
-        divisor,
-    )  # fmt: skip
-
-
-def _name_of(side: Side | None) -> str:
-    """What it is at a target."""
-    return "no function that is known" if side is None else _form(side) or "the focal loss"
-
-
-def _form(side: Side) -> str | None:
-    """The name of a function that isn't the focal loss; None of one that is."""
-    found = side.fit
-    if found.form == "focal":
-        if found.base < 0:
-            return f"an asymmetric loss, which takes {-found.base:.4g} from the probability"
-        return None
-    share = found.second / (1 + found.second)
-    return {
-        "swapped": "a loss with p_t ** gamma for (1 - p_t) ** gamma: it weighs easy answers most",
-        "without logarithm": "(1 - p_t) ** gamma without the logarithm",
-        "poly": f"a poly focal loss, with {found.second:.4g} (1 - p_t) ** (gamma + 1)",
-        "smoothed labels": f"the focal loss of smoothed labels, {share:.4g} of the other class",
-        "sum": f"a sum of the focal loss and {found.second:.4g} times the cross-entropy",
-    }[found.form]
-
-
-def _exponent_words(subject: Subject, exponents: tuple[Exponent, Exponent]) -> str | None:
-    """What the exponents make of it, where they aren't those that were asked for."""
-    positive, negative = exponents
-    if positive == negative:
-        if positive.slope == 0 and positive.constant == 0:
-            return "the cross-entropy" + (", whatever gamma is" if subject.gamma else "")
-        if positive in (ASKED, Exponent(0.0, positive.constant)) and (
-            subject.gamma is None or positive == ASKED
-        ):
-            return None
-        return f"the focal loss of the exponent {positive}"
-    if positive == Exponent(0.0, 0.0):
-        return f"a cross-entropy of the positives, the exponent {negative} on the negatives"
-    return (
-        f"an asymmetric focal loss: the exponent is {positive} at target 1, {negative} at target 0"
+        definition=definition,
+        positive=factors[0],
+        negative=factors[1],
+        soft=soft,
+        lines=(*lines, *batch.lines),
+        other=other,
+        exponents=exponents,
+        bias=bias,
+        faults=tuple(faults),
+        constant=constant,
+        growth=growth,
+        is_shifted=rows is not None and rows.is_one_vs_rest,
+        divisor=batch.divisor,
     )
 
 
-def _of_class(positive: float, negative: float) -> str:
-    """Which class it is, if it is one alone."""
-    if positive < 0 and negative < 0:
-        return ""
-    return f", on the {'positive' if positive < 0 else 'negative'} class"
+def _faults(
+    subject: Subject, factors: tuple[float, float], exponents: tuple[Exponent, Exponent]
+) -> Iterator[Fault]:
+    """What is wrong with the function by itself."""
+    if min(factors) < 0:
+        words = "the loss falls where the focal loss rises"
+        yield Fault("wrong sign", f"{words}{of_class(*factors)}")
+    if subject.gamma is None or any(e.slope for e in exponents) or _reads_gamma(subject):
+        return
+    own = [f"{e}" for e in dict.fromkeys(exponents)]
+    words = f"gamma is never read: the exponent is {' at target 1, '.join(own)}"
+    yield Fault("gamma ignored", words + (" at target 0" if len(own) == 2 else ""))
 
 
-def _bias(sides: tuple[Side, Side]) -> tuple[str | None, float]:
-    """The constant that was added, as it was fitted, in words and as a number."""
-    for side in sides:
-        base, logarithm = side.fit.base, side.fit.logarithm
-        if base > 0 and logarithm > 0:
-            return f"{base:.4g} is added to 1 - p_t and to p_t in the logarithm", base
-        if base > 0:
-            return f"{base:.4g} is added to 1 - p_t", base
-        if logarithm > 0 and base == 0:
-            return f"{logarithm:.4g} is added to p_t in the logarithm", logarithm
-    return None, 0.0
+def _reads_gamma(subject: Subject) -> bool:
+    """Whether a result at a soft target, or at gamma 0, depends on it."""
+    x = torch.tensor(MILD, dtype=subject.widest)
+    for y in (1.0, 0.0, SOFT):
+        gradients = []
+        for gamma in (0.0, 0.5, 2.0):
+            try:
+                found = evaluate(subject, x, y, gamma, second=False).gradient
+            except Exception:
+                continue  # a gamma or a target that is refused
+            gradients += [] if found is None else [found]
+        if any(not torch.equal(found, gradients[0]) for found in gradients):
+            return True
+    return False
+
+
+def _batch(
+    subject: Subject, factors: tuple[float, float], exponent: Exponent, growth: Growth
+) -> Batch:
+    """What it makes of a batch, at gamma 2."""
+    if subject.framework != "torch":
+        return Batch()
+    grown = growth.at(2.0 if subject.gamma is not None else subject.fixed_gamma)
+    return batch_of(subject, (factors[0] * grown, factors[1] * grown), exponent.at(2.0))
 
 
 def _gradients(
@@ -328,7 +297,8 @@ def _gradients(
         for gamma, (value, slope) in results.by_gamma.items():
             if value is None or side.fit.is_coarse:
                 continue
-            exact = side.fit._replace(exponent=side.exponent.at(gamma))
+            factor = side.fit.factor * side.growth.at(gamma)
+            exact = side.fit._replace(factor=factor, exponent=side.exponent.at(gamma))
             if _is_near(slope[mild], exact.slope(u)):
                 verdicts.add("whole" if exact.exponent else "")
             elif exact.form == "focal" and _is_near(slope[mild], exact.slope(u, detached=True)):
@@ -342,172 +312,3 @@ def _gradients(
 
 def _is_near(a: Tensor, b: Tensor) -> bool:
     return bool(((a - b).abs() <= 10 * _NEAR * b.abs().clamp(min=1e-3 * b.abs().amax())).all())
-
-
-def _alpha_words(positive: float, negative: float) -> str:
-    if positive == negative == 1:
-        return "no alpha"
-    if positive == negative:
-        return f"a factor {positive:.4g} on both classes"
-    if abs(positive + negative - 1) < 1e-6:
-        return f"alpha {positive:.4g} on the positive class, {negative:.4g} on the negative"
-    return f"a factor {positive:.4g} on the positive class, {negative:.4g} on the negative"
-
-
-def _class_words(first: float, second: float) -> str:
-    if first == second == 1:
-        return "no weights of classes"
-    if first == second:
-        return f"a factor {first:.4g} on all classes"
-    return f"weights of classes: {first:.4g} of class 0, {second:.4g} of class 1"
-
-
-# At soft targets
-
-Soft = Callable[[Tensor, float, float], Tensor]
-
-
-def _linear(x: Tensor, y: float, g: float) -> Tensor:
-    return (y * (-x).sigmoid() + (1 - y) * x.sigmoid()) ** g * _entropy(x, y)
-
-
-def _mixture(x: Tensor, y: float, g: float) -> Tensor:
-    of_one = (-x).sigmoid() ** g * softplus(-x)
-    return y * of_one + (1 - y) * x.sigmoid() ** g * softplus(x)
-
-
-def _margin(x: Tensor, y: float, g: float) -> Tensor:
-    return ((1 - 2 * y) * x).sigmoid() ** g * _entropy(x, y)
-
-
-def _of_entropy(x: Tensor, y: float, g: float) -> Tensor:
-    return (-torch.expm1(-_entropy(x, y))) ** g * _entropy(x, y)
-
-
-def _entropy(x: Tensor, y: float) -> Tensor:
-    return y * softplus(-x) + (1 - y) * softplus(x)
-
-
-_BASES: Mapping[Base, Soft] = {
-    "linear": _linear,
-    "mixture": _mixture,
-    "margin": _margin,
-    "entropy": _of_entropy,
-}
-
-# Those that no grid is for, by their names.
-_NAMED: Mapping[str, Soft] = {
-    "the quality focal loss, |y - p| ** gamma BCE": (
-        lambda x, y, g: (y - x.sigmoid()).abs() ** g * _entropy(x, y)
-    ),
-    "the Gaussian focal loss, (1 - y) ** 4 on a negative": (
-        lambda x, y, g: (1 - y) ** 4 * x.sigmoid() ** g * softplus(x)
-    ),
-    "they are rounded to 0 or 1": lambda x, y, g: _linear(x, float(y > 0.5), g),
-}
-
-
-def _soft_of(
-    subject: Subject, definition: Definition | None, sides: tuple[Side, Side]
-) -> tuple[Definition | None, list[str]]:
-    """What soft targets mean, where there may be some, with a line on it."""
-    positive, negative = sides
-    is_coarse = any(side.fit.is_coarse for side in sides)
-    lines = ["it computes in 16 bits, whatever it is given"] if is_coarse else []
-    is_one = positive.exponent == negative.exponent
-    if subject.kind != "binary" or subject.long or definition is None or not is_one:
-        return None, lines
-    factors = positive.fit.factor, negative.fit.factor
-    near = ROUGH if is_coarse else _NEAR
-    soft, words = _soft(subject, definition, *factors, positive.exponent, near)
-    return soft, [*lines, *([words] if words else [])]
-
-
-def _soft(
-    subject: Subject,
-    hard: Definition,
-    positive: float,
-    negative: float,
-    exponent: Exponent,
-    tolerance: float,
-) -> tuple[Definition | None, str]:
-    """What soft targets mean, at two of them and two gammas."""
-    known = [*((hard._replace(base=base), _BASES[base], str(hard._replace(base=base)))
-               for base in BASES),
-             *((None, function, name) for name, function in _NAMED.items())]  # fmt: skip
-    try:
-        seen = [
-            (y, gamma, *results) for y in (SOFT, 0.75) for gamma, results in _softly(subject, y)
-        ]
-    except Exception:
-        return None, "soft targets are refused"
-    if not all(bool(gradient.isfinite().all()) for *_, gradient in seen):
-        return None, "soft targets give no numbers"
-    for near in (tolerance, 0.1):
-        for definition, function, name in known:
-            if hard.detached and definition is None:
-                continue
-            if all(
-                _is_soft(
-                    function, y, exponent.at(gamma), positive, negative, value, gradient, hard, near
-                )
-                for y, gamma, value, gradient in seen
-            ):
-                return (definition, f"soft targets: {name}") if near == tolerance else (None, "")
-        if tolerance == _NEAR:
-            break  # of 16 bits a function that is near one may be that
-    return None, "soft targets: another function, none of those that are known"
-
-
-def _is_varifocal(subject: Subject, positive: float) -> bool:
-    """Whether a soft target weighs the cross-entropy that it is in."""
-    try:
-        seen = [
-            (y, gamma, *results) for y in (SOFT, 0.75) for gamma, results in _softly(subject, y)
-        ]
-    except Exception:
-        return False
-    return all(
-        _is_soft(_varifocal, y, gamma, positive, positive, value, gradient, LINEAR)
-        for y, gamma, value, gradient in seen
-    )
-
-
-def _varifocal(x: Tensor, y: float, g: float) -> Tensor:
-    return y * _entropy(x, y)
-
-
-def _softly(subject: Subject, target: float) -> list[tuple[float, tuple[Tensor | None, Tensor]]]:
-    x = torch.tensor(MILD, dtype=subject.widest)
-    found = []
-    for gamma in GAMMAS[:2] if subject.gamma is not None else (subject.fixed_gamma,):
-        one = evaluate(subject, x, target, gamma, second=False)
-        if one.gradient is None:
-            raise SubjectError("no gradient comes back")
-        value = None if one.value is None else one.value.double()
-        found.append((gamma, (value, one.gradient.double())))
-    return found
-
-
-def _is_soft(
-    function: Soft,
-    y: float,
-    gamma: float,
-    positive: float,
-    negative: float,
-    value: Tensor | None,
-    gradient: Tensor,
-    hard: Definition,
-    tolerance: float = _NEAR,
-) -> bool:
-    """Whether it is this function, with the factor of its target between those of both classes."""
-    factor = y * positive + (1 - y) * negative
-    x = torch.tensor(MILD, dtype=torch.float64, requires_grad=True)
-    loss = factor * function(x, y, gamma)
-    if hard.detached:
-        entropy = _entropy(x, y)
-        loss = (loss / entropy).detach() * entropy
-    (slope,) = torch.autograd.grad(loss.sum(), x)
-    near = value is None or bool(((value - loss).abs() <= tolerance * loss.abs()).all())
-    near_gradient = 10 * tolerance if tolerance == _NEAR else tolerance
-    return near and bool(((gradient - slope).abs() <= near_gradient * slope.abs().amax()).all())

@@ -11,6 +11,7 @@ import torch
 from parfocal.audit.convention import GAMMAS as ASKED_GAMMAS
 from parfocal.audit.convention import Convention, find_convention
 from parfocal.audit.evaluate import evaluate, torch_loss
+from parfocal.audit.findings import UNKNOWN_FUNCTION
 from parfocal.audit.subject import Subject, SubjectError, load
 
 # What libraries call the focusing exponent, and the targets.
@@ -41,8 +42,18 @@ _REQUIRED: Mapping[str, tuple[Any, ...]] = {
     "mode": ("binary", "multiclass"),
     "weight": (None,),
     **dict.fromkeys(
-        ("num_boxes", "num_pos", "num_positives", "avg_factor", "normalizer", "num_items"), (1.0,)
+        (
+            "num_boxes",
+            "num_masks",
+            "num_pos",
+            "num_positives",
+            "avg_factor",
+            "normalizer",
+            "num_items",
+        ),
+        (1.0,),
     ),
+    "num_classes": (2,),
 }
 
 # Logits of a first trial.
@@ -108,7 +119,7 @@ class _Search:
             convention = self._meaning(subject)
             if convention is None:
                 continue
-            if convention.other == "an unknown function":
+            if convention.other == UNKNOWN_FUNCTION:
                 unknown = unknown or (subject, words)
                 continue
             return self._done(*self._without_alpha(subject, convention, words))
@@ -348,7 +359,13 @@ def _reduced(subject: Subject, x: torch.Tensor) -> Subject:
     one = torch_loss(subject, 1.0, gamma)
     parts = torch.stack([one(part).detach().double() for part in x.split(1)]).sum()
     is_sum = bool((whole.detach().double() - parts).abs() <= 1e-4 * parts.abs())
-    return subject.with_options(reduced="sum" if is_sum else "mean")
+    reduced = subject.with_options(reduced="sum" if is_sum else "mean")
+    negative = torch_loss(reduced, 0.0, gamma)(x[:1].detach())
+    if subject.kind == "binary" and not bool(negative.isfinite().all()):
+        beside = reduced.with_options(companion=True)
+        if bool(torch_loss(beside, 0.0, gamma)(x[:1].detach()).isfinite().all()):
+            return beside
+    return reduced
 
 
 def _some_gamma(subject: Subject, x: torch.Tensor) -> float:

@@ -12,6 +12,9 @@ from parfocal.audit.subject import Subject, SubjectError
 # The logit of a class that has a probability of 0 in every dtype, beside others of up to 100.
 NOTHING = -1e4
 
+# That of a positive that is right and sure: its loss is 0 beside any other.
+SURE = 1e4
+
 # One number at a time, of a loss that gives a mean; more would take minutes.
 SINGLE = 400
 
@@ -69,6 +72,8 @@ def arguments(subject: Subject, x: Tensor, target: float | Tensor) -> tuple[Tens
     """
     y = target.to(x) if isinstance(target, Tensor) else torch.full_like(x, target)
     y = y.detach()
+    if subject.companion and not bool(y.any()):
+        x, y = torch.cat([x, x.new_full((1,), SURE)]), torch.cat([y, y.new_ones(1)])
     if subject.kind == "multiclass":
         others = [torch.full_like(x, NOTHING)] * (subject.classes - 2)
         rows = torch.stack([x, torch.zeros_like(x), *others], 1)
@@ -85,7 +90,8 @@ def of_rows(subject: Subject, rows: Tensor, index: Tensor) -> tuple[Tensor, Tens
     ones = 2 if subject.maps else 0
     given = _given(subject, rows, lambda x: x.softmax(1), lambda x: x.log_softmax(1))
     if subject.one_hot:
-        index = torch.nn.functional.one_hot(index, rows.shape[1]).to(rows.dtype)
+        classes = torch.arange(rows.shape[1], device=rows.device)
+        index = (index[:, None] == classes).to(rows.dtype)  # as vmap takes it
     return _with_ones(given, ones), _with_ones(index, ones)
 
 
@@ -159,24 +165,25 @@ def torch_loss(subject: Subject, target: float, gamma: float) -> Callable[[Tenso
 def _torch(
     subject: Subject, logits: Tensor, target: float, gamma: float, second: bool
 ) -> Evaluated:
-    x = logits.detach().clone().requires_grad_()
+    x = logits.detach().to(subject.device, copy=True).requires_grad_()
     loss = torch_loss(subject, target, gamma)(x)
     dtype = str(loss.dtype).removeprefix("torch.")
-    value = loss.detach().to(logits.dtype) if loss.numel() == x.numel() and loss.ndim else None
+    value = loss.detach().to(logits) if loss.numel() == x.numel() and loss.ndim else None
     if not loss.requires_grad:
         return Evaluated(value, None, None, dtype)
     total = loss.sum()
     if not second:
         (gradient,) = torch.autograd.grad(total, x)
-        return Evaluated(value, gradient, None, dtype)
+        return Evaluated(value, gradient.to(logits), None, dtype)
     (gradient,) = torch.autograd.grad(total, x, create_graph=True)
     curvature = None
     if gradient.requires_grad:
         try:
             (curvature,) = torch.autograd.grad(gradient.sum(), x)
+            curvature = curvature.to(logits)
         except (RuntimeError, NotImplementedError):  # once differentiable
             curvature = None
-    return Evaluated(value, gradient.detach(), curvature, dtype)
+    return Evaluated(value, gradient.detach().to(logits), curvature, dtype)
 
 
 def _jax(subject: Subject, logits: Tensor, target: float, gamma: float, second: bool) -> Evaluated:
@@ -184,6 +191,8 @@ def _jax(subject: Subject, logits: Tensor, target: float, gamma: float, second: 
     import jax.numpy as jnp
 
     jax.config.update("jax_enable_x64", True)
+    count, length = len(logits), 1 << max(len(logits) - 1, 0).bit_length()
+    logits = torch.cat([logits, logits[-1:].expand(length - count)])  # few shapes to compile for
     dtype = getattr(jnp, str(logits.dtype).removeprefix("torch."))
     wide = logits.double() if logits.dtype == torch.float64 else logits.float()
     x = jnp.asarray(wide.numpy()).astype(dtype)
@@ -196,7 +205,8 @@ def _jax(subject: Subject, logits: Tensor, target: float, gamma: float, second: 
         return call(x, jnp.full_like(x, target))
 
     def back(given: Any) -> Tensor:
-        return torch.tensor(jax.device_get(given.astype(wide.numpy().dtype))).to(logits.dtype)
+        numbers = torch.tensor(jax.device_get(given.astype(wide.numpy().dtype)))
+        return numbers[:count].to(logits.dtype)
 
     def slope(x: Any) -> Any:
         return jax.grad(lambda x: losses(x).sum())(x)

@@ -36,7 +36,8 @@ SEVERITIES: dict[Kind, Severity] = {
 }
 
 # The cause of a finding on a function that isn't known.
-UNKNOWN = "it computes an unknown function"
+UNKNOWN_FUNCTION = "an unknown function"
+UNKNOWN = f"it computes {UNKNOWN_FUNCTION}"
 
 
 @dataclass(frozen=True)

@@ -46,7 +46,7 @@ class Job:
     given: Mapping[str, Any] = field(default_factory=dict)
     known: str | None = None
     quick: bool = False
-    modes: Sequence[str] = ("autocast", "vmap")
+    modes: Sequence[str] | None = None
     gammas: Sequence[float] | None = None
     dtypes: Sequence[str] | None = None
     quantities: Sequence[str] | None = None

@@ -76,7 +76,7 @@ def cells(
 ) -> Iterator[Cell]:
     """The cells of a dtype and a target; nothing at soft targets of another meaning."""
     is_soft = target not in (0, 1)
-    definition = convention.soft if is_soft else convention.definition
+    definition = convention.soft.definition if is_soft else convention.definition
     if definition is None and (is_soft or convention.definition is not None):
         return
     if definition is None and dtype == subject.widest:
@@ -86,13 +86,13 @@ def cells(
     right: Sequence[Derivatives | None] = [None] * len(exponents)
     if definition is not None:
         right = truths(logits, target, exponents, definition, executor)
-    factor = convention.factor(target)
     for gamma, exponent, truth in zip(gammas, exponents, right, strict=True):
         try:
             second = "curvature" in quantities
             found = evaluate(subject, logits, target, gamma, second=second)
         except Exception:
             continue  # a gamma that is refused, as the report says
+        factor = convention.factor(target, gamma)
         judge = _Judge(subject, definition, dtype, target, gamma, exponent, factor)
         for quantity in quantities:
             computed = found.of(quantity)

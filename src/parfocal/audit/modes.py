@@ -53,7 +53,7 @@ def mismatches(
     subject: Subject, gammas: tuple[float, ...], modes: tuple[str, ...]
 ) -> Iterator[Mismatch]:
     """Where a mode differs from eager by more than rounding, in float32."""
-    if subject.framework != "torch" or subject.reduced == "mean":
+    if subject.framework != "torch" or subject.reduced == "mean" or subject.device != "cpu":
         return
     for mode in modes:
         for gamma in gammas:
@@ -124,6 +124,10 @@ def _autocast(subject: Subject, target: float, gamma: float, x: Tensor) -> Tenso
         return _gradient(torch_loss(subject, target, gamma), x)
 
 
+def _cuda(subject: Subject, target: float, gamma: float, x: Tensor) -> Tensor:
+    return _gradient(torch_loss(subject.with_options(device="cuda"), target, gamma), x.cuda()).cpu()
+
+
 def _vmap(subject: Subject, target: float, gamma: float, x: Tensor) -> Tensor:
     loss = torch_loss(subject, target, gamma)
 
@@ -139,9 +143,15 @@ _MODES: dict[str, Callable[[Subject, float, float, Tensor], Tensor]] = {
     "compiled": _compiled,
     "autocast": _autocast,
     "vmap": _vmap,
+    "cuda": _cuda,
 }
 
 MODES = tuple(_MODES)
+
+
+def default_modes() -> tuple[str, ...]:
+    """Those that cost little: a GPU where there is one."""
+    return ("autocast", "vmap", *(("cuda",) if torch.cuda.is_available() else ()))
 
 
 def leaks(subject: Subject, gammas: tuple[float, ...], dtype: torch.dtype) -> Iterator[Leak]:

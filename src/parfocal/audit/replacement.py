@@ -1,17 +1,18 @@
 """The call of this package that means what another loss does."""
 
-from collections.abc import Mapping
+from collections.abc import Iterator, Mapping
 
 from parfocal.audit.convention import Convention
 from parfocal.audit.definitions import LINEAR
+from parfocal.audit.laws import CONSTANT
 from parfocal.audit.subject import Subject
 
-# What a mean divides by, as this package is told it.
+# What a mean divides by, as this package is told it; None: it gives each loss.
 _MEANS: Mapping[str | None, str] = {
     None: 'reduction="none"',
     "1": 'reduction="sum"',
     "the number of elements": 'reduction="mean"',
-    "the number of rows": 'reduction="mean"',
+    "the number of rows": 'reduction="sum", normalizer=len(y)',
     "the number of positives": 'reduction="sum", normalizer=y.sum()',
     "the number of positives, at least 1": 'reduction="sum", normalizer=y.sum().clamp(min=1)',
     "the number of positives and 1": 'reduction="sum", normalizer=y.sum() + 1',
@@ -22,22 +23,39 @@ def replacement(subject: Subject, convention: Convention) -> str:
     """The call of logits x and targets y that means the same; empty if there is none, or it is one.
 
     gamma, and the weights of classes, stand for those of the caller; alpha and the mean are those
-    that the loss has by default.
+    that the loss has by default. What isn't the same is said in a comment.
     """
+    if subject.target.startswith("parfocal"):
+        return ""
+    call = _call(subject, convention)
+    if not call:
+        return ""
+    remarks = "; ".join(_remarks(subject, convention))
+    return f"{call}  # {remarks}" if remarks else call
+
+
+def _call(subject: Subject, convention: Convention) -> str:
+    """Without remarks."""
+    if convention.soft.name == "varifocal":
+        return f"parfocal.varifocal_loss(x, y, alpha={abs(convention.negative):g}, gamma=gamma)"
     exponent, negatives = convention.exponents
     is_held = convention.definition is not None and not convention.is_shifted
-    if not is_held or exponent != negatives or subject.target.startswith("parfocal"):
+    if not is_held or exponent != negatives:
         return ""
-    gamma = f"gamma={exponent.source()}"
+    gamma = exponent.source()
     factors = subject.default_factors or (convention.positive, convention.negative)
     positive, negative = map(abs, factors)
-    factor, reduction = positive, _MEANS.get(convention.divisor, 'reduction="none"')
-    if subject.kind == "multiclass":
+    reduction = _MEANS.get(convention.divisor, 'reduction="none"')
+    factor = positive
+    if convention.soft.name and positive == negative:
+        call = _CALLS[convention.soft.name].format(gamma=gamma, reduction=reduction)
+    elif subject.kind == "multiclass":
         weight = "" if positive == negative else ", weight=weight"
         factor = 1.0 if weight else factor
-        if weight and "mean" in reduction:  # a mean with weights divides by their sum
-            reduction = 'reduction="sum", normalizer=len(y)'
-        call = f"parfocal.softmax_focal_loss(x, y{weight}, {gamma}, {reduction})"
+        if convention.divisor == "the number of rows":  # with weights a mean divides by their sum
+            count = "len(y)" if subject.one_hot else "y.numel()"
+            reduction = f'reduction="sum", normalizer={count}' if weight else 'reduction="mean"'
+        call = f"parfocal.softmax_focal_loss(x, y{weight}, gamma={gamma}, {reduction})"
     else:
         alpha = "None"
         if positive != negative:
@@ -45,7 +63,28 @@ def replacement(subject: Subject, convention: Convention) -> str:
         is_jax = subject.framework == "jax"
         module = "parfocal.jax" if is_jax else "parfocal"
         rest = "" if is_jax else f", {reduction}"
-        call = f"{module}.sigmoid_focal_loss(x, y, alpha={alpha}, {gamma}{rest})"
-        if convention.soft not in (None, LINEAR):
-            call += "  # of hard targets: of soft ones both are other functions"
-    return call if abs(factor - 1) < 1e-6 else f"{factor:g} * {call}"
+        call = f"{module}.sigmoid_focal_loss(x, y, alpha={alpha}, gamma={gamma}{rest})"
+    if convention.divisor == "the size of the last axis":
+        call += ".mean(-1).sum()"
+    factors_before = [] if abs(factor - 1) < 1e-6 else [f"{factor:g}"]
+    factors_before += [] if convention.growth == CONSTANT else [f"({convention.growth.source()})"]
+    return " * ".join([*factors_before, call])
+
+
+_CALLS = {
+    "quality": "parfocal.quality_focal_loss(x, y, beta={gamma}, {reduction})",
+    "Gaussian": "parfocal.gaussian_focal_loss(x, y, gamma={gamma}, {reduction})",
+}
+
+
+def _remarks(subject: Subject, convention: Convention) -> Iterator[str]:
+    """What a caller has to know besides."""
+    if subject.takes != "logits":
+        yield f"of the logits x, not of {subject.takes}"
+    is_named = bool(convention.soft.name)
+    if (
+        subject.kind == "binary"
+        and not is_named
+        and convention.soft.definition not in (None, LINEAR)
+    ):
+        yield "of hard targets: of soft ones both are other functions"

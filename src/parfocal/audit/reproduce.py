@@ -2,7 +2,7 @@
 
 from typing import Any
 
-from parfocal.audit.evaluate import NOTHING
+from parfocal.audit.evaluate import NOTHING, SURE
 from parfocal.audit.masks.calls import Batch, Mask, inputs
 from parfocal.audit.subject import Subject
 
@@ -21,6 +21,7 @@ _TORCH = {
     "compiled": (
         "print(torch.autograd.grad(torch.compile(lambda x, y: {call})(x, y).sum(), z)[0])"
     ),
+    "cuda": "print(torch.autograd.grad((lambda x, y: {call})(x.cuda(), y.cuda()).sum(), z)[0])",
     "vmap": "print(torch.func.vmap(torch.func.grad(lambda x, y: ({call}).sum()))(x, y))",
 }
 
@@ -85,9 +86,12 @@ def _torch(subject: Subject, dtype: str, target: float, logit: float, lines: str
             words.append("x, y = (t.reshape(*t.shape, 1, 1) for t in (x, y))")
     else:
         shape = ".reshape(1, 1, 1, 1)" if subject.maps else ".unsqueeze(1)" * subject.column
-        words.append(f"x = z{shape}")
+        beside = subject.companion and target == 0
+        z = f"torch.cat([z, z.new_full((1,), {SURE})])" if beside else "z"
+        words.append(f"x = {z}{shape}")
         whole = ".long()" if subject.long else ""
         words.append(f"y = torch.full_like(x, {target!r}, requires_grad=False){whole}")
+        words += ["y[-1] = 1"] if beside else []
         if subject.takes == "probabilities":
             words.append("x = x.sigmoid()")
         elif subject.takes == "log-probabilities":

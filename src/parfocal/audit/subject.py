@@ -1,5 +1,6 @@
 """How a loss is called, whatever its signature."""
 
+import copy
 import os
 from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field, replace
@@ -45,6 +46,9 @@ class Subject:
     fixed_gamma: the exponent of a loss without a keyword for it.
     refused: dtypes of logits that it refuses, and why.
     default_factors: of both classes, where they are turned off in `options`.
+    companion: whether a mean over positives is no number without one: beside a negative that is
+        given alone a sure positive stands, whose loss is 0.
+    device: of its arguments.
     """
 
     name: str
@@ -68,6 +72,8 @@ class Subject:
     fixed_gamma: float = 2.0
     refused: Mapping[str, str] = field(default_factory=dict)
     default_factors: tuple[float, float] | None = None
+    companion: bool = False
+    device: str = "cpu"
 
     @property
     def widest(self) -> torch.dtype:
@@ -83,6 +89,8 @@ class Subject:
         """The loss of (logits, targets), at an exponent."""
         options, on_call = self._keywords(gamma)
         call = self.loss(**options) if self.is_class else self.loss
+        if self.device != "cpu" and isinstance(call, torch.nn.Module):
+            call = copy.deepcopy(call).to(self.device)
         given = on_call if self.is_class else {**options, **on_call}
         if self.targets_first:
             return lambda x, y: call(y, x, **given)

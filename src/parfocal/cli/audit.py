@@ -86,13 +86,14 @@ def audit(target: str | None, installed: bool, quick: bool, compiled: bool, **gi
     """
     from parfocal.audit.isolated import Job
     from parfocal.audit.known import KNOWN
+    from parfocal.audit.modes import default_modes
     from parfocal.audit.output.baseline import compare, read_baseline, write_baseline
     from parfocal.audit.output.terminal import show
 
     if installed == (target is not None):
         raise click.UsageError("give either a TARGET or --installed")
     known = read_baseline(given["baseline"]) if given["baseline"] else []
-    modes = ("autocast", "vmap", *(("compiled",) if compiled else ()))
+    modes = (*default_modes(), "compiled") if compiled else None
     filters: dict[str, Any] = {
         name: given[name] or None for name in ("gammas", "dtypes", "quantities")
     }
