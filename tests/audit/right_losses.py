@@ -381,6 +381,35 @@ def over_positives(logits, targets, gamma=2.0, reduction="mean"):
     return loss.sum() / (targets > 0.5).sum().clamp(min=1)
 
 
+def over_positives_alone(logits, targets, gamma=2.0):
+    """Nothing for a batch without a positive."""
+    return exact(logits, targets, gamma).sum() / targets.sum()
+
+
+def rows_of_a_mean(logits, targets, gamma=2.0, reduction="mean"):
+    """batchmean."""
+    loss = exact(logits, targets, gamma)
+    return loss.sum() / len(loss) if reduction == "mean" else _reduced(loss, reduction)
+
+
+def mean_of_the_last_axis(logits, targets, gamma=2.0):
+    """As detectors with queries have it."""
+    if logits.ndim != 2:
+        raise ValueError("expected rows")
+    return exact(logits, targets, gamma).mean(1).sum()
+
+
+def mean_of_classes(logits, targets, gamma=2.0, reduction="mean"):
+    loss = softmax_exact(logits, targets, gamma)
+    return _reduced(loss, reduction)
+
+
+def mean_of_logits(logits, targets, gamma=2.0, reduction="mean"):
+    """The mean of one-hot losses, most of which are 0."""
+    loss = softmax_exact(logits, targets, gamma)
+    return loss.sum() / logits.numel() if reduction == "mean" else _reduced(loss, reduction)
+
+
 def over_weights(logits, targets, gamma=2.0, reduction="mean"):
     weight = 0.25 * targets + 0.75 * (1 - targets)
     loss = weight * exact(logits, targets, gamma)

@@ -4,6 +4,8 @@ import torch
 import torch.nn.functional as F
 from torch import nn
 
+from parfocal import sigmoid_focal_loss
+
 
 def _margin(logits, targets):
     return torch.where(targets > 0.5, logits, -logits)
@@ -270,6 +272,30 @@ def varifocal(logits, targets, gamma=2.0, alpha=0.75):
     """Of a quality as target; alpha p ** gamma on the negatives."""
     weight = torch.where(targets > 0, targets, alpha * logits.sigmoid() ** gamma)
     return weight * _bce(logits, targets)
+
+
+def equalized(logits, targets, gamma=2.0, more=0.5):
+    """Of a category with a larger exponent, and the factor that goes with it."""
+    share = 0.25 * targets + 0.75 * (1 - targets)
+    return (gamma + more) / gamma * share * sigmoid_focal_loss(logits, targets, None, gamma + more)
+
+
+def normalized(logits, targets, gamma=2.0):
+    """Of the integral 1."""
+    return (gamma + 1) * sigmoid_focal_loss(logits, targets, None, gamma)
+
+
+def penalty_by_gamma(logits, targets, gamma=4.0, alpha=2.0):
+    """gamma is the exponent of 1 - y, and alpha that of the modulator."""
+    hot = (targets == 1).to(logits.dtype)
+    near = (1 - targets) ** gamma * sigmoid_focal_loss(logits, torch.zeros_like(targets), None, 2.0)
+    return hot * sigmoid_focal_loss(logits, torch.ones_like(targets), None, 2.0) + (1 - hot) * near
+
+
+def nan_of_a_margin(logits, targets, gamma=2.0, margin=0.05):
+    """A power of 0 for easy negatives, whose gradient is NaN below 1."""
+    p = torch.where(targets > 0.5, logits.sigmoid(), (1 - logits.sigmoid() + margin).clamp(max=1))
+    return -((1 - p) ** gamma) * torch.log(p.clamp(min=1e-30))
 
 
 def quality(logits, targets, gamma=2.0):

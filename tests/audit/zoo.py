@@ -32,6 +32,7 @@ class Entry:
     reduced: what comes back of a batch then.
     positive, negative: the factors of both classes. weights: of more classes.
     exponents: of target 1 and 0, as a slope and a constant of gamma.
+    growth: what both factors are multiplied by: a constant, a part of gamma, and one of 1 / gamma.
     soft: what it means at soft targets; "another" if it is no function with a name.
     means: what each reduction divides by.
     constants: added to 1 - p_t, and to p_t in the logarithm.
@@ -61,6 +62,7 @@ class Entry:
     negative: float = 1.0
     weights: tuple[float, ...] = ()
     exponents: tuple[tuple[float, float], tuple[float, float]] = ((1.0, 0.0), (1.0, 0.0))
+    growth: tuple[float, float, float] = (1.0, 0.0, 0.0)
     soft: str | None = "linear"
     means: Mapping[str, str] = field(default_factory=dict)
     constants: tuple[float, float] = (0.0, 0.0)
@@ -91,9 +93,11 @@ class Entry:
         """Whether its logits are rows of classes."""
         return self.shape in ("index", "one-hot", "map of indices", "map of one-hot")
 
-    def factor(self, y: float) -> float:
+    def factor(self, y: float, gamma: float) -> float:
         """By what a focal loss is multiplied."""
-        return y * self.positive + (1 - y) * self.negative
+        constant, slope, inverse = self.growth
+        grown = constant + slope * gamma + (inverse / gamma if inverse else 0.0)
+        return grown * (y * self.positive + (1 - y) * self.negative)
 
     def exponent_of(self, gamma: float, y: float) -> float:
         """What stands for gamma."""
@@ -248,6 +252,21 @@ RIGHT = (
         negative=0.75,
         means=dict.fromkeys(_MEAN, "the sum of the weights"),
     ),
+    _right("over_positives_alone", **_MEANS, soft=None, means={"mean": "the number of positives"}),
+    _right("rows_of_a_mean", options=_NONE, means=dict.fromkeys(_MEAN, "the number of rows")),
+    _right(
+        "mean_of_the_last_axis",
+        reduced="sum",
+        shape="column",
+        means={"sum": "the size of the last axis"},
+    ),
+    _right("mean_of_classes", options=_NONE, means=_ROWS, **_CLASSES),
+    _right(
+        "mean_of_logits",
+        options=_NONE,
+        means=dict.fromkeys(_ROWS, "the number of logits"),
+        **_CLASSES,
+    ),
     _right("over_boxes", options={"num_boxes": 1.0}, reduced="sum"),
     _right(
         "over_half", options=_NONE, means=dict.fromkeys(_MEAN, "0.5 times the number of elements")
@@ -397,6 +416,26 @@ WRONG = (
         soft="varifocal",
         causes=("bce",),
     ),
+    _wrong(
+        "equalized",
+        clean=True,
+        exponents=((1.0, 0.5),) * 2,
+        growth=(1.0, 0.0, 0.5),
+        positive=0.25,
+        negative=0.75,
+        soft=None,
+        least_gamma=1e-9,
+        other="equalized focal loss: 0.5 more",
+    ),
+    _wrong("normalized", clean=True, growth=(1.0, 1.0, 0.0), soft=None, other="factor 1 . gamma"),
+    _wrong(
+        "penalty_by_gamma",
+        clean=True,
+        exponents=((0.0, 2.0),) * 2,
+        other="the exponent 2",
+        soft="Gaussian",
+    ),
+    _wrong("nan_of_a_margin", other=r"asymmetric loss, which takes 0\.05", **_FREE),
     _wrong("quality", soft="quality", causes=("bce",)),
     _wrong("poly", other=r"poly focal loss, with 0\.5", **_FREE, causes=("bce",)),
     _wrong("gaussian", soft="Gaussian"),

@@ -9,7 +9,7 @@ from torch.nn.functional import softplus
 
 from audit.zoo_findings import Told
 from audit.zoo_lines import same_constants
-from audit.zoo_results import spacing
+from audit.zoo_results import computed, spacing
 
 
 def check_cause(told: Told) -> str:
@@ -78,6 +78,26 @@ def _constant(told: Told, match: re.Match[str]) -> str:
     return same_constants(told.entry, match)
 
 
+def _clamp(told: Told, match: re.Match[str]) -> str:
+    """In float64 the value is one number beyond, another before, and beyond has no gradient."""
+    sign = -1.0 if told.finding.target else 1.0
+    at, p_t = float(match["logit"]), float(match["p"])
+    if not math.isclose(p_t, 1 / (1 + math.exp(at)), rel_tol=0.02):
+        return f"p_t isn't {p_t} there"
+    for gamma in told.gammas():
+        parts = [computed(told.entry.name, "float64", sign * x * at, told.finding.target, gamma)
+                 for x in (0.95, 1.05, 2.0)]  # fmt: skip
+        (before, slope, _), (beyond, dead, _), (far, _, _) = parts
+        if not (beyond == far != before and dead == 0 != slope):
+            return f"at gamma {gamma:g} {parts}"
+    return ""
+
+
+def _nan_in_all(told: Told, match: re.Match[str]) -> str:
+    got = [told.at(dtype, g) for dtype in ("float64", "float32") for g in told.gammas()]
+    return "" if all(map(math.isnan, got)) else f"it is {got}"
+
+
 def _is_narrow(told: Told, match: re.Match[str]) -> str:
     """In float32 it is right at this logit."""
     for gamma in told.gammas():
@@ -119,6 +139,8 @@ def _never_held(told: Told, match: re.Match[str]) -> str:
 _CAUSES: tuple[tuple[str, Callable[[Told, re.Match[str]], str]], ...] = (
     (r"(?P<c>[0-9.e-]+) is added to (?P<where>1 - p_t and to p_t in the logarithm|1 - p_t|p_t in)",
      _constant),
+    (r"wrong logit of (?P<logit>[0-9.]+), where p_t is (?P<p>[0-9.e+-]+): a clamp", _clamp),
+    (r"it is NaN in every dtype", _nan_in_all),
     (r"at gamma (?P<gamma>[0-9.e+-]+) the gradient is finite", _by_gamma),
     (r"in float32 it is finite", _wide_is_finite),
     (r"rounds to 1", _rounds),

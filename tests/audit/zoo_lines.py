@@ -25,6 +25,7 @@ HOW: tuple[tuple[str, Line], ...] = (
     (r"arrays of (\w+)", lambda e, m: e.framework == m[1]),
     (r"(.+), of (logits|probabilities|log-probabilities)$",
      lambda e, m: _SHAPES[e.shape] == m[1] and e.takes == m[2]),
+    (r"its (probabilities|log-probabilities) are made of logits", lambda e, m: e.takes == m[1]),
     (r"it gives one number", lambda e, m: e.reduced == "mean"),
     (r"(float64|float32|float16|bfloat16) is refused", lambda e, m: m[1] in e.refused),
     (r"(\w+)=(.*)", lambda e, m: repr(e.options.get(m[1], ...)) == m[2]),
@@ -42,6 +43,13 @@ SOFT = {
     "Gaussian": "soft targets: the Gaussian focal loss",
     "varifocal": "soft targets: the varifocal loss",
 }
+
+
+def _growth(entry: Entry) -> str:
+    constant, slope, inverse = entry.growth
+    parts = [(constant, f"{constant:g}"), (slope, "gamma" if slope == 1 else f"{slope:g} * gamma"),
+             (inverse, f"{inverse:g} / gamma")]  # fmt: skip
+    return " + ".join(words for part, words in parts if part)
 
 
 def _is(a: str, b: float) -> bool:
@@ -85,7 +93,7 @@ MEANING: tuple[tuple[str, Line], ...] = (
     (r"target (-?\d+): a mean in which all are left out is NaN", mean_of_nothing),
     (r"no alpha", lambda e, m: e.positive == e.negative == 1),
     (r"no weights of classes", lambda e, m: e.positive == e.negative == 1 and not e.weights),
-    (r"a factor (\S+) on (both|all) classes",
+    (r"a factor ([0-9.e-]+) on (both|all) classes",
      lambda e, m: _is(m[1], e.positive) and _is(m[1], e.negative)),
     (r"(?:alpha|a factor) (\S+) on the positive class, (\S+) on the negative",
      lambda e, m: _is(m[1], e.positive) and _is(m[2], e.negative)),
@@ -98,6 +106,7 @@ MEANING: tuple[tuple[str, Line], ...] = (
      lambda e, m: e.means.get(m[1]) == m[2]),
     (r"(mean|sum|what it gives by default): the modulator is that of the (mean|sum) of the whole",
      lambda e, m: "reduced too early" in e.faults),
+    (r"a factor (.+) on both classes", lambda e, m: m[1] == _growth(e)),
     (r"its exponent is (\S+)", lambda e, m: e.gamma is None and _is(m[1], e.exponent)),
     (r"gamma is never read: the exponent is (\S+)", lambda e, m: "gamma ignored" in e.faults),
     (r"the loss falls where the focal loss rises(, on the (positive|negative) class)?",

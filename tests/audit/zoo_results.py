@@ -80,7 +80,7 @@ def true(entry: Entry, quantity: str, x: float, y: float, gamma: float) -> Any:
     soft = entry.soft if entry.soft in ("mixture", "margin", "entropy") else "linear"
     exponent = entry.exponent_of(gamma, y)
     jet = truth(x, y, exponent, soft=soft or "linear", detached=entry.detached)
-    return getattr(jet.times(entry.factor(y)), quantity)
+    return getattr(jet.times(entry.factor(y, gamma)), quantity)
 
 
 def spacing(number: float, dtype: str) -> float:
@@ -111,7 +111,7 @@ def felt(entry: Entry, quantity: str, dtype: str, y: float, gamma: float, right:
     """The error that a training feels: a percent, or 8 eps, of the largest slope or of a value."""
     part = max(0.01, 8 * torch.finfo(getattr(torch, dtype)).eps)
     if quantity == "value":
-        return part * max(abs(right), abs(entry.factor(y)))
+        return part * max(abs(right), abs(entry.factor(y, gamma)))
     return part * _largest_slope(entry.name, y, gamma)
 
 
@@ -119,7 +119,7 @@ def felt(entry: Entry, quantity: str, dtype: str, y: float, gamma: float, right:
 def _largest_slope(name: str, y: float, gamma: float) -> float:
     entry, x = ENTRIES[name], torch.linspace(-2_000, 2_000, 8_001, dtype=torch.float64)
     slopes = truths(x, y, entry.exponent_of(gamma, y), detached=entry.detached)["gradient"]
-    return abs(entry.factor(y)) * float(slopes.abs().max())
+    return abs(entry.factor(y, gamma)) * float(slopes.abs().max())
 
 
 @functools.cache
@@ -144,7 +144,7 @@ def defects(
     for quantity in ("value", "gradient"):
         got = getattr(found, quantity)
         if got is not None and not (entry.shifted and quantity == "value"):
-            wrong[quantity] = _wrongs(got, right[quantity] * entry.factor(y), margin)
+            wrong[quantity] = _wrongs(got, right[quantity] * entry.factor(y, gamma), margin)
     return wrong
 
 

@@ -129,6 +129,7 @@ def audit(
         quick,
         ("eager", *modes),
         instead=replacement(subject, convention),
+        held=convention.definition is not None,
     )
 
 

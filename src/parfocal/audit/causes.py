@@ -7,9 +7,11 @@ from collections.abc import Callable, Iterable, Iterator, Sequence
 import torch
 
 from parfocal.audit.cell import Cell, Cliff
+from parfocal.audit.clamp import clamp_of
 from parfocal.audit.convention import Convention
+from parfocal.audit.evaluate import evaluate
 from parfocal.audit.findings import SEVERITIES, UNKNOWN_FUNCTION, Finding, Kind, Severity
-from parfocal.audit.judge import TRAINING
+from parfocal.audit.judge import ONE_PERCENT, TRAINING
 from parfocal.audit.modes import Leak, Mismatch
 from parfocal.audit.reproduce import reproduction
 from parfocal.audit.subject import Subject
@@ -29,7 +31,7 @@ def findings_of(
     groups: dict[tuple[str, str, float], list[Cell]] = defaultdict(list)
     for cell in cells:
         groups[cell.quantity, cell.dtype, cell.target].append(cell)
-    why = _Why(convention, cells)
+    why = _Why(subject, convention, cells)
     for (quantity, dtype, target), group in groups.items():
         told = _Told(subject, quantity, dtype, target)
         hurt = [c for c in group if c.nonfinite]
@@ -57,8 +59,11 @@ def findings_of(
             ]
             yield from told.finding("dead gradient", dead, _where_dead, why.dead)
             biased = [c for c in rest if c not in dead and why.is_biased(c)]
-            yield from told.finding("biased", biased, lambda c: c.harm or c.largest, why.biased)
-            rest = [c for c in rest if c not in dead and c not in biased]
+            yield from told.finding("biased", biased, why.biased_at, why.biased)
+            felt = [c for c in biased if c.harm and why.biased_at(c) != c.harm]  # elsewhere
+            rest = [c for c in rest if c not in dead and (c not in biased or c in felt)]
+        if convention.definition is None and getattr(torch, dtype) == subject.widest:
+            continue  # that is what it is held to
         inaccurate = [c for c in rest if c.largest is not None and c.largest.ulp > c.limit]
         yield from told.finding(
             "inaccurate", inaccurate, lambda c: c.harm or c.largest, why.inaccurate
@@ -103,8 +108,9 @@ def _where_dead(cell: Cell) -> Cliff | None:
 class _Why:
     """Causes, each held to an experiment among the cells; empty where none speaks for one."""
 
-    def __init__(self, convention: Convention, cells: Sequence[Cell]) -> None:
-        self._convention = convention
+    def __init__(self, subject: Subject, convention: Convention, cells: Sequence[Cell]) -> None:
+        self._subject, self._convention = subject, convention
+        self._clamps: dict[tuple[float, float], str] = {}
         self._cells = {(c.quantity, c.dtype, c.target, c.gamma): c for c in cells}
         self._mild = {
             (c.quantity, c.target, c.gamma)
@@ -115,13 +121,36 @@ class _Why:
         }
 
     def is_biased(self, cell: Cell) -> bool:
-        """Whether the float64 cell of the same place is off at mild logits."""
-        return cell.off > 0 and (cell.quantity, cell.target, cell.gamma) in self._mild
+        """Whether it is off at a mild logit at which float64 is as well."""
+        is_off = cell.off > 0 and (cell.quantity, cell.target, cell.gamma) in self._mild
+        return is_off and self.biased_at(cell) is not None
+
+    def biased_at(self, cell: Cell) -> Cliff | None:
+        """What of the cell is off at a mild logit, and in float64 by a percent as well."""
+        spots = (spot for spot in (cell.harm, cell.largest, cell.percent) if spot is not None)
+        return next((spot for spot in spots if self._is_off_in_float64(cell, spot)), None)
+
+    def _is_off_in_float64(self, cell: Cell, at: Cliff) -> bool:
+        if abs(at.logit) > _MILD:
+            return False
+        x = torch.tensor([at.logit], dtype=torch.float64)
+        second = cell.quantity == "curvature"
+        found = evaluate(self._subject, x, cell.target, cell.gamma, second=second)
+        result = found.of(cell.quantity)
+        return result is not None and abs(float(result) - at.truth) > ONE_PERCENT * abs(at.truth)
 
     def biased(self, cell: Cell) -> str:
-        """The constant, where it was fitted."""
+        """The constant, where it was fitted, or the clamp, where the value ends to change."""
         found = "wrong by more than 1 % at mild logits in float64 as well"
-        return f"{found}: {self._convention.bias}" if self._convention.bias else found
+        why = self._convention.bias or self._clamp(cell, self.biased_at(cell))
+        return f"{found}: {why}" if why else found
+
+    def _clamp(self, cell: Cell, at: Cliff | None) -> str:
+        """The clamp of wrong answers, if the logit is beyond it."""
+        key = cell.target, cell.gamma
+        if key not in self._clamps:
+            self._clamps[key] = clamp_of(self._subject, self._convention, *key)
+        return self._clamps[key] if at is not None and (at.logit < 0) == (cell.target > 0.5) else ""
 
     def flipped(self, cell: Cell) -> str:
         """The constant, where it was fitted."""
@@ -142,6 +171,9 @@ class _Why:
     def not_finite(self, cell: Cell) -> str:
         """The power of a focal loss, if a larger gamma is finite at the same logits."""
         at = cell.cliff
+        plain = "the true result is a number there"
+        if at is not None and math.isnan(at.truth):
+            plain = "it is NaN in every dtype that it takes"
         rounds = at is not None and _begins_to_round(at, cell)
         calm = [(gamma, self._beside(cell, gamma=gamma)) for gamma in (1.0, 1.5, 2.0, 5.0)]
         larger = [g for g, c in calm if c is not None and (not c.cliff or _is_farther(c.cliff, at))]
@@ -156,8 +188,7 @@ class _Why:
         wide = self._beside(cell, dtype="float32")
         if cell.dtype in ("float16", "bfloat16") and wide is not None and not wide.nonfinite:
             return "in float32 it is finite at all logits that were looked at"
-        return f"p_t rounds to 1 in {cell.dtype} there" if rounds else (
-            "the true result is a number there")  # fmt: skip
+        return f"p_t rounds to 1 in {cell.dtype} there" if rounds else plain
 
     def dead(self, cell: Cell) -> str:
         """A rounding of p_t to 1, where it is that."""
@@ -165,7 +196,8 @@ class _Why:
         lost = "the gradient is exactly 0 where the true one is a normal number"
         if at is not None and _begins_to_round(at, cell):
             return f"{lost}: p_t rounds to 1 in {cell.dtype} there"
-        return lost
+        clamp = self._clamp(cell, at)
+        return f"{lost}: {clamp}" if clamp else lost
 
     def inaccurate(self, cell: Cell) -> str:
         """What the size of the error, or another dtype, speaks for."""
@@ -176,6 +208,9 @@ class _Why:
         narrow = cell.computed_in if cell.computed_in and cell.computed_in != name else ""
         if narrow and torch.finfo(getattr(torch, narrow)).eps > torch.finfo(_dtype(cell)).eps:
             return f"its results are {narrow}, given {name}"
+        clamp = self._clamp(cell, at)
+        if clamp:
+            return clamp
         wide = self._beside(cell, dtype="float32")
         if name in ("float16", "bfloat16"):
             is_exact = wide is not None and wide.largest is not None and wide.largest.ulp <= 1024
@@ -294,7 +329,8 @@ class _Told:
             return "warning"
         if kind in ("not finite", "vanishing constant"):
             return "error" if abs(at.logit) <= TRAINING else "warning"
-        return "warning" if cell.harm is None else "error"
+        is_shown = kind in ("dead gradient", "wrong sign") or at == cell.harm
+        return "error" if cell.harm is not None and is_shown else "warning"
 
     def _share(self, kind: Kind, cell: Cell) -> float:
         counts = {

@@ -182,7 +182,10 @@ class _Search:
                     self.is_called = True
                     told = [] if framework == "torch" else [f"arrays of {framework}"]
                     told += ["targets come first"] if is_first else []
-                    yield subject, [*told, f"{words}, of {taken}", *self._option_words(subject)]
+                    told += [f"{words}, of {taken}"]
+                    if taken != "logits":
+                        told.append(f"its {taken} are made of logits, and that is judged with it")
+                    yield subject, [*told, *self._option_words(subject)]
 
     def _as_pair(self, fields: dict[str, Any]) -> Iterator[tuple[Subject, list[str]]]:
         """A gradient and a second derivative of NumPy arrays, as boosters take it."""

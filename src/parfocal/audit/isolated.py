@@ -166,6 +166,7 @@ def main(job_path: str, report_path: str, progress_path: str) -> None:
         temporary.replace(progress_path)
 
     say("importing", 0.0)
+    torch.set_num_threads(1)  # small tensors, beside processes that make certified values
     # A process starts with the first task; a quick audit has none that are worth one.
     with ProcessPoolExecutor(os.cpu_count(), mp_context=get_context("spawn")) as executor:
         try:

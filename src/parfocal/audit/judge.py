@@ -79,8 +79,6 @@ def cells(
     definition = convention.soft.definition if is_soft else convention.definition
     if definition is None and (is_soft or convention.definition is not None):
         return
-    if definition is None and dtype == subject.widest:
-        return  # there is nothing to hold it to
     logits, certified = logits_of(dtype, quick=quick, single=subject.reduced == "mean")
     exponents = [rounded_gamma(convention.exponent(gamma, target), dtype) for gamma in gammas]
     right: Sequence[Derivatives | None] = [None] * len(exponents)
@@ -199,9 +197,11 @@ class _Judge(NamedTuple):
         part = max(ONE_PERCENT, 8 * torch.finfo(self.dtype).eps)
         felt = part * self._felt(quantity, truth, near)
         harmful = near & error.isfinite() & (error > felt) & self.is_normal(quantity, truth)
-        most = torch.where(harmful, error / felt, -1.0).topk(min(_TRIED, len(error)))
+        # Of those as large as the largest, but for a factor of two, the nearest to 0.
+        size = (error / felt).log2().floor() - logits.double().abs() / (2 * TRAINING)
+        most = torch.where(harmful, size, -math.inf).topk(min(_TRIED, len(error)))
         for worst, index in zip(most.values.tolist(), most.indices.tolist(), strict=True):
-            if worst < 0:
+            if worst == -math.inf:
                 break
             right = Truth(*(column[index : index + 1] for column in truth))
             found = self._shown(quantity, float(logits[index]), None, right)
@@ -397,9 +397,11 @@ class _Judge(NamedTuple):
 
 
 def _nonfinite(judge: _Judge, quantity: str, computed: Tensor, truth: Truth) -> Tensor:
-    """NaN or infinite, where the true result is neither."""
+    """NaN or infinite, where the true result is neither; NaN is no result of any function."""
     largest = torch.finfo(judge.dtype).max
-    return ~computed.isfinite() & (truth.hi.abs() <= largest)
+    return (~computed.isfinite() & (truth.hi.abs() <= largest)) | (
+        computed.isnan() & truth.hi.isnan()
+    )
 
 
 def _dead(judge: _Judge, quantity: str, computed: Tensor, truth: Truth) -> Tensor:

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass
 from typing import Any
 
 from parfocal.audit.cell import Cell, Cliff
-from parfocal.audit.findings import UNKNOWN, Finding
+from parfocal.audit.findings import Finding
 
 
 @dataclass(frozen=True)
@@ -20,6 +20,7 @@ class AuditReport:
     error: why it could not be judged; then there are no cells.
     output: what it printed.
     instead: the call of this package that means the same, if there is one.
+    held: whether it was held to a definition; else to its own float64.
     """
 
     name: str
@@ -34,6 +35,7 @@ class AuditReport:
     error: str | None = None
     output: str = ""
     instead: str = ""
+    held: bool = True
 
     @property
     def status(self) -> int:
@@ -47,7 +49,7 @@ class AuditReport:
     @property
     def certificates(self) -> tuple[str, ...]:
         """A sentence for each dtype whose results are all within the limit."""
-        if any(finding.cause == UNKNOWN for finding in self.findings):
+        if not self.held:
             return ()
         sentences = []
         for dtype in dict.fromkeys(cell.dtype for cell in self.cells):

@@ -4,7 +4,7 @@ import math
 from collections.abc import Sequence
 
 from parfocal.audit.cell import Cell
-from parfocal.audit.findings import UNKNOWN, Finding
+from parfocal.audit.findings import Finding
 from parfocal.audit.judge import TRAINING
 from parfocal.audit.report import AuditReport
 
@@ -50,7 +50,7 @@ def _of_training(report: AuditReport, cells: Sequence[Cell]) -> list[str]:
         return [f"Behind a mask from outside its gradient isn't 0 {at}."]
     if here:
         return [f"It is wrong by more than a training overlooks {at}: {_worst(here)}."]
-    if any(f.cause == UNKNOWN for f in report.findings) or _is_at_fault(errors):
+    if not report.held or _is_at_fault(errors):
         return [f"Its gradient is finite at every logit of a training {at}."]
     return [f"Trains safely {at}."]
 

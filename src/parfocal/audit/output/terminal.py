@@ -30,7 +30,7 @@ def report_view(report: AuditReport) -> RenderableType:
     if report.error is not None:
         parts.append(Text(f"could not be audited: {report.error}", style="red"))
     if report.output:
-        parts.append(Text(f"it printed: {report.output[-300:]}", style="dim"))
+        parts.append(Text(f"it printed: {_end(report.output)}", style="dim"))
     if report.error is not None:
         return Group(*parts)
     parts += finding_lines(report.findings)
@@ -44,6 +44,13 @@ def report_view(report: AuditReport) -> RenderableType:
         parts.append(Text(f"  {finding.reproduce}"))
     parts.append(Text(verdict(report), style="bold"))
     return Group(*parts)
+
+
+def _end(output: str, length: int = 300) -> str:
+    """The last words, from a beginning of one on."""
+    if len(output) <= length:
+        return output
+    return "... " + output[-length:].split(maxsplit=1)[-1]
 
 
 def finding_lines(findings: Sequence[Finding]) -> list[RenderableType]:
