@@ -15,6 +15,9 @@ NOTHING = -1e4
 # That of a positive that is right and sure: its loss is 0 beside any other.
 SURE = 1e4
 
+# Of arrays of JAX, which compiles each operation for each length: one, or so many.
+_LENGTH = 4096
+
 # One number at a time, of a loss that gives a mean; more would take minutes.
 SINGLE = 400
 
@@ -47,17 +50,22 @@ def evaluate(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if subject.framework == "jax":
-            return _jax(subject, logits, target, gamma, second)
+            runs = logits.split(_LENGTH)
+            return _together([_jax(subject, x, target, gamma, second) for x in runs])
         if subject.framework == "numpy":
             return _numpy(subject, logits, target, gamma)
         if subject.reduced == "mean":
-            parts = [_torch(subject, x, target, gamma, second) for x in logits.split(1)]
-            value, gradient, curvature = (
-                _joined([part.of(name) for part in parts])
-                for name in ("value", "gradient", "curvature")
-            )
-            return Evaluated(value, gradient, curvature, parts[0].dtype)
+            singles = logits.split(1)
+            return _together([_torch(subject, x, target, gamma, second) for x in singles])
         return _torch(subject, logits, target, gamma, second)
+
+
+def _together(parts: Sequence[Evaluated]) -> Evaluated:
+    """Results of runs of logits as those of all."""
+    value, gradient, curvature = (
+        _joined([part.of(name) for part in parts]) for name in ("value", "gradient", "curvature")
+    )
+    return Evaluated(value, gradient, curvature, parts[0].dtype)
 
 
 def _joined(parts: Sequence[Tensor | None]) -> Tensor | None:
@@ -191,8 +199,8 @@ def _jax(subject: Subject, logits: Tensor, target: float, gamma: float, second: 
     import jax.numpy as jnp
 
     jax.config.update("jax_enable_x64", True)
-    count, length = len(logits), 1 << max(len(logits) - 1, 0).bit_length()
-    logits = torch.cat([logits, logits[-1:].expand(length - count)])  # few shapes to compile for
+    count = len(logits)
+    logits = torch.cat([logits, logits[-1:].expand(0 if count == 1 else _LENGTH - count)])
     dtype = getattr(jnp, str(logits.dtype).removeprefix("torch."))
     wide = logits.double() if logits.dtype == torch.float64 else logits.float()
     x = jnp.asarray(wide.numpy()).astype(dtype)
