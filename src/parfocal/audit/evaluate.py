@@ -200,7 +200,8 @@ def _jax(subject: Subject, logits: Tensor, target: float, gamma: float, second: 
 
     jax.config.update("jax_enable_x64", True)
     count = len(logits)
-    logits = torch.cat([logits, logits[-1:].expand(0 if count == 1 else _LENGTH - count)])
+    rest = 0 if count == 1 else _LENGTH - count
+    logits = torch.cat([logits, logits[-1:].expand(rest) if count else logits.new_zeros(rest)])
     dtype = getattr(jnp, str(logits.dtype).removeprefix("torch."))
     wide = logits.double() if logits.dtype == torch.float64 else logits.float()
     x = jnp.asarray(wide.numpy()).astype(dtype)

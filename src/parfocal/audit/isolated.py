@@ -58,9 +58,12 @@ class Job:
 
 
 def audit_isolated(
-    job: Job, timeout: float = 900.0, progress: Progress | None = None
+    job: Job,
+    timeout: float = 900.0,
+    progress: Progress | None = None,
+    stop: threading.Event | None = None,
 ) -> AuditReport:
-    """Run a job in a process of its own, for at most so many seconds.
+    """Run a job in a process of its own, for at most so many seconds, or until it is stopped.
 
     A target that hangs, crashes or can't be called gives a report that says so.
     """
@@ -81,7 +84,7 @@ def audit_isolated(
         )
         output = _Tail(process.stdout)
         try:
-            late = _wait(process, timeout, progress, progress_path, report_path)
+            late = _wait(process, timeout, progress, progress_path, report_path, stop)
         finally:
             _end(process, mark)
         printed = output.text()
@@ -122,6 +125,7 @@ def _wait(
     progress: Progress | None,
     path: Path,
     report: Path,
+    stop: threading.Event | None,
 ) -> bool:
     """Whether it was too late; shows where the other process is meanwhile.
 
@@ -129,7 +133,7 @@ def _wait(
     """
     end = time.monotonic() + timeout
     while process.poll() is None and not report.exists():
-        if time.monotonic() > end:
+        if time.monotonic() > end or (stop is not None and stop.is_set()):
             return True
         if progress is not None and path.exists():
             words, _, part = path.read_text().rpartition(" ")

@@ -75,8 +75,8 @@ KNOWN = (
         "timm, asymmetric, multi-label",
         "timm",
         "timm.loss:AsymmetricLossMultiLabel",
-        {"is_class": True, "gamma": "gamma_neg", "options": {"clip": None, **_NONE}},
-        note="without its margin, at its gamma_pos of 1; computes in float32",
+        {"is_class": True, "gamma": "gamma_neg", "options": dict(_NONE)},
+        note="gamma_neg, at its gamma_pos of 1; computes in float32",
     ),
     Known(
         "timm, asymmetric, one label",

@@ -4,7 +4,9 @@ import ast
 import os
 import sys
 from collections.abc import Sequence
+from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from threading import Event
 from typing import TYPE_CHECKING, Any
 
 import click
@@ -149,22 +151,32 @@ def _option(text: str) -> tuple[str, Any]:
 
 
 def _audited(jobs: "Sequence[Job]", timeout: float) -> "list[AuditReport]":
-    """One after another, each in its process, with a line of progress."""
+    """Each in its process, one a core at a time, with a line of progress."""
     from parfocal.audit.isolated import audit_isolated
 
-    reports = []
     columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
-        for i, job in enumerate(jobs, 1):
-            name = job.name if len(jobs) == 1 else f"{i}/{len(jobs)} {job.name}"
-            task = progress.add_task(name, total=1.0)
 
-            def say(words: str, part: float, task: Any = task, name: str = name) -> None:
-                progress.update(task, completed=part, description=f"{name}: {words}")
+        def run(job: "Job") -> "AuditReport":
+            task = progress.add_task(job.name, total=1.0)
 
-            reports.append(audit_isolated(job, timeout, say))
-            progress.remove_task(task)
-    return reports
+            def say(words: str, part: float) -> None:
+                progress.update(task, completed=part, description=f"{job.name}: {words}")
+
+            try:
+                return audit_isolated(job, timeout, say, stop)
+            finally:
+                progress.remove_task(task)
+
+        stop = Event()
+        with ThreadPoolExecutor(min(len(jobs), os.cpu_count() or 1)) as pool:
+            futures = [pool.submit(run, job) for job in jobs]
+            try:
+                return [future.result() for future in futures]
+            except BaseException:  # Ctrl-C: the others end now
+                stop.set()
+                pool.shutdown(wait=False, cancel_futures=True)
+                raise
 
 
 def _write(reports: "Sequence[AuditReport]", given: dict[str, Any]) -> None:
