@@ -15,8 +15,8 @@ NOTHING = -1e4
 # That of a positive that is right and sure: its loss is 0 beside any other.
 SURE = 1e4
 
-# Of arrays of JAX, which compiles each operation for each length: one, or so many.
-_LENGTH = 4096
+# Of arrays of JAX, which compiles each operation for each length.
+_LENGTHS = (1, 4096, 1 << 16)
 
 # One number at a time, of a loss that gives a mean; more would take minutes.
 SINGLE = 400
@@ -50,7 +50,7 @@ def evaluate(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if subject.framework == "jax":
-            runs = logits.split(_LENGTH)
+            runs = logits.split(_LENGTHS[-1])
             return _together([_jax(subject, x, target, gamma, second) for x in runs])
         if subject.framework == "numpy":
             return _numpy(subject, logits, target, gamma)
@@ -200,7 +200,7 @@ def _jax(subject: Subject, logits: Tensor, target: float, gamma: float, second: 
 
     jax.config.update("jax_enable_x64", True)
     count = len(logits)
-    rest = 0 if count == 1 else _LENGTH - count
+    rest = next(length for length in _LENGTHS if length >= count) - count
     logits = torch.cat([logits, logits[-1:].expand(rest) if count else logits.new_zeros(rest)])
     dtype = getattr(jnp, str(logits.dtype).removeprefix("torch."))
     wide = logits.double() if logits.dtype == torch.float64 else logits.float()
