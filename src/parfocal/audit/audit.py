@@ -8,6 +8,7 @@ import torch
 
 from parfocal.audit.causes import findings_of, leak_findings, mode_findings
 from parfocal.audit.cell import Cell
+from parfocal.audit.classes import class_findings
 from parfocal.audit.convention import Convention, find_convention
 from parfocal.audit.discover import discover
 from parfocal.audit.evaluate import evaluate
@@ -115,6 +116,7 @@ def audit(
         narrow = [dtype for dtype in (torch.float32, torch.bfloat16) if dtype in dtypes]
         leaking = [leak for dtype in narrow for leak in leaks(subject, probed, dtype)]
         findings += leak_findings(subject, leaking)
+        findings += class_findings(subject, convention, grid, probed, dtypes)
         findings += mode_findings(subject, mismatches(subject, probed, tuple(modes)))
     order = {"error": 0, "warning": 1, "note": 2}
     findings.sort(key=lambda f: (order[f.severity], -f.share))

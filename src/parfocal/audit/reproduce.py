@@ -154,7 +154,7 @@ def masked_reproduction(
         words.append(f"x, y = (t.reshape(*t.shape{', 1' * ones}) for t in (x, y))")
     words.append("x.requires_grad_()")
     value: Any = mask.ignored
-    if value is None:
+    if value is None and mask.name:
         entries = inputs(subject, mask, batch)[2]
         of = "" if mask.dtype == "bool" else f", dtype={dtype}"
         words.append(f"{mask.name} = torch.tensor({entries.tolist()}{of})")

@@ -38,6 +38,8 @@ def rows_of(subject: Subject) -> Rows:
     known = next((kind for kind in found.values() if kind), None)
     if known is None:
         return Rows((*lines, "neither a softmax nor a sigmoid of each class"))
+    if 3 in found and not found[3]:
+        lines.append("with three classes it is another function than with two")
     if isinstance(known[0], str):
         positive = [kind[1] for kind in found.values() if kind]
         is_mean = len(positive) == 2 and abs(positive[0] * 3 - positive[1] * 2) <= 1e-4

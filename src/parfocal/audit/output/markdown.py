@@ -1,40 +1,45 @@
 """The table of all known losses, as a page of the documentation."""
 
+import datetime
 import platform
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 
 import torch
 
+import parfocal
 from parfocal.audit.known import KNOWN
+from parfocal.audit.output.summary import summary
 from parfocal.audit.output.wording import COLUMNS, installed_row
 from parfocal.audit.report import AuditReport
 
-_HEAD = """# What other libraries' focal losses do
+_COMMAND = "parfocal audit --installed --markdown docs/ecosystem.md"
 
-Made by `parfocal audit --installed --markdown docs/ecosystem.md`. Each loss was called as its
-library has it, with alpha off where it can be, and its results held against enclosures in ball
-arithmetic: all logits of the 16-bit types, samples of the others, each cliff bisected to two
-neighbouring numbers.
+_READING = """
+An error harms a training: a result that isn't finite, a gradient that is wrong by more than a
+percent of the largest one. Remarks are of what no training feels, and of second derivatives. Each
+loss was called as its library has it, with alpha off where it can be, and held against enclosures
+in ball arithmetic: at all logits of the 16-bit types, at samples of the others; each cliff is
+bisected to two neighbouring numbers. A loss that computes another function is held to that
+function, and says so.
 
-Gradients with respect to the logit: "not finite from" and "> 1 % from" give the smallest |logit| at
-target 1 | target 0; else the largest error in ULP. A loss that computes another function is held
-to that function, and says so.
+The last three columns are of gradients in the logit: "not finite from" and "> 1 % from" give the
+smallest |logit| at target 1 | target 0; else the largest error in ULP.
 """
 
 
 def markdown(reports: Sequence[AuditReport]) -> str:
-    """The page."""
+    """The page: the verdict, the fix, how it was made, the table, then each loss."""
     headings = ("loss", "version", "verdict", *(words for words, *_ in COLUMNS))
     notes = {entry.name: entry.note for entry in KNOWN}
-    lines = [_HEAD, _row(headings), _row(["---"] * len(headings))]
+    lines = ["# What other libraries' focal losses do", "", *_opening(reports), _READING]
+    lines += [_row(headings), _row(["---"] * len(headings))]
     for report in reports:
         name, *rest = installed_row(report)
         note = notes.get(report.name)
         lines.append(_row([f"{name} ({note})" if note else name, *rest]))
-    lines += ["", "## What each one means", ""]
+    lines += ["", "## Each one, and the call that takes its place", ""]
     for report in reports:
-        meaning = "; ".join(report.meaning) or str(report.error)
-        lines.append(f"- {_escaped(report.name)}: {_escaped(meaning)}.")
+        lines += _of_one(report)
     lines += ["", "## Cliffs to the bit", "", _cliffs(reports), ""]
     lines += ["## A line of Python for each kind", ""]
     for report in reports:
@@ -44,8 +49,63 @@ def markdown(reports: Sequence[AuditReport]) -> str:
                 seen.add(finding.kind)
                 lines.append(f"{report.name}, {finding.kind} ({finding.cause}):\n")
                 lines.append(f"    {finding.reproduce}\n")
-    lines.append(f"torch {torch.__version__}, Python {platform.python_version()}, on a CPU.")
-    return "\n".join(lines) + "\n"
+    return "\n".join(lines).rstrip() + "\n"
+
+
+def _opening(reports: Sequence[AuditReport]) -> list[str]:
+    """What came out of all, what to do, and how it was made."""
+    others = [r for r in reports if not r.target.startswith("parfocal") and r.error is None]
+    packages = {entry.distribution for entry in KNOWN if entry.name in {r.name for r in others}}
+
+    def count(holds: Callable[[AuditReport], bool]) -> int:
+        return sum(map(holds, others))
+
+    below_one = [
+        sum(_breaks(report, dtype) for report in others) for dtype in ("float32", "bfloat16")
+    ]
+    failed = [r.name for r in reports if r.error is not None]
+    return [
+        f"**Of {len(others)} losses of {len(packages)} packages {count(_is_clean)} are clean and "
+        f"{count(_is_safe)} train safely in float32 at gamma 2; at gammas between 0 and 1 the "
+        f"gradients of {below_one[0]} aren't finite in float32, those of {below_one[1]} in "
+        "bfloat16.** The fix is one line and stands below each loss: a call of parfocal with the "
+        "alpha and the mean that were found."
+        + (f" Not audited: {', '.join(failed)}." if failed else ""),
+        "",
+        f"Made on {datetime.date.today():%Y-%m-%d} by `{_COMMAND}`,",
+        f"with parfocal {parfocal.__version__}, torch {torch.__version__}, Python "
+        f"{platform.python_version()}, on a CPU.",
+    ]
+
+
+def _is_clean(report: AuditReport) -> bool:
+    return report.status == 0
+
+
+def _breaks(report: AuditReport, dtype: str) -> bool:
+    """Whether a gradient isn't finite below 1 at a logit of a training."""
+    return any(
+        f.kind == "not finite" and (f.quantity, f.dtype, f.severity) == ("gradient", dtype, "error")
+        and any(0 < gamma < 1 for gamma in f.gammas)
+        for f in report.findings
+    )  # fmt: skip
+
+
+def _is_safe(report: AuditReport) -> bool:
+    return any("Trains safely in float32 at gamma 2" in line for line in summary(report))
+
+
+def _of_one(report: AuditReport) -> list[str]:
+    """Its first lines, its meaning, and the call."""
+    if report.error is not None:
+        return [f"- **{_escaped(report.name)}**: could not be audited: {_escaped(report.error)}"]
+    first = [line for line in summary(report) if not line.startswith("In its place")]
+    meaning = "; ".join(report.meaning)
+    lines = [f"- **{_escaped(report.name)}** (`{report.target}`): {_escaped(' '.join(first))} "
+             f"{_escaped(meaning[:1].upper() + meaning[1:])}."]  # fmt: skip
+    if report.instead and report.status:
+        lines.append(f"  In its place: `{report.instead}`")
+    return lines
 
 
 def _cliffs(reports: Sequence[AuditReport]) -> str:
