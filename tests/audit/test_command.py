@@ -68,3 +68,44 @@ def test_what_cannot_be_audited_exits_with_2(cache, arguments, words):
     result = run(*arguments)
     assert result.exit_code == 2
     assert words in result.output
+
+
+def test_serious_losses_exit_with_0_and_say_why_they_are_remarked_on(cache):
+    """PyTorch's own, whose gradient of a sure answer is 0, and its second derivative too."""
+    one = ("torch.nn.functional:binary_cross_entropy_with_logits", "--quick", "--dtype", "float32")
+    result = run(*one)
+    assert result.exit_code == 0, result.output
+    assert "Trains safely in float32 at gamma 0" in result.output
+    assert "warning: dead gradient" in result.output
+    assert "error:" not in result.output
+
+
+def test_what_is_looked_at_and_what_fails_is_chosen(cache):
+    path = cache / "report.json"
+    chosen = ("--quick", "--gamma", "2", "--gamma", "1", "--dtype", "float32", "--dtype", "float16",
+              "--quantity", "gradient", "--json", path)  # fmt: skip
+    assert run(f"{PLANTED}:plain", *chosen).exit_code == 0
+    cells = AuditReport.from_json(path.read_text()).cells
+    assert {(c.gamma, c.dtype, c.quantity) for c in cells} == {
+        (gamma, dtype, "gradient") for gamma in (1.0, 2.0) for dtype in ("float32", "float16")
+    }
+
+
+@pytest.mark.parametrize(
+    ("fail_on", "status"),
+    [("error", 0), ("warning", 1), ("dead-gradient", 1), ("wrong-sign, not-finite", 1),
+     ("wrong-sign,masked-leak", 0), ("another-function", 0)],
+)  # fmt: skip
+def test_fail_on_takes_severities_and_kinds(cache, monkeypatch, fail_on, status):
+    """Of a report that has dead gradients and overflows as remarks."""
+    chosen = {"gammas": (2.0,), "dtypes": [torch.float32], "quantities": ("gradient",)}
+    report = audit(f"{PLANTED}:plain", quick=True, **chosen)
+    assert {f.kind for f in report.findings} == {"dead gradient", "not finite"}
+    monkeypatch.setattr(isolated, "audit_isolated", lambda *_: report)
+    assert run(f"{PLANTED}:plain", "--fail-on", fail_on).exit_code == status
+
+
+def test_fail_on_refuses_other_words(cache):
+    result = run(f"{PLANTED}:plain", "--fail-on", "nonsense")
+    assert result.exit_code == 2
+    assert "expected some of error, warning, not-finite" in result.output
