@@ -76,7 +76,7 @@ def test_serious_losses_exit_with_0_and_say_why_they_are_remarked_on(cache):
     result = run(*one)
     assert result.exit_code == 0, result.output
     assert "Trains safely in float32 at gamma 0" in result.output
-    assert "warning: dead gradient" in result.output
+    assert "remark: dead gradient, gradient in float32" in result.output
     assert "error:" not in result.output
 
 

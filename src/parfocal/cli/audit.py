@@ -107,7 +107,7 @@ def audit(target: str | None, installed: bool, quick: bool, compiled: bool, **gi
         jobs = [Job(_plain(target), _fields(given), quick=quick, modes=modes, **filters)]
     console = Console()
     reports = _audited(jobs, given["timeout"])
-    show(console, reports)
+    show(console, reports, given["fail_on"])
     _write(reports, given)
     fail_on = given["fail_on"]
     status = max(2 if r.error else int(bool(r.failures(fail_on))) for r in reports)

@@ -1,7 +1,7 @@
 """A report in a terminal: what is wrong, where, and a heat map in characters."""
 
 import math
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 
 from rich.console import Console, Group, RenderableType
 from rich.markup import escape
@@ -22,8 +22,8 @@ _WIDE = ((16.0, "·"), (256.0, "-"), (4096.0, "+"), (1e6, "*"), (math.inf, "#"))
 LEGEND = "· - within the limit, + * # beyond it, ! not finite, blank: nothing normal"
 
 
-def report_view(report: AuditReport) -> RenderableType:
-    """All of a report."""
+def report_view(report: AuditReport, fail_on: Collection[str] = ("error",)) -> RenderableType:
+    """All of a report: what fails in full, the rest of what is wrong in a line each."""
     parts: list[RenderableType] = [Text(title(report), style="bold")]
     parts += [Text(line, style="bold") for line in summary(report)]
     parts += [Text(f"  {line}", style="dim") for line in (*report.how, *report.meaning)]
@@ -33,13 +33,15 @@ def report_view(report: AuditReport) -> RenderableType:
         parts.append(Text(f"it printed: {_end(report.output)}", style="dim"))
     if report.error is not None:
         return Group(*parts)
-    parts += finding_lines(report.findings)
+    failures = report.failures(fail_on)
+    told = [f for f in report.findings if f in failures or f.severity != "warning"]
+    parts += finding_lines(told)
+    parts += remark_lines([f for f in report.findings if f not in told])
     for dtype in ("float32", "bfloat16"):
         parts += heat_map(report.cells, "gradient", dtype, 1.0)
     parts += [Text(f"✓ {line}", style="green") for line in report.certificates]
-    shown = dict.fromkeys(f.kind for f in report.findings if f.severity == "error")
-    for kind in shown:
-        finding = next(f for f in report.findings if f.kind == kind)
+    for kind in dict.fromkeys(f.kind for f in failures):
+        finding = next(f for f in failures if f.kind == kind)
         parts.append(Text(f"{kind}, by itself:", style="bold"))
         parts.append(Text(f"  {finding.reproduce}"))
     parts.append(Text(verdict(report), style="bold"))
@@ -71,6 +73,20 @@ def finding_lines(findings: Sequence[Finding]) -> list[RenderableType]:
             parts += [Text(f"    {line}") for line in where(group).splitlines()]
         parts.append(Text(f"    {worst.cause}", style="dim"))
     return parts
+
+
+def remark_lines(findings: Sequence[Finding]) -> list[RenderableType]:
+    """A line a kind and quantity: what no training feels; all of it is in JSON and on the page."""
+    places: dict[tuple[str, str, str], list[str]] = {}
+    for f in findings:
+        places.setdefault((f.kind, f.quantity, f.mode), []).append(f.dtype)
+    lines: list[RenderableType] = []
+    for (kind, quantity, mode), dtypes in places.items():
+        line = Text("remark: ", style=_COLOURS["warning"])
+        line.append(f"{kind}, {quantity}" + ("" if mode == "eager" else f", {mode}"), style="bold")
+        line.append(f" in {', '.join(dict.fromkeys(dtypes))}")
+        lines.append(line)
+    return lines
 
 
 def heat_map(
@@ -110,9 +126,13 @@ def installed_table(reports: Sequence[AuditReport]) -> Table:
     return table
 
 
-def show(console: Console, reports: Sequence[AuditReport]) -> None:
+def show(
+    console: Console, reports: Sequence[AuditReport], fail_on: Collection[str] = ("error",)
+) -> None:
     """One report in full, several as a table."""
     if len(reports) == 1:
-        console.print(report_view(reports[0]), soft_wrap=True)  # lines to copy aren't broken
+        console.print(
+            report_view(reports[0], fail_on), soft_wrap=True
+        )  # lines to copy aren't broken
     else:
         console.print(installed_table(reports))
