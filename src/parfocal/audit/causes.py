@@ -49,10 +49,10 @@ def findings_of(
             yield from told.finding(
                 "wrong sign",
                 flipped,
-                lambda c: c.flipped_from,
+                _where_flipped,
                 why.flipped,
             )
-            rest = [c for c in group if c not in flipped]
+            rest = [c for c in group if c not in flipped or _is_elsewhere("wrong sign", c)]
             # Under this a dead result is one of rounding: a few of the smallest numbers.
             dead = [
                 c for c in group if quantity == "gradient" and c.dead > max(2, c.points // 1000)
@@ -61,7 +61,8 @@ def findings_of(
             biased = [c for c in rest if c not in dead and why.is_biased(c)]
             yield from told.finding("biased", biased, why.biased_at, why.biased)
             felt = [c for c in biased if c.harm and why.biased_at(c) != c.harm]  # elsewhere
-            rest = [c for c in rest if c not in dead and (c not in biased or c in felt)]
+            felt += [c for c in dead if _is_elsewhere("dead gradient", c)]
+            rest = [c for c in rest if c in felt or (c not in dead and c not in biased)]
         if convention.definition is None and getattr(torch, dtype) == subject.widest:
             continue  # that is what it is held to
         inaccurate = [c for c in rest if c.largest is not None and c.largest.ulp > c.limit]
@@ -100,9 +101,28 @@ def _definition(subject: Subject, convention: Convention) -> Iterator[Finding]:
 def _where_dead(cell: Cell) -> Cliff | None:
     """Where a training feels it, if it does, else where it begins."""
     begin, harm = cell.dead_from, cell.harm
-    if begin is None or harm is None or harm.computed != 0 or begin.logit * harm.logit > 0:
+    if begin is None or not _is_dead(harm) or (harm and begin.logit * harm.logit > 0):
         return begin
     return harm
+
+
+def _where_flipped(cell: Cell) -> Cliff | None:
+    """The same of a sign."""
+    return cell.harm if _is_flipped(cell.harm) else cell.flipped_from
+
+
+def _is_dead(harm: Cliff | None) -> bool:
+    return harm is not None and harm.computed == 0
+
+
+def _is_flipped(harm: Cliff | None) -> bool:
+    return harm is not None and harm.computed * harm.truth < 0
+
+
+def _is_elsewhere(kind: Kind, cell: Cell) -> bool:
+    """Whether what a training feels is of another kind than the one that is told."""
+    is_same = {"dead gradient": _is_dead, "wrong sign": _is_flipped}[kind]
+    return cell.harm is not None and not is_same(cell.harm)
 
 
 class _Why:
@@ -329,8 +349,9 @@ class _Told:
             return "warning"
         if kind in ("not finite", "vanishing constant"):
             return "error" if abs(at.logit) <= TRAINING else "warning"
-        is_shown = kind in ("dead gradient", "wrong sign") or at == cell.harm
-        return "error" if cell.harm is not None and is_shown else "warning"
+        if kind in ("dead gradient", "wrong sign"):
+            return "error" if cell.harm and not _is_elsewhere(kind, cell) else "warning"
+        return "error" if at == cell.harm else "warning"
 
     def _share(self, kind: Kind, cell: Cell) -> float:
         counts = {

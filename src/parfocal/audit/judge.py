@@ -197,8 +197,8 @@ class _Judge(NamedTuple):
         part = max(ONE_PERCENT, 8 * torch.finfo(self.dtype).eps)
         felt = part * self._felt(quantity, truth, near)
         harmful = near & error.isfinite() & (error > felt) & self.is_normal(quantity, truth)
-        # Of those as large as the largest, but for a factor of two, the nearest to 0.
-        size = (error / felt).log2().floor() - logits.double().abs() / (2 * TRAINING)
+        # Of those as large as the largest, but for a factor of about two, the nearest to 0.
+        size = ((error / felt).log2() + 0.1).floor() - logits.double().abs() / (2 * TRAINING)
         most = torch.where(harmful, size, -math.inf).topk(min(_TRIED, len(error)))
         for worst, index in zip(most.values.tolist(), most.indices.tolist(), strict=True):
             if worst == -math.inf:

@@ -36,8 +36,10 @@ def replacement(subject: Subject, convention: Convention) -> str:
 
 def _call(subject: Subject, convention: Convention) -> str:
     """Without remarks."""
+    reduction = _MEANS.get(convention.divisor, 'reduction="none"')
     if convention.soft.name == "varifocal":
-        return f"parfocal.varifocal_loss(x, y, alpha={abs(convention.negative):g}, gamma=gamma)"
+        alpha = f"{abs(convention.negative):g}"
+        return f"parfocal.varifocal_loss(x, y, alpha={alpha}, gamma=gamma, {reduction})"
     exponent, negatives = convention.exponents
     is_held = convention.definition is not None and not convention.is_shifted
     if not is_held or exponent != negatives:
@@ -45,7 +47,6 @@ def _call(subject: Subject, convention: Convention) -> str:
     gamma = exponent.source()
     factors = subject.default_factors or (convention.positive, convention.negative)
     positive, negative = map(abs, factors)
-    reduction = _MEANS.get(convention.divisor, 'reduction="none"')
     factor = positive
     if convention.soft.name and positive == negative:
         call = _CALLS[convention.soft.name].format(gamma=gamma, reduction=reduction)
