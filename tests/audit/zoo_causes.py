@@ -114,12 +114,9 @@ def _in_dtype(told: Told, match: re.Match[str]) -> str:
 
 
 def _subtraction(told: Told, match: re.Match[str]) -> str:
-    """It is in its source, or in PyTorch's gradient of the cross-entropy at target 1."""
-    causes = told.entry.causes
-    if "subtraction" in causes:
-        return ""
-    by_pytorch = "bce" in causes and told.finding.target and told.finding.quantity != "value"
-    return "" if by_pytorch else "it has no subtraction from 1"
+    """It is in its source, or in PyTorch's cross-entropy: x - log sigmoid(x), and p - y."""
+    has_one = {"subtraction", "bce"} & {*told.entry.causes}
+    return "" if has_one else "it has no subtraction"
 
 
 def _plain(told: Told, match: re.Match[str]) -> str:
@@ -146,7 +143,7 @@ _CAUSES: tuple[tuple[str, Callable[[Told, re.Match[str]], str]], ...] = (
     (r"rounds to 1", _rounds),
     (r"intermediate results are rounded", _is_narrow),
     (r"its results are (\w+), given", _in_dtype),
-    (r"formed by subtraction", _subtraction),
+    (r"as that of a subtraction", _subtraction),
     (r"is not what it gives in float64", _never_held),
     (r"more than the last digit of|units in the last place are wrong", _off_by),
     (r"the gradient is exactly 0|has the opposite sign|at mild logits in float64|"

@@ -26,6 +26,8 @@ HOW: tuple[tuple[str, Line], ...] = (
     (r"(.+), of (logits|probabilities|log-probabilities)$",
      lambda e, m: _SHAPES[e.shape] == m[1] and e.takes == m[2]),
     (r"its (probabilities|log-probabilities) are made of logits", lambda e, m: e.takes == m[1]),
+    (r"its alpha, (\S+) by default, is on the negative class",
+     lambda e, m: _is(m[1], e.negative)),
     (r"it gives one number", lambda e, m: e.reduced == "mean"),
     (r"(float64|float32|float16|bfloat16) is refused", lambda e, m: m[1] in e.refused),
     (r"(\w+)=(.*)", lambda e, m: repr(e.options.get(m[1], ...)) == m[2]),

@@ -6,15 +6,16 @@ from typing import Any
 
 import torch
 
+from parfocal.audit.behaviour import misbehaviour
 from parfocal.audit.causes import findings_of, leak_findings, mode_findings
 from parfocal.audit.cell import Cell
 from parfocal.audit.classes import class_findings
-from parfocal.audit.convention import Convention, find_convention
+from parfocal.audit.convention import Convention, Fault, find_convention
 from parfocal.audit.discover import discover
 from parfocal.audit.evaluate import evaluate
 from parfocal.audit.judge import DTYPES, GAMMAS, QUANTITIES, QUICK_GAMMAS, SOFT_TARGET, cells
 from parfocal.audit.masks.findings import mask_findings
-from parfocal.audit.masks.trials import try_masks
+from parfocal.audit.masks.trials import MaskTrials, try_masks
 from parfocal.audit.modes import MODES, default_modes, leaks, mismatches
 from parfocal.audit.replacement import replacement
 from parfocal.audit.report import AuditReport
@@ -82,6 +83,9 @@ def audit(
     say = progress or (lambda words, part: None)
     say("which function it is", 0.0)
     subject, convention = _meant(subject)
+    strange = misbehaviour(subject)
+    faults = tuple(Fault("no function", words) for words in strange)
+    convention = convention._replace(faults=(*convention.faults, *faults))
     chosen = tuple(gammas) if gammas is not None else (QUICK_GAMMAS if quick else GAMMAS)
     if subject.gamma is None:
         chosen = (subject.fixed_gamma,)
@@ -93,6 +97,8 @@ def audit(
     dtypes = [d for d in dtypes if str(d).removeprefix("torch.") not in subject.refused]
     grid: list[Cell] = []
     places = [(dtype, target) for dtype in dtypes for target in targets]
+    if any("another result" in words or "its batch" in words for words in strange):
+        places = []  # there is no truth of a logit
     for i, (dtype, target) in enumerate(places):
         say(f"{str(dtype).removeprefix('torch.')}, target {target:g}", i / (len(places) + 1))
         grid += cells(
@@ -107,12 +113,12 @@ def audit(
         )
     say("masks and modes", len(places) / (len(places) + 1))
     probed = tuple(gamma for gamma in (0.0, 0.5, 2.0) if gamma in chosen) or chosen[:1]
-    trials = try_masks(subject, probed, dtypes)
+    trials = try_masks(subject, probed, dtypes) if places else MaskTrials()
     findings = [
         *findings_of(subject, convention, grid),
         *mask_findings(subject, trials.faults),
     ]
-    if "gradient" in quantities:
+    if "gradient" in quantities and places:
         narrow = [dtype for dtype in (torch.float32, torch.bfloat16) if dtype in dtypes]
         leaking = [leak for dtype in narrow for leak in leaks(subject, probed, dtype)]
         findings += leak_findings(subject, leaking)

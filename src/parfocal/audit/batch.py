@@ -15,6 +15,7 @@ from parfocal.audit.subject import Subject, SubjectError
 _NEAR = 1e-4
 
 _DEFAULT = "what it gives by default"
+UNKNOWN_DIVISOR = "?"
 
 # Batches of several sizes and shares of positives, and one of rows of two.
 _BATCHES: tuple[tuple[tuple[float, ...], tuple[int, ...]], ...] = (
@@ -29,7 +30,8 @@ _BATCHES: tuple[tuple[tuple[float, ...], tuple[int, ...]], ...] = (
 class Batch(NamedTuple):
     """What was found: a line each, and the words of a loss that reduces too early.
 
-    divisor: what it divides by where nothing is said of a reduction; None where that is no mean.
+    divisor: what it divides by where nothing is said of a reduction; None where that is no mean,
+        `UNKNOWN_DIVISOR` where it is another function of the batch.
     """
 
     lines: tuple[str, ...] = ()
@@ -68,15 +70,18 @@ def batch_of(subject: Subject, factors: tuple[float, float], exponent: float) ->
         except Exception:
             continue  # a reduction that isn't taken
         seen += _of_other_shapes(subject, reduced)
+        is_default = name == _DEFAULT or subject.reduced != "none"
         words = _divisor(seen, factors, is_multiclass=subject.kind == "multiclass")
+        divisor = (words or UNKNOWN_DIVISOR) if is_default else divisor
         if words is not None:
-            divisor = words if name == _DEFAULT or subject.reduced != "none" else divisor
             lines += [] if words == "1" else [f"{name} divides by {words}"]
             continue
         early = _too_early(seen, factors, exponent)
         if early:
             lines.append(f"{name}: {early}")
             too_early = early
+        elif ratio := _weighted(seen):
+            lines.append(f"{name} is weighted: {ratio}")
         else:
             lines.append(f"{name} isn't the mean of the losses of each answer: another function of "
                          "the batch")  # fmt: skip
@@ -105,11 +110,19 @@ def _reductions(subject: Subject) -> Iterator[tuple[str, Subject]]:
 def _of_other_shapes(subject: Subject, reduced: Subject) -> Iterator[_Seen]:
     """Rows of two answers, or rows of three classes, where they are taken."""
     with suppress(Exception):
-        if subject.kind == "binary":
+        if subject.kind == "binary" or subject.maps:
             yield _seen(subject, reduced, *_BATCHES[2], rows=3)
         else:
             single, whole = (one.with_options(classes=3) for one in (subject, reduced))
             yield _seen(single, whole, *_BATCHES[4])
+            if not _is_near(_one(single), _one(subject)):
+                yield _seen(single, whole, *_BATCHES[4])._replace(whole=math.nan)
+
+
+def _one(subject: Subject) -> float:
+    """The loss of one answer."""
+    x, y = torch.tensor([0.5], dtype=subject.widest), torch.ones(1, dtype=subject.widest)
+    return float(_loss(subject, x, y).sum())
 
 
 def _seen(
@@ -136,11 +149,13 @@ def _seen(
 def _loss(subject: Subject, x: Tensor, y: Tensor, rows: int | None = None) -> Tensor:
     """Of a batch; of so many rows, if that is said."""
     gamma = 2.0 if subject.gamma is not None else subject.fixed_gamma
-    given = arguments(subject, x.requires_grad_(), y)
-    if rows is not None:
+    given: tuple[Tensor, ...] = arguments(subject, x.requires_grad_(), y)
+    if rows is not None and subject.kind == "multiclass":  # maps of pixels
+        given = tuple(t.reshape(rows, len(x) // rows, *t.shape[1:-2], 1).movedim(1, -2)
+                      for t in given)  # fmt: skip
+    elif rows is not None:
         ones = given[0].shape[2:]
-        logits, targets = (t.reshape(rows, len(x) // rows, *ones) for t in given)
-        given = logits, targets
+        given = tuple(t.reshape(rows, len(x) // rows, *ones) for t in given)
     loss = tensor_of(subject.at(gamma)(*given))
     if loss is None:
         raise SubjectError("no tensor")
@@ -164,15 +179,39 @@ def _divisor(seen: list[_Seen], factors: tuple[float, float], *, is_multiclass: 
         "the number of positives and 1": lambda b: float(b.y.sum()) + 1,
         "the sum of the weights": lambda b: float((b.y * positive + (1 - b.y) * negative).sum()),
     }
+    if is_multiclass:
+        counts["the number of foregrounds, at least 1"] = lambda b: max(float((1 - b.y).sum()), 1.0)
     for words, count in counts.items():
         if all(_is_near(b.divisor, count(b)) for b in seen):
             return words
+    more = next((b.divisor for b in seen if not bool(b.y.any())), 0.0)
+    if 0 < more < 0.5 and all(_is_near(b.divisor, float(b.y.sum()) + more) for b in seen):
+        return f"the number of positives and {more:.3g}"
     # A count that isn't known, but is the same part of another in all batches.
     for words, count in counts.items():
         parts = [b.divisor / count(b) if count(b) else float("nan") for b in seen]
         if all(_is_near(part, parts[0]) for part in parts):
             return f"{parts[0]:.4g}" + ("" if words == "1" else f" times {words}")
     return None
+
+
+def _weighted(seen: list[_Seen]) -> str:
+    """A mean in which both classes have weights: the ratio of these, from one batch."""
+    for b in seen:
+        first, rest = b.single[b.y > 0.5], b.single[b.y <= 0.5]
+        below = b.whole * len(rest) - float(rest.sum())
+        if not len(first) or not len(rest) or not below:
+            continue
+        ratio = (float(first.sum()) - b.whole * len(first)) / below
+        if ratio > 0 and all(_is_near(_weighted_mean(other, ratio), other.whole) for other in seen):
+            return f"the other class weighs {ratio:.4g} times the first"
+        return ""
+    return ""
+
+
+def _weighted_mean(b: _Seen, ratio: float) -> float:
+    weight = torch.where(b.y > 0.5, 1.0, ratio)
+    return float((weight * b.single).sum() / weight.sum())
 
 
 def _too_early(seen: list[_Seen], factors: tuple[float, float], exponent: float) -> str | None:

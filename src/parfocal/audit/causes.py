@@ -10,8 +10,8 @@ from parfocal.audit.cell import Cell, Cliff
 from parfocal.audit.clamp import clamp_of
 from parfocal.audit.convention import Convention
 from parfocal.audit.evaluate import evaluate
-from parfocal.audit.findings import SEVERITIES, UNKNOWN_FUNCTION, Finding, Kind, Severity
-from parfocal.audit.judge import ONE_PERCENT, TRAINING
+from parfocal.audit.findings import SEVERITIES, UNKNOWN, Finding, Kind, Severity
+from parfocal.audit.judge import ONE_PERCENT, SOFT_TARGET, TRAINING
 from parfocal.audit.modes import Leak, Mismatch
 from parfocal.audit.reproduce import reproduction
 from parfocal.audit.subject import Subject
@@ -76,26 +76,29 @@ def _definition(subject: Subject, convention: Convention) -> Iterator[Finding]:
     cases: list[tuple[Kind, str]] = [(fault.kind, fault.words) for fault in convention.faults]
     if convention.other is not None:
         cases.append(("another definition", f"it computes {convention.other}"))
+    wide = str(subject.widest).removeprefix("torch.")
     for kind, cause in cases:
+        is_soft = kind == "not finite"  # of soft targets alone
+        is_remark = is_soft or cause == UNKNOWN
+        target, quantity = (SOFT_TARGET, "gradient") if is_soft else (1.0, "value")
         yield Finding(
-            kind,
-            "warning" if kind == "another definition" and convention.definition is None
-            and convention.other == UNKNOWN_FUNCTION else SEVERITIES[kind],
-            "value",
-            str(subject.widest).removeprefix("torch."),
-            1.0,
-            "eager",
-            (),
-            None,
-            None,
-            None,
-            None,
-            1.0,
-            math.inf if kind == "wrong sign" else 0.0,
-            False,
-            cause,
-            reproduction(subject, "float64", 1.0, 2.0, 1.0, "value"),
-        )  # fmt: skip
+            kind=kind,
+            severity="warning" if is_remark else SEVERITIES[kind],
+            quantity=quantity,
+            dtype=wide,
+            target=target,
+            mode="eager",
+            gammas=(),
+            logit=None,
+            before=None,
+            computed=None,
+            truth=None,
+            share=1.0,
+            ulp=math.inf if kind == "wrong sign" else 0.0,
+            certified=False,
+            cause=cause,
+            reproduce=reproduction(subject, wide, target, 2.0, 1.0, quantity),
+        )
 
 
 def _where_dead(cell: Cell) -> Cliff | None:
@@ -237,7 +240,7 @@ class _Why:
             return f"intermediate results are rounded to {name}: in float32 it is right" if (
                 is_exact) else f"more than the last digit of {name} is wrong"  # fmt: skip
         if cell.target in (0, 1) and self._is_of_subtraction(cell, at):
-            return "the error is that of 1 - p_t formed by subtraction, as p_t nears 1"
+            return "the error grows as that of a subtraction does, as p_t nears 1"
         return f"more than {cell.limit:g} units in the last place are wrong"
 
     def _is_of_subtraction(self, cell: Cell, at: Cliff) -> bool:
@@ -307,22 +310,19 @@ class _Told:
     ) -> Iterator[Finding]:
         """One finding of all the gammas, told at the worst of them."""
         shown = [(cell, at) for cell in cells if (at := cliff_of(cell)) is not None]
-        for severity in ("error", "warning"):
-            part = [pair for pair in shown if self._severity(kind, *pair) == severity]
-            yield from self._finding(kind, severity, part, cause_of)
+        groups: dict[tuple[Severity, str], list[tuple[Cell, Cliff]]] = {}
+        for cell, at in shown:
+            key = self._severity(kind, cell, at), cause_of(cell)
+            groups.setdefault(key, []).append((cell, at))
+        for (severity, cause), group in groups.items():
+            yield self._finding(kind, severity, group, cause)
 
     def _finding(
-        self,
-        kind: Kind,
-        severity: Severity,
-        shown: Sequence[tuple[Cell, Cliff]],
-        cause_of: Callable[[Cell], str],
-    ) -> Iterator[Finding]:
-        """Cells with what is shown of each."""
-        if not shown:
-            return
+        self, kind: Kind, severity: Severity, shown: Sequence[tuple[Cell, Cliff]], cause: str
+    ) -> Finding:
+        """Cells of one severity and one cause, with what is shown of each."""
         worst, at = max(shown, key=lambda pair: (self._share(kind, pair[0]), _ulp(pair[0])))
-        yield Finding(
+        return Finding(
             kind,
             severity,
             self.quantity,
@@ -337,7 +337,7 @@ class _Told:
             self._share(kind, worst),
             at.ulp,
             worst.certified,
-            cause_of(worst),
+            cause,
             reproduction(
                 self.subject, self.dtype, self.target, worst.gamma, at.logit, self.quantity
             ),
@@ -415,7 +415,11 @@ def leak_findings(subject: Subject, leaks: Iterable[Leak]) -> Iterator[Finding]:
             worst.share,
             math.inf,
             False,
-            "a position whose loss is multiplied by 0 has a gradient that is not 0: zero times "
-            "infinity behind the mask",
+            "a position whose loss is multiplied by 0 has a gradient that is not 0: "
+            + (
+                "its backward doesn't read what it is multiplied by"
+                if math.isfinite(worst.computed)
+                else "zero times infinity behind the mask"
+            ),
             reproduction(subject, dtype, target, worst.gamma, worst.logit, "gradient", "masked"),
         )

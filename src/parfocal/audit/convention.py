@@ -137,6 +137,8 @@ class _Results(NamedTuple):
 
 def _results(subject: Subject, target: Target, *, is_shifted: bool = False) -> _Results:
     gammas = (*GAMMAS, 0.0) if subject.gamma is not None else (subject.fixed_gamma,)
+    if subject.reduced == "sum" and subject.framework == "torch":
+        subject = subject.with_options(reduced="mean")  # one by one, so that there are values
     sign = 1.0 if target else -1.0
     logits = sign * torch.tensor(WIDE, dtype=subject.widest)
     by_gamma: dict[float, tuple[Tensor | None, Tensor]] = {}
@@ -214,13 +216,15 @@ def _convention(
         other = other or "a cross-entropy weighed by a detached factor"
     elif of_gradients and is_held:
         lines.append(of_gradients)
-        bias, other = bias or of_gradients, other or of_gradients
+        bias, other = bias or of_gradients, other or f"a loss of which {of_gradients}"
     lines += [bias] if bias and bias != of_gradients else []
     is_coarse = any(found.is_coarse for found in fits)
     lines += ["it computes in 16 bits, whatever it is given"] if is_coarse else []
     definition = Definition(detached=detached) if is_held else None
     hard = Hard(definition, factors, exponents, is_coarse)
     soft = soft_of(subject, hard) if growth == CONSTANT else Soft()
+    if soft.is_nan:
+        faults.append(Fault("not finite", f"{soft.words}, at a logit of 0.5 as well"))
     lines += [soft.words] if soft.words else []
     if soft.name == "varifocal":
         other = "the varifocal loss"
@@ -306,7 +310,7 @@ def _gradients(
             else:
                 verdicts.add("another")
     if "another" in verdicts or {"whole", "detached"} <= verdicts:
-        return False, "its gradient isn't the derivative of its value"
+        return False, "the gradient isn't the derivative of the value"
     return "detached" in verdicts, None
 
 

@@ -2,6 +2,7 @@
 
 import importlib.util
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from typing import Any, NamedTuple
@@ -10,8 +11,9 @@ import torch
 
 from parfocal.audit.convention import GAMMAS as ASKED_GAMMAS
 from parfocal.audit.convention import Convention, find_convention
-from parfocal.audit.evaluate import evaluate, torch_loss
+from parfocal.audit.evaluate import JAX_LENGTHS, evaluate, torch_loss
 from parfocal.audit.findings import UNKNOWN_FUNCTION
+from parfocal.audit.fit import MILD
 from parfocal.audit.subject import Subject, SubjectError, load
 
 # What libraries call the focusing exponent, and the targets.
@@ -55,6 +57,8 @@ _REQUIRED: Mapping[str, tuple[Any, ...]] = {
     ),
     "num_classes": (2,),
 }
+
+_NO_GRADIENT = "its gradient in the logits is 0 everywhere"
 
 # Logits of a first trial.
 _TRIAL = (-1.0, 0.5, 2.0, 0.25)
@@ -105,7 +109,7 @@ class _Search:
         self.options = dict(self.given.pop("options", {}))
         self.on_call = dict(self.given.pop("on_call", {}))
         self.lines: list[str] = []
-        self.is_called = False
+        self.is_called = self.has_no_gradient = False
         # What a trial of each shape said last, of the one that came farthest.
         self.refusals: dict[str, str] = {}
         self.made = _parameters(loss)
@@ -114,25 +118,34 @@ class _Search:
     def found(self) -> Found:
         """The first way to call it in which it is a known function, else the first that works."""
         base = self._base()
-        unknown: tuple[Subject, list[str]] | None = None
+        unknown: list[tuple[Subject, list[str]]] = []
         for subject, words in self._ways(base):
             convention = self._meaning(subject)
             if convention is None:
                 continue
             if convention.other == UNKNOWN_FUNCTION:
-                unknown = unknown or (subject, words)
+                unknown.append((subject, words))
                 continue
             return self._done(*self._without_alpha(subject, convention, words))
-        if unknown is not None:
-            return self._done(*unknown)
+        if self.has_no_gradient and all(s.targets_first != self._orders()[0] for s, _ in unknown):
+            raise SubjectError(f"{self.name} can be called, and {_NO_GRADIENT}")
+        if unknown:
+            sensible = [way for way in unknown if _is_sensible(way[0])]
+            return self._done(*(sensible or unknown)[0])
         raise SubjectError(self._failure())
 
     def _failure(self) -> str:
-        tried = "; ".join(f"as {shape}: {words}" for shape, words in self.refusals.items())
+        shapes: dict[str, list[str]] = {}
+        for shape, words in self.refusals.items():
+            shapes.setdefault(words, []).append(shape)
+        tried = "; ".join(f"as {', '.join(alike)}: {words}" for words, alike in shapes.items())
+        pairs = "" if "NumPy" not in self.refusals else (
+            "; a loss of NumPy arrays gives the pair of its gradient and second derivative"
+        )  # fmt: skip
         return (
-            f"{self.name} can't be called as a loss of logits and targets. Tried {tried}. Say how "
-            "with --option NAME=VALUE, --call NAME=VALUE, --kind, --takes, --targets-first, "
-            "--one-hot, --framework or --gamma-name"
+            f"{self.name} can't be called as a loss of logits and targets. Say how with --option "
+            "NAME=VALUE, --call NAME=VALUE, --kind, --takes, --targets-first, --one-hot, "
+            f"--framework or --gamma-name{pairs}. Tried {tried}"
         )
 
     def _base(self) -> dict[str, Any]:
@@ -159,7 +172,7 @@ class _Search:
                     return known, is_on_call
         if name:
             return name, False
-        self.lines.append("no keyword for gamma: it has one exponent (--fixed-gamma)")
+        self.lines.append("no keyword for gamma: it has one exponent (--gamma-name, --fixed-gamma)")
         return None, False
 
     def _ways(self, base: Mapping[str, Any]) -> Iterator[tuple[Subject, list[str]]]:
@@ -228,6 +241,8 @@ class _Search:
             try:
                 return _tried(subject)
             except Exception as error:
+                is_natural = fields["targets_first"] == self._orders()[0]
+                self.has_no_gradient |= is_natural and str(error) == _NO_GRADIENT
                 self.refusals[shape] = self.refusals.get(shape) or _words(error)
         return None
 
@@ -277,6 +292,10 @@ class _Search:
         if "alpha" not in names or convention.positive == convention.negative == 1:
             return subject, words
         place = "options" if "alpha" in self.made else "on_call"
+        default = {**self.called, **self.made}["alpha"].default
+        is_number = isinstance(default, float) and default not in (0.5, convention.positive)
+        if is_number and abs(convention.negative - default) < 1e-6:
+            words = [*words, f"its alpha, {default:g} by default, is on the negative class"]
         for value in (None, -1):
             other = subject.with_options(**{place: {**getattr(subject, place), "alpha": value}})
             try:
@@ -302,6 +321,20 @@ class _Search:
                 refused[name] = _words(error)
         lines = [f"{name} is refused: {words}" for name, words in refused.items()]
         return Found(subject.with_options(refused=refused), (*self.lines, *words, *lines))
+
+
+def _is_sensible(subject: Subject) -> bool:
+    """Whether a function that isn't known has finite gradients of both targets, and not 0 alone."""
+    x = torch.tensor(MILD, dtype=subject.widest)
+    for y in (1.0, 0.0):
+        gamma = 2.0 if subject.gamma is not None else subject.fixed_gamma
+        try:
+            gradient = evaluate(subject, x, y, gamma, second=False).gradient
+        except Exception:
+            return False
+        if gradient is None or not bool(gradient.isfinite().all()) or not bool(gradient.any()):
+            return False
+    return True
 
 
 def _call_of(loss: type) -> Callable[..., Any]:
@@ -346,29 +379,53 @@ def _tried(subject: Subject) -> Subject:
 def _reduced(subject: Subject, x: torch.Tensor) -> Subject:
     """The subject with `reduced` as a trial has it."""
     if subject.framework != "torch":
-        found = _at_some_gamma(subject, x)
-        if found.gradient is None or not bool(found.gradient.any()):
-            raise SubjectError("every gradient is 0")
-        return subject
+        return _reduced_elsewhere(subject, x)
     gamma = _some_gamma(subject, x)
-    whole = torch_loss(subject, 1.0, gamma)(x.requires_grad_())
-    if not whole.requires_grad:
-        raise SubjectError("no gradient comes back")
-    (gradient,) = torch.autograd.grad(whole.sum(), x)
-    if not bool(gradient.any()):
-        raise SubjectError("every gradient is 0")
-    if whole.ndim and whole.numel() == len(x):
+    x = x.requires_grad_()
+    wholes = [torch_loss(subject, y, gamma)(x) for y in (1.0, 0.0)]
+    if not any(whole.requires_grad for whole in wholes):
+        raise SubjectError(_NO_GRADIENT)
+    gradients = [torch.autograd.grad(w.sum(), x)[0] for w in wholes if w.requires_grad]
+    if not any(bool(gradient.any()) for gradient in gradients):
+        raise SubjectError(_NO_GRADIENT)
+    if wholes[0].ndim and wholes[0].numel() == len(x):
         return subject
-    one = torch_loss(subject, 1.0, gamma)
-    parts = torch.stack([one(part).detach().double() for part in x.split(1)]).sum()
-    is_sum = bool((whole.detach().double() - parts).abs() <= 1e-4 * parts.abs())
+    is_sum = True
+    for y, whole in zip((1.0, 0.0), wholes, strict=True):
+        one = torch_loss(subject, y, gamma)
+        parts = torch.stack([one(part).detach().double() for part in x.split(1)]).sum()
+        is_sum &= bool((whole.detach().double() - parts).abs() <= 1e-4 * parts.abs())
     reduced = subject.with_options(reduced="sum" if is_sum else "mean")
-    negative = torch_loss(reduced, 0.0, gamma)(x[:1].detach())
-    if subject.kind == "binary" and not bool(negative.isfinite().all()):
-        beside = reduced.with_options(companion=True)
-        if bool(torch_loss(beside, 0.0, gamma)(x[:1].detach()).isfinite().all()):
-            return beside
-    return reduced
+    return _with_companion(reduced, x.detach()[:1], gamma)
+
+
+def _with_companion(subject: Subject, x: torch.Tensor, gamma: float) -> Subject:
+    """Beside a negative a sure positive, where a mean over positives needs one."""
+    if subject.kind != "binary" or subject.reduced != "mean":
+        return subject
+    beside = subject.with_options(companion=True)
+    alone, with_one = (float(torch_loss(s, 0.0, gamma)(x).sum()) for s in (subject, beside))
+    if not math.isfinite(with_one):
+        return subject
+    return subject if math.isfinite(alone) and abs(alone) <= 100 * abs(with_one) else beside
+
+
+def _reduced_elsewhere(subject: Subject, x: torch.Tensor) -> Subject:
+    """The same of JAX and NumPy, by gradients."""
+    found = _at_some_gamma(subject, x)
+    if found.gradient is None or not bool(found.gradient.any()):
+        raise SubjectError(_NO_GRADIENT)
+    if subject.framework != "jax" or found.value is not None:
+        return subject
+    alone = _at_some_gamma(subject, x[:1])
+    if alone.gradient is None:
+        raise SubjectError(_NO_GRADIENT)
+    share = float(alone.gradient[0] / found.gradient[0])
+    if abs(share - 1) < 1e-3:
+        return subject.with_options(reduced="sum")
+    if abs(share / JAX_LENGTHS[1] - 1) < 1e-3:
+        return subject.with_options(reduced="mean")
+    raise SubjectError("one number that is neither a sum nor a mean")
 
 
 def _some_gamma(subject: Subject, x: torch.Tensor) -> float:

@@ -16,7 +16,7 @@ NOTHING = -1e4
 SURE = 1e4
 
 # Of arrays of JAX, which compiles each operation for each length.
-_LENGTHS = (1, 4096, 1 << 16)
+JAX_LENGTHS = (1, 4096, 1 << 16)
 
 # One number at a time, of a loss that gives a mean; more would take minutes.
 SINGLE = 400
@@ -50,7 +50,7 @@ def evaluate(
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         if subject.framework == "jax":
-            runs = logits.split(_LENGTHS[-1])
+            runs = logits.split(JAX_LENGTHS[-1])
             return _together([_jax(subject, x, target, gamma, second) for x in runs])
         if subject.framework == "numpy":
             return _numpy(subject, logits, target, gamma)
@@ -104,7 +104,10 @@ def of_rows(subject: Subject, rows: Tensor, index: Tensor) -> tuple[Tensor, Tens
 
 
 def tensor_of(result: Any) -> Tensor | None:
-    """The loss in what a loss returned: a tensor, or the first with a gradient in a collection."""
+    """The loss in what a loss returned: a tensor, or the first with a gradient in a collection.
+
+    Without gradients it is the first of floating-point numbers.
+    """
     if isinstance(result, Tensor):
         return result
     if isinstance(result, Mapping):
@@ -112,7 +115,8 @@ def tensor_of(result: Any) -> Tensor | None:
         values = [*named, *result.values()]
     else:
         values = list(result) if isinstance(result, tuple | list) else []
-    return next((v for v in values if isinstance(v, Tensor) and v.requires_grad), None)
+    tensors = [v for v in values if isinstance(v, Tensor) and v.is_floating_point()]
+    return next((v for v in tensors if v.requires_grad), tensors[0] if tensors else None)
 
 
 def _given(
@@ -200,18 +204,19 @@ def _jax(subject: Subject, logits: Tensor, target: float, gamma: float, second: 
 
     jax.config.update("jax_enable_x64", True)
     count = len(logits)
-    rest = next(length for length in _LENGTHS if length >= count) - count
+    rest = next(length for length in JAX_LENGTHS if length >= count) - count
     logits = torch.cat([logits, logits[-1:].expand(rest) if count else logits.new_zeros(rest)])
     dtype = getattr(jnp, str(logits.dtype).removeprefix("torch."))
     wide = logits.double() if logits.dtype == torch.float64 else logits.float()
     x = jnp.asarray(wide.numpy()).astype(dtype)
     call = subject.at(gamma)
+    share = len(logits) if subject.reduced == "mean" else 1
 
     def losses(x: Any) -> Any:
         if subject.kind == "multiclass":
             rows = jnp.stack([x, jnp.zeros_like(x)], 1)
-            return call(rows, jnp.full(len(x), 0 if target else 1))
-        return call(x, jnp.full_like(x, target))
+            return share * call(rows, jnp.full(len(x), 0 if target else 1))
+        return share * call(x, jnp.full_like(x, target))
 
     def back(given: Any) -> Tensor:
         numbers = torch.tensor(jax.device_get(given.astype(wide.numpy().dtype)))

@@ -98,6 +98,11 @@ def audit_isolated(
         return could_not(job.name, job.target, f"its process ended with {how}{where}", printed)
 
 
+def printable(text: str) -> str:
+    """Without characters that a terminal would obey."""
+    return "".join(c for c in text if c.isprintable() or c in "\n\t")
+
+
 class _Tail:
     """The end of what a process prints, read while it does."""
 
@@ -116,7 +121,7 @@ class _Tail:
         self._thread.join(timeout=2)
         if not self._thread.is_alive():
             self._stream.close()
-        return self._kept.decode(errors="replace")[-_OUTPUT:].strip()
+        return printable(self._kept.decode(errors="replace")[-_OUTPUT:].strip())
 
 
 def _wait(
@@ -164,7 +169,11 @@ def main(job_path: str, report_path: str, progress_path: str) -> None:
     data = json.loads(Path(job_path).read_text())
     job = Job(**data)
 
+    has_begun = False
+
     def say(words: str, part: float) -> None:
+        nonlocal has_begun
+        has_begun |= words != "importing"
         temporary = Path(progress_path + ".new")
         temporary.write_text(f"{words} {part:.4f}")
         temporary.replace(progress_path)
@@ -176,8 +185,9 @@ def main(job_path: str, report_path: str, progress_path: str) -> None:
         try:
             report = _report(job, None if job.quick else executor, say)
         except BaseException as error:  # a target may raise anything, SystemExit too
-            words = " ".join(str(error).split())[:500]
-            report = could_not(job.name, job.target, f"{type(error).__name__}: {words}")
+            words = printable(" ".join(str(error).split()))[:4000]
+            where = "" if has_begun else "at import: "
+            report = could_not(job.name, job.target, f"{where}{type(error).__name__}: {words}")
     temporary = Path(report_path + ".new")
     temporary.write_text(report.to_json())
     temporary.replace(report_path)

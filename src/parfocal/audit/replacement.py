@@ -15,7 +15,10 @@ _MEANS: Mapping[str | None, str] = {
     "the number of rows": 'reduction="sum", normalizer=len(y)',
     "the number of positives": 'reduction="sum", normalizer=y.sum()',
     "the number of positives, at least 1": 'reduction="sum", normalizer=y.sum().clamp(min=1)',
-    "the number of positives and 1": 'reduction="sum", normalizer=y.sum() + 1',
+    "the number of foregrounds, at least 1": (
+        'reduction="sum", normalizer=(y > 0).sum().clamp(min=1)'
+    ),
+    "the size of the last axis": 'reduction="none"',
 }
 
 
@@ -25,7 +28,7 @@ def replacement(subject: Subject, convention: Convention) -> str:
     gamma, and the weights of classes, stand for those of the caller; alpha and the mean are those
     that the loss has by default. What isn't the same is said in a comment.
     """
-    if subject.target.startswith("parfocal"):
+    if subject.target.startswith("parfocal") or _reduction(convention) is None:
         return ""
     call = _call(subject, convention)
     if not call:
@@ -34,9 +37,17 @@ def replacement(subject: Subject, convention: Convention) -> str:
     return f"{call}  # {remarks}" if remarks else call
 
 
+def _reduction(convention: Convention) -> str | None:
+    """The words of its mean; None if this package has none for it."""
+    count, _, more = (convention.divisor or "").partition(" and ")
+    if count == "the number of positives" and more:
+        return f'reduction="sum", normalizer=y.sum() + {more}'
+    return _MEANS.get(convention.divisor)
+
+
 def _call(subject: Subject, convention: Convention) -> str:
     """Without remarks."""
-    reduction = _MEANS.get(convention.divisor, 'reduction="none"')
+    reduction = _reduction(convention) or ""
     if convention.soft.name == "varifocal":
         alpha = f"{abs(convention.negative):g}"
         return f"parfocal.varifocal_loss(x, y, alpha={alpha}, gamma=gamma, {reduction})"

@@ -39,11 +39,13 @@ class Soft(NamedTuple):
     """What soft targets mean.
 
     definition: that a grid is held to, if there is one. name: of one that has a name of its own.
+    is_nan: whether every gradient is NaN.
     """
 
     words: str = ""
     definition: Definition | None = None
     name: str = ""
+    is_nan: bool = False
 
 
 class _Seen(NamedTuple):
@@ -133,8 +135,10 @@ def soft_of(subject: Subject, hard: Hard) -> Soft:
 
 
 def _meaning(seen: list[_Seen], hard: Hard) -> Soft:
+    if all(bool(one.gradient.isnan().all()) for one in seen):
+        return Soft("soft targets: the gradient is NaN", is_nan=True)
     if not all(bool(one.gradient.isfinite().all()) for one in seen):
-        return Soft("soft targets give no numbers")
+        return Soft("soft targets: some gradients aren't finite")
     found = _found(seen, hard, ROUGH if hard.is_coarse else _NEAR)
     if found is None and hard.is_coarse and _found(seen, hard, _DOUBTFUL) is not None:
         return Soft()

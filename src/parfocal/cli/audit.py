@@ -1,6 +1,7 @@
 """`parfocal audit`."""
 
 import ast
+import math
 import os
 import sys
 from collections.abc import Sequence
@@ -20,6 +21,27 @@ if TYPE_CHECKING:
     from parfocal.audit.report import AuditReport
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
+
+
+def _finite(
+    context: click.Context, parameter: click.Parameter, value: tuple[float, ...]
+) -> tuple[float, ...]:
+    """Numbers, NaN refused."""
+    if any(math.isnan(number) for number in value):
+        raise click.BadParameter("expected numbers from 0 to 1024, got nan")
+    return value
+
+
+def _writable(
+    context: click.Context, parameter: click.Parameter, value: Path | None
+) -> Path | None:
+    """A file whose folder is there, so that nothing is lost at the end."""
+    if value is not None and not value.parent.is_dir():
+        raise click.BadParameter(f"expected a file in a folder that exists, got {value}")
+    return value
+
+
+_OUT: dict[str, Any] = {"type": _FILE, "callback": _writable}
 
 
 def _fail_on(context: click.Context, parameter: click.Parameter, value: str) -> tuple[str, ...]:
@@ -60,7 +82,7 @@ def _fail_on(context: click.Context, parameter: click.Parameter, value: str) -> 
 )
 @click.option("--targets-first", is_flag=True, help="Call it with targets, then logits.")
 @click.option("--one-hot", is_flag=True, help="Multiclass targets are one-hot.")
-@click.option("--gamma", "gammas", multiple=True, type=click.FloatRange(min=0),
+@click.option("--gamma", "gammas", multiple=True, type=click.FloatRange(0, 1024), callback=_finite,
               help="An exponent to look at, instead of ten; may be repeated.")  # fmt: skip
 @click.option("--dtype", "dtypes", multiple=True, help="A dtype of logits to look at.",
               type=click.Choice(["float64", "float32", "float16", "bfloat16"]))  # fmt: skip
@@ -70,12 +92,18 @@ def _fail_on(context: click.Context, parameter: click.Parameter, value: str) -> 
               help="Severities and kinds of findings for which the exit status is 1, with commas: "
               "error, warning, not-finite, wrong-sign, dead-gradient, ...")  # fmt: skip
 @click.option("--timeout", type=click.FloatRange(min=1), default=900.0, help="Seconds a loss.")
-@click.option("--json", "json_path", type=_FILE, help="Write all of it as JSON.")
-@click.option("--junit", "junit_path", type=_FILE, help="Write JUnit XML.")
-@click.option("--html", "html_path", type=_FILE, help="Write a self-contained page.")
-@click.option("--markdown", "markdown_path", type=_FILE, help="Write a table of all losses.")
+@click.option("--json", "json_path", **_OUT, help="Write all of it as JSON.")
+@click.option("--junit", "junit_path", **_OUT, help="Write JUnit XML.")
+@click.option("--html", "html_path", **_OUT, help="Write a self-contained page.")
+@click.option(
+    "--markdown",
+    "markdown_path",
+    type=_FILE,
+    callback=_writable,
+    help="Write a table of all losses.",
+)
 @click.option("--baseline", type=_FILE, help="Fail at what is new there, and at what is gone.")
-@click.option("--write-baseline", type=_FILE, help="Write what is found as a baseline.")
+@click.option("--write-baseline", **_OUT, help="Write what is found as a baseline.")
 @fails_in_one_line
 def audit(target: str | None, installed: bool, quick: bool, compiled: bool, **given: Any) -> None:
     """Judge a focal loss, with proof.
@@ -108,9 +136,14 @@ def audit(target: str | None, installed: bool, quick: bool, compiled: bool, **gi
     console = Console()
     reports = _audited(jobs, given["timeout"])
     show(console, reports, given["fail_on"])
+    given["command"] = f"parfocal audit {'--installed' if installed else target}"
+    given["command"] += " --quick" if quick else ""
     _write(reports, given)
     fail_on = given["fail_on"]
     status = max(2 if r.error else int(bool(r.failures(fail_on))) for r in reports)
+    if status == 2 and (given["write_baseline"] or given["baseline"]):
+        console.print("no baseline is written or compared: not all was audited", style="red")
+        sys.exit(status)
     if given["write_baseline"]:
         write_baseline(given["write_baseline"], reports, fail_on)
     if given["baseline"]:
@@ -118,15 +151,17 @@ def audit(target: str | None, installed: bool, quick: bool, compiled: bool, **gi
         for words, keys in (("new", difference.new), ("gone", difference.gone)):
             for key in keys:
                 console.print(f"{words}: {key}", markup=False, soft_wrap=True)
-        if status < 2:
-            status = int(bool(difference.new or difference.gone))
+        status = int(bool(difference.new or difference.gone))
     sys.exit(status)
 
 
 def _plain(target: str) -> str:
     """A target whose file is written in one way, for a baseline."""
     place, colon, name = target.rpartition(":")
-    return f"{os.path.normpath(place)}{colon}{name}" if place.endswith(".py") else target
+    if not place.endswith(".py"):
+        return target
+    path = os.path.relpath(place)
+    return f"{os.path.abspath(place) if path.startswith('..') else path}{colon}{name}"
 
 
 def _fields(given: dict[str, Any]) -> dict[str, Any]:
@@ -193,4 +228,4 @@ def _write(reports: "Sequence[AuditReport]", given: dict[str, Any]) -> None:
     if given["html_path"]:
         given["html_path"].write_text(page(reports), encoding="utf-8")
     if given["markdown_path"]:
-        given["markdown_path"].write_text(markdown(reports), encoding="utf-8")
+        given["markdown_path"].write_text(markdown(reports, given["command"]), encoding="utf-8")

@@ -12,26 +12,26 @@ from parfocal.audit.output.summary import summary
 from parfocal.audit.output.wording import COLUMNS, installed_row
 from parfocal.audit.report import AuditReport
 
-_COMMAND = "parfocal audit --installed --markdown docs/ecosystem.md"
-
 _READING = """
 An error harms a training: a result that isn't finite, a gradient that is wrong by more than a
 percent of the largest one. Remarks are of what no training feels, and of second derivatives. Each
 loss was called as its library has it, with alpha off where it can be, and held against enclosures
-in ball arithmetic: at all logits of the 16-bit types, at samples of the others; each cliff is
-bisected to two neighbouring numbers. A loss that computes another function is held to that
-function, and says so.
+in ball arithmetic: at all logits of the 16-bit types (samples under `--quick`), at samples of the
+others; each cliff is bisected to two neighbouring numbers. A loss that computes another function is
+held to that function, and says so.
 
 The last three columns are of gradients in the logit: "not finite from" and "> 1 % from" give the
 smallest |logit| at target 1 | target 0; else the largest error in ULP.
 """
 
 
-def markdown(reports: Sequence[AuditReport]) -> str:
+def markdown(reports: Sequence[AuditReport], command: str = "parfocal audit --installed") -> str:
     """The page: the verdict, the fix, how it was made, the table, then each loss."""
+    is_all = "--installed" in command
+    title = "What other libraries' focal losses do" if is_all else "What an audit says"
     headings = ("loss", "version", "verdict", *(words for words, *_ in COLUMNS))
     notes = {entry.name: entry.note for entry in KNOWN}
-    lines = ["# What other libraries' focal losses do", "", *_opening(reports), _READING]
+    lines = [f"# {title}", "", *_opening(reports, command), _READING]
     lines += [_row(headings), _row(["---"] * len(headings))]
     for report in reports:
         name, *rest = installed_row(report)
@@ -52,7 +52,7 @@ def markdown(reports: Sequence[AuditReport]) -> str:
     return "\n".join(lines).rstrip() + "\n"
 
 
-def _opening(reports: Sequence[AuditReport]) -> list[str]:
+def _opening(reports: Sequence[AuditReport], command: str) -> list[str]:
     """What came out of all, what to do, and how it was made."""
     others = [r for r in reports if not r.target.startswith("parfocal") and r.error is None]
     packages = {entry.distribution for entry in KNOWN if entry.name in {r.name for r in others}}
@@ -72,7 +72,7 @@ def _opening(reports: Sequence[AuditReport]) -> list[str]:
         "alpha and the mean that were found."
         + (f" Not audited: {', '.join(failed)}." if failed else ""),
         "",
-        f"Made on {datetime.date.today():%Y-%m-%d} by `{_COMMAND}`,",
+        f"Made on {datetime.date.today():%Y-%m-%d} by `{command} --markdown FILE`,",
         f"with parfocal {parfocal.__version__}, torch {torch.__version__}, Python "
         f"{platform.python_version()}, on a CPU.",
     ]

@@ -11,6 +11,7 @@ from parfocal.audit.report import AuditReport
 _FAULTS = {
     "wrong sign": "It has the wrong sign: a training would unlearn.",
     "gamma ignored": "It never reads its gamma.",
+    "no function": "It is no function of a logit and a target.",
     "reduced too early": "Of a batch it is another function: the modulator is that of the mean.",
 }
 
@@ -20,6 +21,11 @@ def summary(report: AuditReport) -> tuple[str, ...]:
     if report.error is not None:
         return ()
     faults = [f for f in report.findings if f.logit is None and f.mode == "eager"]
+    if any(f.kind == "not finite" for f in faults):
+        faults = [f for f in faults if f.kind != "not finite"]
+        at_soft = ["At soft targets its gradient is NaN."]
+    else:
+        at_soft = []
     sentences = [_FAULTS[kind] for kind in dict.fromkeys(f.kind for f in faults) if kind in _FAULTS]
     sentences += [f"{_capital(f.cause)}." for f in faults if f.kind == "another definition"]
     gradients = [c for c in report.cells if c.quantity == "gradient" and c.target in (0, 1)]
@@ -27,6 +33,7 @@ def summary(report: AuditReport) -> tuple[str, ...]:
         sentences += _of_training(report, gradients)
         sentences += _narrower(gradients)
         sentences += _below_one(gradients)
+    sentences += at_soft
     lines = [" ".join(sentences)] if sentences else []
     if report.instead and report.status:
         lines.append(f"In its place: {report.instead}")

@@ -44,7 +44,7 @@ def report_view(report: AuditReport, fail_on: Collection[str] = ("error",)) -> R
         finding = next(f for f in failures if f.kind == kind)
         parts.append(Text(f"{kind}, by itself:", style="bold"))
         parts.append(Text(f"  {finding.reproduce}"))
-    parts.append(Text(verdict(report), style="bold"))
+    parts.append(Text(verdict(report, fail_on), style="bold"))
     return Group(*parts)
 
 

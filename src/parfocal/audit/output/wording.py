@@ -1,7 +1,7 @@
 """What all outputs say in the same words."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 
 from parfocal.audit.cell import Cell
 from parfocal.audit.findings import Finding
@@ -15,14 +15,15 @@ def title(report: AuditReport) -> str:
     return f"{report.name}{version}{place}"
 
 
-def verdict(report: AuditReport) -> str:
+def verdict(report: AuditReport, fail_on: Collection[str] = ("error",)) -> str:
     """In a line."""
     if report.error is not None:
         return f"could not be audited: {report.error}"
-    errors = sum(f.severity == "error" for f in report.findings)
-    warnings = sum(f.severity == "warning" for f in report.findings)
-    kinds = "certified where all logits were looked at, else sampled"
-    cells = f"{len(report.cells)} cells, {kinds}"
+    failures = report.failures(fail_on)
+    errors = len(failures)
+    warnings = sum(f.severity != "note" and f not in failures for f in report.findings)
+    certified = sum(cell.certified for cell in report.cells)
+    cells = f"{len(report.cells)} cells, {certified} of them certified at all logits"
     remarks = f", {warnings} remarks" if warnings else ""
     if errors == 0:
         return f"clean{remarks}: {cells}"
