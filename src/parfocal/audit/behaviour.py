@@ -20,8 +20,8 @@ def misbehaviour(subject: Subject) -> tuple[str, ...]:
     """Each in words; nothing of a loss that is a function."""
     gamma = 2.0 if subject.gamma is not None else subject.fixed_gamma
     try:
-        found = [_is_not_repeatable(subject, gamma), _mixes(subject, gamma)]
-        found.append(_changes(subject, gamma))
+        chance = _is_not_repeatable(subject, gamma)
+        found = [chance, "" if chance else _mixes(subject, gamma), _changes(subject, gamma)]
     except Exception:  # a gamma that is refused, as the report says
         return ()
     return tuple(words for words in found if words)

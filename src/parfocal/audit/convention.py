@@ -115,6 +115,7 @@ def find_convention(subject: Subject) -> Convention:
     refused = dict.fromkeys(f"gamma {gamma:g} is refused: {words}" for gamma, words in every)
     sides = [_side(subject, results) for results in seen.values()]
     lines = list(refused)
+    sides = _with_nothing(subject, sides, seen)
     positive, negative = sides
     if positive is None or negative is None:
         fits = [None if side is None else side.fit for side in sides]
@@ -125,6 +126,19 @@ def find_convention(subject: Subject) -> Convention:
         told = ["the factors of both classes depend on gamma in two ways"]
         return Convention(None, lines=(*told, *lines), other=UNKNOWN_FUNCTION)
     return _convention(subject, (positive, negative), seen, rows, lines)
+
+
+def _with_nothing(
+    subject: Subject, sides: Sequence[Side | None], seen: Mapping[Target, "_Results"]
+) -> list[Side | None]:
+    """A class whose losses and gradients are all 0 has the factor 0 of the other's function."""
+    found = list(sides)
+    for i, results in enumerate(seen.values()):
+        other = sides[1 - i]
+        parts = [part for pair in results.by_gamma.values() for part in pair if part is not None]
+        if subject.kind == "binary" and other and not any(bool(part.any()) for part in parts):
+            found[i] = other._replace(fit=Fit(0.0, other.fit.exponent))
+    return found
 
 
 class _Results(NamedTuple):
@@ -257,6 +271,9 @@ def _faults(
     if min(factors) < 0:
         words = "the loss falls where the focal loss rises"
         yield Fault("wrong sign", f"{words}{of_class(*factors)}")
+    if 0 in factors:
+        which = "positive" if factors[0] == 0 else "negative"
+        yield Fault("dead gradient", f"the {which} class has no loss, and no gradient")
     if subject.gamma is None or any(e.slope for e in exponents) or _reads_gamma(subject):
         return
     own = [f"{e}" for e in dict.fromkeys(exponents)]

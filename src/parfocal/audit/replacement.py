@@ -76,6 +76,7 @@ def _call(subject: Subject, convention: Convention) -> str:
         module = "parfocal.jax" if is_jax else "parfocal"
         rest = "" if is_jax else f", {reduction}"
         call = f"{module}.sigmoid_focal_loss(x, y, alpha={alpha}, gamma={gamma}{rest})"
+        call += f".{subject.reduced}()" if is_jax and subject.reduced != "none" else ""
     if convention.divisor == "the size of the last axis":
         call += ".mean(-1).sum()"
     factors_before = [] if abs(factor - 1) < 1e-6 else [f"{factor:g}"]

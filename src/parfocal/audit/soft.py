@@ -135,8 +135,10 @@ def soft_of(subject: Subject, hard: Hard) -> Soft:
 
 
 def _meaning(seen: list[_Seen], hard: Hard) -> Soft:
-    if all(bool(one.gradient.isnan().all()) for one in seen):
-        return Soft("soft targets: the gradient is NaN", is_nan=True)
+    for name in ("value", "gradient"):
+        parts = [part for one in seen if (part := getattr(one, name)) is not None]
+        if parts and all(bool(part.isnan().all()) for part in parts):
+            return Soft(f"soft targets: the {name} is NaN", is_nan=True)
     if not all(bool(one.gradient.isfinite().all()) for one in seen):
         return Soft("soft targets: some gradients aren't finite")
     found = _found(seen, hard, ROUGH if hard.is_coarse else _NEAR)

@@ -11,7 +11,7 @@ from parfocal.audit.report import AuditReport
 _FAULTS = {
     "wrong sign": "It has the wrong sign: a training would unlearn.",
     "gamma ignored": "It never reads its gamma.",
-    "no function": "It is no function of a logit and a target.",
+    "dead gradient": "One class has no gradient.",
     "reduced too early": "Of a batch it is another function: the modulator is that of the mean.",
 }
 
@@ -27,6 +27,7 @@ def summary(report: AuditReport) -> tuple[str, ...]:
     else:
         at_soft = []
     sentences = [_FAULTS[kind] for kind in dict.fromkeys(f.kind for f in faults) if kind in _FAULTS]
+    sentences += [f"{_capital(f.cause)}." for f in faults if f.kind == "no function"]
     sentences += [f"{_capital(f.cause)}." for f in faults if f.kind == "another definition"]
     gradients = [c for c in report.cells if c.quantity == "gradient" and c.target in (0, 1)]
     if gradients:
@@ -64,7 +65,9 @@ def _of_training(report: AuditReport, cells: Sequence[Cell]) -> list[str]:
 
 def _is_at_fault(errors: Sequence[Finding]) -> bool:
     """Whether the function itself is wrong."""
-    return any(finding.kind in _FAULTS for finding in errors)
+    return any(
+        finding.kind in (*_FAULTS, "no function") and finding.logit is None for finding in errors
+    )
 
 
 def _worst(findings: Sequence[Finding]) -> str:
