@@ -1,4 +1,4 @@
-"""Losses that are no function of a logit and a target are told as that, and not judged by a grid."""
+"""Losses that are no function of a logit and a target are told as that, not judged by a grid."""
 
 import pytest
 import torch

@@ -138,6 +138,7 @@ def audit(target: str | None, installed: bool, quick: bool, compiled: bool, **gi
     show(console, reports, given["fail_on"])
     given["command"] = f"parfocal audit {'--installed' if installed else target}"
     given["command"] += " --quick" if quick else ""
+    given["command"] += f" --markdown {given['markdown_path']}"
     _write(reports, given)
     fail_on = given["fail_on"]
     status = max(2 if r.error else int(bool(r.failures(fail_on))) for r in reports)

@@ -72,7 +72,7 @@ def _opening(reports: Sequence[AuditReport], command: str) -> list[str]:
         "alpha and the mean that were found."
         + (f" Not audited: {', '.join(failed)}." if failed else ""),
         "",
-        f"Made on {datetime.date.today():%Y-%m-%d} by `{command} --markdown FILE`,",
+        f"Made on {datetime.date.today():%Y-%m-%d} by `{command}`,",
         f"with parfocal {parfocal.__version__}, torch {torch.__version__}, Python "
         f"{platform.python_version()}, on a CPU.",
     ]
