@@ -127,15 +127,15 @@ def audit(
     order = {"error": 0, "warning": 1, "note": 2}
     findings.sort(key=lambda f: (order[f.severity], -f.share))
     return AuditReport(
-        subject.name,
-        subject.target,
-        version,
-        lines,
-        (*convention.lines, *trials.lines),
-        tuple(grid),
-        tuple(findings),
-        quick,
-        ("eager", *modes),
+        name=subject.name,
+        target=subject.target,
+        version=version,
+        how=lines,
+        meaning=(*convention.lines, *trials.lines),
+        cells=tuple(grid),
+        findings=tuple(findings),
+        quick=quick,
+        modes=("eager", *modes),
         instead=replacement(subject, convention),
         held=convention.definition is not None,
     )

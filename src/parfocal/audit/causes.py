@@ -323,22 +323,22 @@ class _Told:
         """Cells of one severity and one cause, with what is shown of each."""
         worst, at = max(shown, key=lambda pair: (self._share(kind, pair[0]), _ulp(pair[0])))
         return Finding(
-            kind,
-            severity,
-            self.quantity,
-            self.dtype,
-            self.target,
-            "eager",
-            tuple(cell.gamma for cell, _ in shown),
-            at.logit,
-            at.before,
-            at.computed,
-            at.truth,
-            self._share(kind, worst),
-            at.ulp,
-            worst.certified,
-            cause,
-            reproduction(
+            kind=kind,
+            severity=severity,
+            quantity=self.quantity,
+            dtype=self.dtype,
+            target=self.target,
+            mode="eager",
+            gammas=tuple(cell.gamma for cell, _ in shown),
+            logit=at.logit,
+            before=at.before,
+            computed=at.computed,
+            truth=at.truth,
+            share=self._share(kind, worst),
+            ulp=at.ulp,
+            certified=worst.certified,
+            cause=cause,
+            reproduce=reproduction(
                 self.subject, self.dtype, self.target, worst.gamma, at.logit, self.quantity
             ),
         )
@@ -372,22 +372,22 @@ def mode_findings(subject: Subject, mismatches: Iterable[Mismatch]) -> Iterator[
         worst = max(group, key=lambda m: m.ulp)
         cause = f"fails: {worst.error}" if worst.error else "not what eager gives, beyond rounding"
         yield Finding(
-            "mode mismatch",
-            SEVERITIES["mode mismatch"],
-            "gradient",
-            "float32",
-            target,
-            mode,
-            tuple(m.gamma for m in group),
-            worst.logit,
-            None,
-            worst.computed,
-            worst.eager,
-            worst.share,
-            worst.ulp,
-            False,
-            cause,
-            reproduction(
+            kind="mode mismatch",
+            severity=SEVERITIES["mode mismatch"],
+            quantity="gradient",
+            dtype="float32",
+            target=target,
+            mode=mode,
+            gammas=tuple(m.gamma for m in group),
+            logit=worst.logit,
+            before=None,
+            computed=worst.computed,
+            truth=worst.eager,
+            share=worst.share,
+            ulp=worst.ulp,
+            certified=False,
+            cause=cause,
+            reproduce=reproduction(
                 subject, "float32", target, worst.gamma, worst.logit or 0.0, "gradient", mode
             ),
         )
@@ -401,25 +401,27 @@ def leak_findings(subject: Subject, leaks: Iterable[Leak]) -> Iterator[Finding]:
     for (dtype, target), group in groups.items():
         worst = max(group, key=lambda leak: leak.share)
         yield Finding(
-            "masked leak",
-            SEVERITIES["masked leak"],
-            "gradient",
-            dtype,
-            target,
-            "masked",
-            tuple(leak.gamma for leak in group),
-            worst.logit,
-            None,
-            worst.computed,
-            0.0,
-            worst.share,
-            math.inf,
-            False,
-            "a position whose loss is multiplied by 0 has a gradient that is not 0: "
+            kind="masked leak",
+            severity=SEVERITIES["masked leak"],
+            quantity="gradient",
+            dtype=dtype,
+            target=target,
+            mode="masked",
+            gammas=tuple(leak.gamma for leak in group),
+            logit=worst.logit,
+            before=None,
+            computed=worst.computed,
+            truth=0.0,
+            share=worst.share,
+            ulp=math.inf,
+            certified=False,
+            cause="a position whose loss is multiplied by 0 has a gradient that is not 0: "
             + (
                 "its backward doesn't read what it is multiplied by"
                 if math.isfinite(worst.computed)
                 else "zero times infinity behind the mask"
             ),
-            reproduction(subject, dtype, target, worst.gamma, worst.logit, "gradient", "masked"),
+            reproduce=reproduction(
+                subject, dtype, target, worst.gamma, worst.logit, "gradient", "masked"
+            ),
         )

@@ -77,15 +77,15 @@ def _compared(subject: Subject, mode: str, gamma: float, target: float) -> Misma
         except Exception as error:
             words = str(error).splitlines() or [""]
             return Mismatch(
-                mode,
-                gamma,
-                target,
-                None,
-                None,
-                None,
-                1.0,
-                float("inf"),
-                f"{type(error).__name__}: {words[0][:200]}",
+                mode=mode,
+                gamma=gamma,
+                target=target,
+                logit=None,
+                computed=None,
+                eager=None,
+                share=1.0,
+                ulp=float("inf"),
+                error=f"{type(error).__name__}: {words[0][:200]}",
             )
     unit = spacing(eager.double(), torch.float32)
     difference = (computed.double() - eager.double()).abs()
@@ -100,15 +100,15 @@ def _compared(subject: Subject, mode: str, gamma: float, target: float) -> Misma
     error_in_ulp = torch.where(wrong, (difference / unit).nan_to_num(torch.inf, torch.inf), 0.0)
     worst = int(error_in_ulp.argmax())
     return Mismatch(
-        mode,
-        gamma,
-        target,
-        float(x[worst]),
-        float(computed[worst]),
-        float(eager[worst]),
-        float(wrong.double().mean()),
-        float(error_in_ulp[worst]),
-        None,
+        mode=mode,
+        gamma=gamma,
+        target=target,
+        logit=float(x[worst]),
+        computed=float(computed[worst]),
+        eager=float(eager[worst]),
+        share=float(wrong.double().mean()),
+        ulp=float(error_in_ulp[worst]),
+        error=None,
     )
 
 
@@ -175,10 +175,10 @@ def leaks(subject: Subject, gammas: tuple[float, ...], dtype: torch.dtype) -> It
             if bool(wrong.any()):
                 first = int(torch.where(wrong, x.detach().abs().double(), torch.inf).argmin())
                 yield Leak(
-                    gamma,
-                    target,
-                    str(dtype).removeprefix("torch."),
-                    float(x.detach()[first]),
-                    float(gradient[first]),
-                    float(wrong.double().mean()),
+                    gamma=gamma,
+                    target=target,
+                    dtype=str(dtype).removeprefix("torch."),
+                    logit=float(x.detach()[first]),
+                    computed=float(gradient[first]),
+                    share=float(wrong.double().mean()),
                 )

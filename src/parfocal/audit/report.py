@@ -86,7 +86,19 @@ class AuditReport:
 
 def could_not(name: str, target: str, error: str, output: str = "") -> AuditReport:
     """The report of a loss that can't be judged."""
-    return AuditReport(name, target, "", (), (), (), (), False, (), error, output)
+    return AuditReport(
+        name=name,
+        target=target,
+        version="",
+        how=(),
+        meaning=(),
+        cells=(),
+        findings=(),
+        quick=False,
+        modes=(),
+        error=error,
+        output=output,
+    )
 
 
 def _plain(value: Any) -> Any:
