@@ -68,6 +68,59 @@ def test_the_replacement_gives_the_same(loss):
     torch.testing.assert_close(eval(report.instead, names), loss(x, y, 1.5))
 
 
+def mean_by_default(logits, targets, gamma=2.0, reduction="mean"):
+    loss = alpha_and_scale(logits, targets, gamma)
+    return loss.mean() if reduction == "mean" else loss
+
+
+def over_positives(logits, targets, gamma=2.0):
+    return alpha_and_scale(logits, targets, gamma).sum() / (targets.sum() + 1e-6)
+
+
+def mean_of_the_last_axis(logits, targets, gamma=2.0):
+    if logits.ndim != 2:
+        raise ValueError("expected rows")
+    return one_sided(logits, targets, gamma).mean(1).sum()
+
+
+def quality(logits, targets, gamma=2.0):
+    """Of soft targets."""
+    ce = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return ((logits.sigmoid() - targets).abs() ** gamma * ce).mean()
+
+
+def varifocal(logits, targets, gamma=2.0):
+    weight = torch.where(targets > 0, targets, 0.75 * logits.sigmoid() ** gamma)
+    ce = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    return (weight * ce).sum()
+
+
+def grown(logits, targets, gamma=2.0):
+    return (1 + gamma) * one_sided(logits, targets, gamma)
+
+
+@pytest.mark.parametrize(
+    "loss",
+    [mean_by_default, over_positives, mean_of_the_last_axis, quality, varifocal, grown],
+)
+def test_the_replacement_has_the_mean_and_the_soft_targets_of_the_loss(loss):
+    """Called as users do, with what it has by default."""
+    report = audit(loss, dtypes=[torch.float32], **few)
+    x, y = torch.randn(4, 3, dtype=torch.float64), (torch.arange(12) % 3 == 0).double()
+    y = y.reshape(4, 3) * (torch.rand(4, 3) if loss in (quality, varifocal) else 1)
+    names = {"parfocal": parfocal, "x": x, "y": y, "gamma": 1.5}
+    torch.testing.assert_close(eval(report.instead, names), loss(x, y, 1.5))
+
+
+def root_mean(logits, targets, gamma=2.0):
+    """Divided by a root, which this package has no word for."""
+    return one_sided(logits, targets, gamma).sum() / logits.numel() ** 0.5
+
+
+def test_a_mean_that_has_no_word_has_no_replacement():
+    assert not audit(root_mean, dtypes=[torch.float32], **few).instead
+
+
 def test_the_first_line_says_where_it_breaks():
     report = audit(of_classes, dtypes=[torch.float32, torch.bfloat16], **few)
     first, second = summary(report)

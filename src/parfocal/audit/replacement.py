@@ -45,12 +45,18 @@ def _reduction(convention: Convention) -> str | None:
     return _MEANS.get(convention.divisor)
 
 
+def _after(convention: Convention) -> str:
+    """What makes the mean of the losses of each answer, where no argument does."""
+    return ".mean(-1).sum()" if convention.divisor == "the size of the last axis" else ""
+
+
 def _call(subject: Subject, convention: Convention) -> str:
     """Without remarks."""
     reduction = _reduction(convention) or ""
     if convention.soft.name == "varifocal":
         alpha = f"{abs(convention.negative):g}"
-        return f"parfocal.varifocal_loss(x, y, alpha={alpha}, gamma=gamma, {reduction})"
+        call = f"parfocal.varifocal_loss(x, y, alpha={alpha}, gamma=gamma, {reduction})"
+        return call + _after(convention)
     exponent, negatives = convention.exponents
     is_held = convention.definition is not None and not convention.is_shifted
     if not is_held or exponent != negatives:
@@ -77,8 +83,7 @@ def _call(subject: Subject, convention: Convention) -> str:
         rest = "" if is_jax else f", {reduction}"
         call = f"{module}.sigmoid_focal_loss(x, y, alpha={alpha}, gamma={gamma}{rest})"
         call += f".{subject.reduced}()" if is_jax and subject.reduced != "none" else ""
-    if convention.divisor == "the size of the last axis":
-        call += ".mean(-1).sum()"
+    call += _after(convention)
     factors_before = [] if abs(factor - 1) < 1e-6 else [f"{factor:g}"]
     factors_before += [] if convention.growth == CONSTANT else [f"({convention.growth.source()})"]
     return " * ".join([*factors_before, call])
