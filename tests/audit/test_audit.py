@@ -14,6 +14,7 @@ from xml.etree import ElementTree
 import pytest
 import torch
 
+import parfocal
 from parfocal.audit import AuditReport, SubjectError, audit
 from parfocal.audit.definitions import BASES, Definition, derivatives
 from parfocal.audit.discover import discover
@@ -385,3 +386,17 @@ def test_every_known_loss_that_is_here_is_understood():
     for entry in here:
         meant = find_convention(entry.subject())
         assert meant.definition is not None or meant.other != UNKNOWN_FUNCTION, entry.name
+
+
+def whole(logits, targets, gamma=2):
+    if not isinstance(gamma, int):
+        raise TypeError("gamma must be an int")
+    return parfocal.sigmoid_focal_loss(logits, targets, None, gamma)
+
+
+def test_a_loss_that_takes_ints_alone_is_audited_at_those():
+    report = audit(whole, quick=True, dtypes=[torch.float32], modes=())
+    assert "gamma is an int: others are refused" in report.how
+    assert "gamma 0.1 is refused: TypeError: gamma must be an int" in report.how
+    assert {cell.gamma for cell in report.cells} == {0.0, 1.0, 2.0}
+    assert report.status == 0

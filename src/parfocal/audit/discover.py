@@ -138,7 +138,7 @@ class _Search:
         shapes: dict[str, list[str]] = {}
         for shape, words in self.refusals.items():
             shapes.setdefault(words, []).append(shape)
-        tried = "; ".join(f"as {', '.join(alike)}: {words}" for words, alike in shapes.items())
+        tried = "; ".join(f"as {' or '.join(alike)}: {words}" for words, alike in shapes.items())
         pairs = "" if "NumPy" not in self.refusals else (
             "; a loss of NumPy arrays gives the pair of its gradient and second derivative"
         )  # fmt: skip
@@ -232,12 +232,14 @@ class _Search:
 
     def _workable(self, fields: dict[str, Any], shape: str) -> Subject | None:
         """A subject with the reduction that gives most; None if it can't be called so."""
-        for reduction, required in product(self._reductions(), self._required()):
+        wholes = (False, True) if fields["gamma"] is not None else (False,)
+        for whole, reduction, required in product(wholes, self._reductions(), self._required()):
             options, on_call = {**self.options, **required}, dict(self.on_call)
             if "from_logits" in self.made and fields["takes"] == "logits":
                 options.setdefault("from_logits", True)
             (options if reduction.keys() <= self.made.keys() else on_call).update(reduction)
-            subject = Subject(**{**fields, "options": options, "on_call": on_call})
+            numbers = {"options": options, "on_call": on_call, "whole_gamma": whole}
+            subject = Subject(**{**fields, **numbers})
             try:
                 return _tried(subject)
             except Exception as error:
@@ -273,6 +275,8 @@ class _Search:
         given = {**subject.options, **subject.on_call}
         words = [f"{key}={value!r}" for key, value in given.items()
                  if key not in {*self.options, *self.on_call}]  # fmt: skip
+        if subject.whole_gamma:
+            words.append(f"{subject.gamma} is an int: others are refused")
         if subject.reduced == "mean":
             words.append("it gives one number: one logit at a time, sampled")
         return words

@@ -33,6 +33,7 @@ class Subject:
     takes: logits, their probabilities, or the logarithms of these.
     gamma: the keyword of the focusing exponent; None if there is none.
     gamma_on_call: whether an instance of a class takes it, and not the class.
+    whole_gamma: whether it is given as an int where it is whole.
     options: the other keyword arguments.
     on_call: keyword arguments of the call of an instance of a class.
     is_class: whether it is constructed first.
@@ -59,6 +60,7 @@ class Subject:
     takes: Takes = "logits"
     gamma: str | None = "gamma"
     gamma_on_call: bool = False
+    whole_gamma: bool = False
     options: Mapping[str, Any] = field(default_factory=dict)
     on_call: Mapping[str, Any] = field(default_factory=dict)
     is_class: bool = False
@@ -100,7 +102,8 @@ class Subject:
         """Those of the class, or of the function, and those of the call of an instance."""
         options, on_call = dict(self.options), dict(self.on_call)
         if self.gamma is not None:
-            (on_call if self.gamma_on_call else options)[self.gamma] = gamma
+            number = int(gamma) if self.whole_gamma and float(gamma).is_integer() else gamma
+            (on_call if self.gamma_on_call else options)[self.gamma] = number
         return options, on_call
 
     def with_options(self, **changes: Any) -> "Subject":
