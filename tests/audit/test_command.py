@@ -109,3 +109,15 @@ def test_fail_on_refuses_other_words(cache):
     result = run(f"{PLANTED}:plain", "--fail-on", "nonsense")
     assert result.exit_code == 2
     assert "expected some of error, warning, not-finite" in result.output
+
+
+@pytest.mark.parametrize("content", ["null", "{}", "not JSON", '{"findings": null}', None])
+def test_a_baseline_that_is_none_is_told_in_a_line_before_the_audit(cache, monkeypatch, content):
+    path = cache / "known.json"
+    if content is not None:
+        path.write_text(content)
+    monkeypatch.setattr(isolated, "audit_isolated", None)
+    result = run(f"{PLANTED}:plain", "--baseline", path)
+    assert result.exit_code == 2
+    assert result.output.count("\n") == 1
+    assert "is no baseline" in result.output

@@ -35,6 +35,12 @@ _SHAPES: tuple[tuple[dict[str, Any], str], ...] = (
     ),
     ({"kind": "binary", "long": True}, "binary, integer targets"),
     ({"kind": "multiclass", "classes": 3}, "multiclass"),
+    ({"kind": "multiclass", "classes": 3, "one_hot": True}, "multiclass, one-hot targets"),
+    ({"kind": "multiclass", "classes": 3, "maps": True}, "multiclass, logits (N, C, H, W)"),
+    (
+        {"kind": "multiclass", "classes": 3, "maps": True, "one_hot": True},
+        "multiclass, logits (N, C, H, W), one-hot targets",
+    ),
 )
 _TAKES = ("logits", "probabilities", "log-probabilities")
 

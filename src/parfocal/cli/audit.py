@@ -122,7 +122,11 @@ def audit(target: str | None, installed: bool, quick: bool, compiled: bool, **gi
 
     if installed == (target is not None):
         raise click.UsageError("give either a TARGET or --installed")
-    known = read_baseline(given["baseline"]) if given["baseline"] else []
+    try:
+        known = read_baseline(given["baseline"]) if given["baseline"] else []
+    except ValueError as error:
+        click.echo(f"Error: {error}", err=True)
+        sys.exit(2)
     modes = (*default_modes(), "compiled") if compiled else None
     filters: dict[str, Any] = {
         name: given[name] or None for name in ("gammas", "dtypes", "quantities")
