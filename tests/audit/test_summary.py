@@ -131,6 +131,32 @@ def test_the_first_line_says_where_it_breaks():
     assert second.startswith("In its place: parfocal.softmax_focal_loss(")
 
 
+def fails_at_an_ignored_class(logits, targets, gamma=2.0, ignore_index=-100):
+    """Right, but for a class in the middle that is to be ignored."""
+    if ignore_index >= 0 and bool((targets == ignore_index).any()):
+        raise IndexError("no such class")
+    return parfocal.softmax_focal_loss(
+        logits, targets, gamma=gamma, ignore_index=ignore_index, reduction="none"
+    )
+
+
+def leaks_through_its_own_mask(logits, targets, gamma=2.0, mask=None):
+    """At gamma 0.5 alone, as zero times infinity."""
+    ce = F.binary_cross_entropy_with_logits(logits, targets, reduction="none")
+    loss = (1 - torch.exp(-ce)) ** gamma * ce
+    return loss if mask is None else loss * mask
+
+
+@pytest.mark.parametrize(
+    ("loss", "name"),
+    [(fails_at_an_ignored_class, "ignore_index"), (leaks_through_its_own_mask, "mask")],
+)
+def test_a_mask_of_its_own_is_told_as_that_and_not_as_one_from_outside(loss, name):
+    first = summary(audit(loss, dtypes=[torch.float32], **few))[0]
+    assert first.startswith("Trains safely in float32 at gamma 2.")
+    assert f"Its own mask fails or leaks: {name}." in first
+
+
 def test_a_right_loss_needs_no_other():
     report = audit(parfocal.sigmoid_focal_loss, dtypes=[torch.float32], **few)
     assert len(summary(report)) == 1

@@ -6,20 +6,22 @@ from typing import Any
 
 import torch
 
-from parfocal.audit.behaviour import misbehaviour
-from parfocal.audit.causes import findings_of, leak_findings, mode_findings
+from parfocal.audit.behaviour import behaviour_of
 from parfocal.audit.cell import Cell
+from parfocal.audit.cell_findings import findings_of
 from parfocal.audit.classes import class_findings
 from parfocal.audit.convention import Convention, Fault, find_convention
 from parfocal.audit.discover import discover
 from parfocal.audit.evaluate import evaluate
-from parfocal.audit.judge import DTYPES, GAMMAS, QUANTITIES, QUICK_GAMMAS, SOFT_TARGET, cells
+from parfocal.audit.judge import DTYPES, GAMMAS, QUANTITIES, QUICK_GAMMAS, cells
 from parfocal.audit.masks.findings import mask_findings
 from parfocal.audit.masks.trials import MaskTrials, try_masks
+from parfocal.audit.mode_findings import leak_findings, mode_findings
 from parfocal.audit.modes import MODES, default_modes, leaks, mismatches
 from parfocal.audit.replacement import replacement
 from parfocal.audit.report import AuditReport
-from parfocal.audit.subject import Subject
+from parfocal.audit.soft import SOFT_TARGET
+from parfocal.audit.subject import Subject, in_a_line
 
 # Told to whoever shows progress: what is done now, and which part of the whole is behind it.
 Progress = Callable[[str, float], None]
@@ -83,8 +85,8 @@ def audit(
     say = progress or (lambda words, part: None)
     say("which function it is", 0.0)
     subject, convention = _meant(subject)
-    strange = misbehaviour(subject)
-    faults = tuple(Fault("no function", words) for words in strange)
+    behaviour = behaviour_of(subject)
+    faults = tuple(Fault("no function", words) for words in behaviour.words)
     convention = convention._replace(faults=(*convention.faults, *faults))
     chosen = tuple(gammas) if gammas is not None else (QUICK_GAMMAS if quick else GAMMAS)
     if subject.gamma is None:
@@ -97,8 +99,7 @@ def audit(
     dtypes = [d for d in dtypes if str(d).removeprefix("torch.") not in subject.refused]
     grid: list[Cell] = []
     places = [(dtype, target) for dtype in dtypes for target in targets]
-    if any("another result" in words or "its batch" in words for words in strange):
-        places = []  # there is no truth of a logit
+    places = places if behaviour.is_function else []
     for i, (dtype, target) in enumerate(places):
         say(f"{str(dtype).removeprefix('torch.')}, target {target:g}", i / (len(places) + 1))
         grid += cells(
@@ -151,8 +152,7 @@ def _accepted(
         try:
             evaluate(subject, x, 1.0, gamma, second=False)
         except Exception as error:
-            words = (str(error).splitlines() or [""])[0]
-            lines.append(f"gamma {gamma:g} is refused: {type(error).__name__}: {words}")
+            lines.append(f"gamma {gamma:g} is refused: {in_a_line(error)}")
         else:
             accepted.append(gamma)
     return tuple(accepted), tuple(lines)

@@ -71,7 +71,9 @@ def batch_of(subject: Subject, factors: tuple[float, float], exponent: float) ->
             continue  # a reduction that isn't taken
         seen += _of_other_shapes(subject, reduced)
         is_default = name == _DEFAULT or subject.reduced != "none"
-        words = _divisor(seen, factors, is_multiclass=subject.kind == "multiclass")
+        words = None
+        if not _falls_with_classes(subject):
+            words = _divisor(seen, factors, is_multiclass=subject.kind == "multiclass")
         divisor = (words or UNKNOWN_DIVISOR) if is_default else divisor
         if words is not None:
             lines += [] if words == "1" else [f"{name} divides by {words}"]
@@ -115,14 +117,20 @@ def _of_other_shapes(subject: Subject, reduced: Subject) -> Iterator[_Seen]:
         else:
             single, whole = (one.with_options(classes=3) for one in (subject, reduced))
             yield _seen(single, whole, *_BATCHES[4])
-            if not _is_near(_one(single), _one(subject)):
-                yield _seen(single, whole, *_BATCHES[4])._replace(whole=math.nan)
 
 
-def _one(subject: Subject) -> float:
-    """The loss of one answer."""
+def _falls_with_classes(subject: Subject) -> bool:
+    """Whether the loss of one answer is another beside a third class that has no probability."""
+    if subject.kind != "multiclass" or subject.maps:
+        return False
     x, y = torch.tensor([0.5], dtype=subject.widest), torch.ones(1, dtype=subject.widest)
-    return float(_loss(subject, x, y).sum())
+    try:
+        two, three = (
+            float(_loss(subject.with_options(classes=count), x, y).sum()) for count in (2, 3)
+        )
+    except Exception:
+        return False  # one of both counts is refused
+    return not _is_near(three, two)
 
 
 def _seen(

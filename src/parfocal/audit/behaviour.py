@@ -3,6 +3,8 @@
 A grid of logits can't judge such a loss, so that these are asked first.
 """
 
+from typing import NamedTuple
+
 import torch
 from torch import Tensor
 
@@ -16,18 +18,25 @@ _CALLS = 64
 _NEAR = 1e-3
 
 
-def misbehaviour(subject: Subject) -> tuple[str, ...]:
-    """Each in words; nothing of a loss that is a function."""
+class Behaviour(NamedTuple):
+    """What was found, in words, and whether a logit and a target still have one loss."""
+
+    words: tuple[str, ...] = ()
+    is_function: bool = True
+
+
+def behaviour_of(subject: Subject) -> Behaviour:
+    """Nothing is said of a loss that is a function."""
     gamma = 2.0 if subject.gamma is not None else subject.fixed_gamma
     try:
-        chance = _is_not_repeatable(subject, gamma)
-        found = [chance, "" if chance else _mixes(subject, gamma), _changes(subject, gamma)]
+        other = _varies(subject, gamma) or _mixes(subject, gamma)
+        writes = _writes(subject, gamma)
     except Exception:  # a gamma that is refused, as the report says
-        return ()
-    return tuple(words for words in found if words)
+        return Behaviour()
+    return Behaviour(tuple(words for words in (other, writes) if words), not other)
 
 
-def _is_not_repeatable(subject: Subject, gamma: float) -> str:
+def _varies(subject: Subject, gamma: float) -> str:
     """The same call again and again: a seed that is drawn, or a count of steps, shows."""
     x = torch.tensor(MILD, dtype=subject.widest)
     first = evaluate(subject, x, 1.0, gamma, second=False).gradient
@@ -56,7 +65,7 @@ def _mixes(subject: Subject, gamma: float) -> str:
     return "" if is_same else "the gradient of a logit depends on the others of its batch"
 
 
-def _changes(subject: Subject, gamma: float) -> str:
+def _writes(subject: Subject, gamma: float) -> str:
     """Whether it writes to what it is given."""
     if subject.framework != "torch":
         return ""

@@ -30,13 +30,11 @@ from parfocal.audit.names import (
     other_name,
 )
 from parfocal.audit.rows import Rows, rows_of
-from parfocal.audit.soft import Hard, Soft, soft_of
-from parfocal.audit.subject import Subject, SubjectError
+from parfocal.audit.soft import SOFT_TARGET, Hard, Soft, soft_of
+from parfocal.audit.subject import Subject, SubjectError, in_a_line
 
 # Exponents that are asked for; a loss may refuse some of them.
 GAMMAS = (2.0, 1.0, 3.0, 0.5)
-SOFT = 0.375
-
 _NEAR = 3e-5
 
 Target = float
@@ -161,7 +159,7 @@ def _results(subject: Subject, target: Target, *, is_shifted: bool = False) -> _
         try:
             found = evaluate(subject, logits, target, gamma, second=False)
         except Exception as error:
-            refused[gamma] = f"{type(error).__name__}: {(str(error).splitlines() or [''])[0]}"
+            refused[gamma] = in_a_line(error)
             continue
         if found.gradient is None:
             raise SubjectError("no gradient comes back")
@@ -284,7 +282,7 @@ def _faults(
 def _reads_gamma(subject: Subject) -> bool:
     """Whether a result at a soft target, or at gamma 0, depends on it."""
     x = torch.tensor(MILD, dtype=subject.widest)
-    for y in (1.0, 0.0, SOFT):
+    for y in (1.0, 0.0, SOFT_TARGET):
         gradients = []
         for gamma in (0.0, 0.5, 2.0):
             try:

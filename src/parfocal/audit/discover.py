@@ -2,19 +2,17 @@
 
 import importlib.util
 import inspect
-import math
 from collections.abc import Callable, Iterator, Mapping
 from itertools import product
 from typing import Any, NamedTuple
 
 import torch
 
-from parfocal.audit.convention import GAMMAS as ASKED_GAMMAS
 from parfocal.audit.convention import Convention, find_convention
-from parfocal.audit.evaluate import JAX_LENGTHS, evaluate, torch_loss
+from parfocal.audit.evaluate import evaluate
 from parfocal.audit.findings import UNKNOWN_FUNCTION
-from parfocal.audit.fit import MILD
-from parfocal.audit.subject import Subject, SubjectError, load
+from parfocal.audit.subject import NoGradientError, Subject, SubjectError, in_a_line, load
+from parfocal.audit.trial import LOGITS, at_some_gamma, is_sensible, tried
 
 # What libraries call the focusing exponent, and the targets.
 GAMMAS = ("gamma", "focal_gamma", "focusing", "gamma_neg", "beta")
@@ -63,11 +61,6 @@ _REQUIRED: Mapping[str, tuple[Any, ...]] = {
     ),
     "num_classes": (2,),
 }
-
-_NO_GRADIENT = "its gradient in the logits is 0 everywhere"
-
-# Logits of a first trial.
-_TRIAL = (-1.0, 0.5, 2.0, 0.25)
 
 
 class Found(NamedTuple):
@@ -134,9 +127,9 @@ class _Search:
                 continue
             return self._done(*self._without_alpha(subject, convention, words))
         if self.has_no_gradient and all(s.targets_first != self._orders()[0] for s, _ in unknown):
-            raise SubjectError(f"{self.name} can be called, and {_NO_GRADIENT}")
+            raise SubjectError(f"{self.name} can be called, and {NoGradientError()}")
         if unknown:
-            sensible = [way for way in unknown if _is_sensible(way[0])]
+            sensible = [way for way in unknown if is_sensible(way[0])]
             return self._done(*(sensible or unknown)[0])
         raise SubjectError(self._failure())
 
@@ -212,9 +205,9 @@ class _Search:
             subject = Subject(**{**fields, "targets_first": is_first, "options": self.options,
                                  "on_call": self.on_call, **self.given})  # fmt: skip
             try:
-                found = evaluate(subject, torch.tensor(_TRIAL), 1.0, 2.0, second=False)
+                found = evaluate(subject, torch.tensor(LOGITS), 1.0, 2.0, second=False)
             except Exception as error:
-                self.refusals.setdefault("NumPy", _words(error))
+                self.refusals.setdefault("NumPy", in_a_line(error)[:160])
                 continue
             if found.gradient is not None and bool(found.gradient.any()):
                 yield subject, ["arrays of numpy", *(["targets come first"] if is_first else [])]
@@ -247,11 +240,11 @@ class _Search:
             numbers = {"options": options, "on_call": on_call, "whole_gamma": whole}
             subject = Subject(**{**fields, **numbers})
             try:
-                return _tried(subject)
+                return tried(subject)
             except Exception as error:
                 is_natural = fields["targets_first"] == self._orders()[0]
-                self.has_no_gradient |= is_natural and str(error) == _NO_GRADIENT
-                self.refusals[shape] = self.refusals.get(shape) or _words(error)
+                self.has_no_gradient |= is_natural and isinstance(error, NoGradientError)
+                self.refusals[shape] = self.refusals.get(shape) or in_a_line(error)[:160]
         return None
 
     def _reductions(self) -> list[dict[str, Any]]:
@@ -291,7 +284,7 @@ class _Search:
         try:
             return find_convention(subject)
         except Exception as error:
-            self.refusals.setdefault("called so", _words(error))
+            self.refusals.setdefault("called so", in_a_line(error)[:160])
             return None
 
     def _without_alpha(
@@ -309,7 +302,7 @@ class _Search:
         for value in (None, -1):
             other = subject.with_options(**{place: {**getattr(subject, place), "alpha": value}})
             try:
-                meant = find_convention(_tried(other))
+                meant = find_convention(tried(other))
             except Exception:
                 continue  # a refusal is an answer
             if meant.definition is not None and meant.positive == meant.negative == 1:
@@ -326,25 +319,11 @@ class _Search:
             if subject.framework == "numpy" and dtype.itemsize == 2:
                 continue
             try:
-                _at_some_gamma(subject, torch.tensor(_TRIAL, dtype=dtype))
+                at_some_gamma(subject, torch.tensor(LOGITS, dtype=dtype))
             except Exception as error:
-                refused[name] = _words(error)
+                refused[name] = in_a_line(error)[:160]
         lines = [f"{name} is refused: {words}" for name, words in refused.items()]
         return Found(subject.with_options(refused=refused), (*self.lines, *words, *lines))
-
-
-def _is_sensible(subject: Subject) -> bool:
-    """Whether a function that isn't known has finite gradients of both targets, and not 0 alone."""
-    x = torch.tensor(MILD, dtype=subject.widest)
-    for y in (1.0, 0.0):
-        gamma = 2.0 if subject.gamma is not None else subject.fixed_gamma
-        try:
-            gradient = evaluate(subject, x, y, gamma, second=False).gradient
-        except Exception:
-            return False
-        if gradient is None or not bool(gradient.isfinite().all()) or not bool(gradient.any()):
-            return False
-    return True
 
 
 def _call_of(loss: type) -> Callable[..., Any]:
@@ -363,101 +342,3 @@ def _parameters(call: Callable[..., Any]) -> dict[str, inspect.Parameter]:
         return dict(inspect.signature(call).parameters)
     except (TypeError, ValueError):
         return {}
-
-
-def _words(error: Exception) -> str:
-    first = (str(error).splitlines() or [""])[0][:160]
-    return first if isinstance(error, SubjectError) else f"{type(error).__name__}: {first}"
-
-
-def _tried(subject: Subject) -> Subject:
-    """The subject with the way in which it reduces, and whether it refuses float64.
-
-    Raises:
-        Exception: whatever comes of a call that can't be made.
-    """
-    try:
-        return _reduced(subject, torch.tensor(_TRIAL, dtype=torch.float64))
-    except Exception as wide:
-        try:
-            narrow = _reduced(subject, torch.tensor(_TRIAL))
-        except Exception:
-            raise wide from None
-        return narrow.with_options(refused={"float64": _words(wide)})
-
-
-def _reduced(subject: Subject, x: torch.Tensor) -> Subject:
-    """The subject with `reduced` as a trial has it."""
-    if subject.framework != "torch":
-        return _reduced_elsewhere(subject, x)
-    gamma = _some_gamma(subject, x)
-    x = x.requires_grad_()
-    wholes = [torch_loss(subject, y, gamma)(x) for y in (1.0, 0.0)]
-    if not any(whole.requires_grad for whole in wholes):
-        raise SubjectError(_NO_GRADIENT)
-    gradients = [torch.autograd.grad(w.sum(), x)[0] for w in wholes if w.requires_grad]
-    if not any(bool(gradient.any()) for gradient in gradients):
-        raise SubjectError(_NO_GRADIENT)
-    if wholes[0].ndim and wholes[0].numel() == len(x):
-        return subject
-    is_sum = True
-    for y, whole in zip((1.0, 0.0), wholes, strict=True):
-        one = torch_loss(subject, y, gamma)
-        parts = torch.stack([one(part).detach().double() for part in x.split(1)]).sum()
-        is_sum &= bool((whole.detach().double() - parts).abs() <= 1e-4 * parts.abs())
-    reduced = subject.with_options(reduced="sum" if is_sum else "mean")
-    return _with_companion(reduced, x.detach()[:1], gamma)
-
-
-def _with_companion(subject: Subject, x: torch.Tensor, gamma: float) -> Subject:
-    """Beside a negative a sure positive, where a mean over positives needs one."""
-    if subject.kind != "binary" or subject.reduced != "mean":
-        return subject
-    beside = subject.with_options(companion=True)
-    alone, with_one = (float(torch_loss(s, 0.0, gamma)(x).sum()) for s in (subject, beside))
-    if not math.isfinite(with_one):
-        return subject
-    return subject if math.isfinite(alone) and abs(alone) <= 100 * abs(with_one) else beside
-
-
-def _reduced_elsewhere(subject: Subject, x: torch.Tensor) -> Subject:
-    """The same of JAX and NumPy, by gradients."""
-    found = _at_some_gamma(subject, x)
-    if found.gradient is None or not bool(found.gradient.any()):
-        raise SubjectError(_NO_GRADIENT)
-    if subject.framework != "jax" or found.value is not None:
-        return subject
-    alone = _at_some_gamma(subject, x[:1])
-    if alone.gradient is None:
-        raise SubjectError(_NO_GRADIENT)
-    share = float(alone.gradient[0] / found.gradient[0])
-    if abs(share - 1) < 1e-3:
-        return subject.with_options(reduced="sum")
-    if abs(share / JAX_LENGTHS[1] - 1) < 1e-3:
-        return subject.with_options(reduced="mean")
-    raise SubjectError("one number that is neither a sum nor a mean")
-
-
-def _some_gamma(subject: Subject, x: torch.Tensor) -> float:
-    """The first exponent that it takes.
-
-    Raises:
-        Exception: it takes none.
-    """
-    gammas = ASKED_GAMMAS if subject.gamma is not None else (subject.fixed_gamma,)
-    for gamma in gammas:
-        try:
-            torch_loss(subject, 1.0, gamma)(x.detach().requires_grad_())
-        except Exception:
-            if gamma == gammas[-1]:
-                raise
-        else:
-            return gamma
-    raise AssertionError
-
-
-def _at_some_gamma(subject: Subject, x: torch.Tensor) -> Any:
-    gamma = ASKED_GAMMAS[0] if subject.gamma is not None else subject.fixed_gamma
-    if subject.framework == "torch":
-        gamma = _some_gamma(subject, x)
-    return evaluate(subject, x, 1.0, gamma, second=False)

@@ -35,8 +35,6 @@ GAMMAS = (
 QUICK_GAMMAS = (0.0, 0.1, 0.5, 1.0, 2.0)
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 QUANTITIES = ("value", "gradient", "curvature")
-SOFT_TARGET = 0.375
-
 ONE_PERCENT = 0.01
 
 # Logits of a training are smaller; what breaks beyond is an overflow near the end of the numbers.

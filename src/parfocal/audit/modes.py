@@ -8,7 +8,7 @@ import torch
 from torch import Tensor
 
 from parfocal.audit.evaluate import torch_loss
-from parfocal.audit.subject import Subject
+from parfocal.audit.subject import Subject, in_a_line
 from parfocal.audit.ulp import spacing
 from parfocal.floats import representable
 
@@ -75,7 +75,6 @@ def _compared(subject: Subject, mode: str, gamma: float, target: float) -> Misma
         try:
             computed = _MODES[mode](subject, target, gamma, x)
         except Exception as error:
-            words = str(error).splitlines() or [""]
             return Mismatch(
                 mode=mode,
                 gamma=gamma,
@@ -85,7 +84,7 @@ def _compared(subject: Subject, mode: str, gamma: float, target: float) -> Misma
                 eager=None,
                 share=1.0,
                 ulp=float("inf"),
-                error=f"{type(error).__name__}: {words[0][:200]}",
+                error=in_a_line(error)[:200],
             )
     unit = spacing(eager.double(), torch.float32)
     difference = (computed.double() - eager.double()).abs()

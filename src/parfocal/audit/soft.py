@@ -14,7 +14,8 @@ from parfocal.audit.laws import ASKED, Exponent
 from parfocal.audit.subject import Subject, SubjectError
 
 # Soft targets and exponents that are asked for.
-TARGETS = (0.375, 0.75)
+SOFT_TARGET = 0.375
+TARGETS = (SOFT_TARGET, 0.75)
 GAMMAS = (2.0, 1.0)
 
 _NEAR = 3e-5

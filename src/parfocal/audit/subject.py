@@ -20,6 +20,19 @@ class SubjectError(Exception):
     """A loss that can't be found, called or understood."""
 
 
+class NoGradientError(SubjectError):
+    """A loss that can be called, and doesn't depend on its logits."""
+
+    def __init__(self) -> None:
+        super().__init__("its gradient in the logits is 0 everywhere")
+
+
+def in_a_line(error: Exception) -> str:
+    """An error by its name and its first line; one of this package by its line alone."""
+    first = (str(error).splitlines() or [""])[0].strip()
+    return first if isinstance(error, SubjectError) else f"{type(error).__name__}: {first}"
+
+
 @dataclass(frozen=True)
 class Subject:
     """A loss, and how it is called.

@@ -140,10 +140,7 @@ def audit(target: str | None, installed: bool, quick: bool, compiled: bool, **gi
     console = Console()
     reports = _audited(jobs, given["timeout"])
     show(console, reports, given["fail_on"])
-    given["command"] = f"parfocal audit {'--installed' if installed else target}"
-    given["command"] += " --quick" if quick else ""
-    given["command"] += f" --markdown {given['markdown_path']}"
-    _write(reports, given)
+    _write(reports, given, f"parfocal audit {target or '--installed'}{' --quick' if quick else ''}")
     fail_on = given["fail_on"]
     status = max(2 if r.error else int(bool(r.failures(fail_on))) for r in reports)
     if status == 2 and (given["write_baseline"] or given["baseline"]):
@@ -219,7 +216,7 @@ def _audited(jobs: "Sequence[Job]", timeout: float) -> "list[AuditReport]":
                 raise
 
 
-def _write(reports: "Sequence[AuditReport]", given: dict[str, Any]) -> None:
+def _write(reports: "Sequence[AuditReport]", given: dict[str, Any], command: str) -> None:
     from parfocal.audit.output.markdown import markdown
     from parfocal.audit.output.page import page
 
@@ -233,4 +230,5 @@ def _write(reports: "Sequence[AuditReport]", given: dict[str, Any]) -> None:
     if given["html_path"]:
         given["html_path"].write_text(page(reports), encoding="utf-8")
     if given["markdown_path"]:
-        given["markdown_path"].write_text(markdown(reports, given["command"]), encoding="utf-8")
+        text = markdown(reports, f"{command} --markdown {given['markdown_path']}")
+        given["markdown_path"].write_text(text, encoding="utf-8")

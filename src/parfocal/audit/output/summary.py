@@ -15,26 +15,26 @@ _FAULTS = {
     "reduced too early": "Of a batch it is another function: the modulator is that of the mean.",
 }
 
+# Findings on a logit and a target; the mode of others is a mask of the loss's own, or a compiler's.
+_MODES = ("eager", "masked", "5 classes")
+
 
 def summary(report: AuditReport) -> tuple[str, ...]:
     """One sentence or more, and the replacement if there is something to replace."""
     if report.error is not None:
         return ()
     faults = [f for f in report.findings if f.logit is None and f.mode == "eager"]
-    if any(f.kind == "not finite" for f in faults):
-        faults = [f for f in faults if f.kind != "not finite"]
-        at_soft = ["At soft targets its gradient is NaN."]
-    else:
-        at_soft = []
     sentences = [_FAULTS[kind] for kind in dict.fromkeys(f.kind for f in faults) if kind in _FAULTS]
-    sentences += [f"{_capital(f.cause)}." for f in faults if f.kind == "no function"]
-    sentences += [f"{_capital(f.cause)}." for f in faults if f.kind == "another definition"]
+    for kind in ("no function", "another definition"):
+        sentences += [f"{_capital(f.cause)}." for f in faults if f.kind == kind]
     gradients = [c for c in report.cells if c.quantity == "gradient" and c.target in (0, 1)]
     if gradients:
         sentences += _of_training(report, gradients)
         sentences += _narrower(gradients)
         sentences += _below_one(gradients)
-    sentences += at_soft
+    if any(f.kind == "not finite" for f in faults):
+        sentences.append("At soft targets its gradient is NaN.")
+    sentences += _of_own_masks(report.findings)
     lines = [" ".join(sentences)] if sentences else []
     if report.instead and report.status:
         lines.append(f"In its place: {report.instead}")
@@ -49,10 +49,10 @@ def _of_training(report: AuditReport, cells: Sequence[Cell]) -> list[str]:
     first = _first(group)
     if first is not None:
         return [f"Its gradient becomes {_number(first)} from a logit of {_logit(first)} {at}."]
-    errors = [f for f in report.findings if f.severity == "error" and f.mode != "ignored"]
+    errors = [f for f in report.findings if f.severity == "error" and f.mode in _MODES]
     here = [f for f in errors if f.dtype == dtype and gamma in f.gammas and f.target in (0, 1)]
     kinds = {finding.kind for finding in here}
-    if "wrong sign" in kinds:
+    if any(f.kind == "wrong sign" and f.quantity == "gradient" for f in here):
         return [f"Its gradient has the wrong sign at some logits {at}."]
     if "masked leak" in kinds:
         return [f"Behind a mask from outside its gradient isn't 0 {at}."]
@@ -61,6 +61,13 @@ def _of_training(report: AuditReport, cells: Sequence[Cell]) -> list[str]:
     if not report.held or _is_at_fault(errors):
         return [f"Its gradient is finite at every logit of a training {at}."]
     return [f"Trains safely {at}."]
+
+
+def _of_own_masks(findings: Sequence[Finding]) -> list[str]:
+    """Its own masks that leak or fail, at numbers, whatever the dtype."""
+    own = [f for f in findings if f.kind in ("masked leak", "fails") and f.mode not in _MODES]
+    names = dict.fromkeys(f.mode for f in own if f.severity == "error")
+    return [f"Its own mask fails or leaks: {', '.join(names)}."] if names else []
 
 
 def _is_at_fault(errors: Sequence[Finding]) -> bool:

@@ -5,6 +5,7 @@ from collections.abc import Collection, Iterable, Sequence
 
 from parfocal.audit.cell import Cell
 from parfocal.audit.findings import Finding
+from parfocal.audit.judge import TRAINING
 from parfocal.audit.report import AuditReport
 
 
@@ -78,10 +79,6 @@ def installed_row(report: AuditReport) -> list[str]:
     return row
 
 
-# An overflow of a logit beyond is not what a table is for.
-_FAR = 1e4
-
-
 def cliffs(report: AuditReport, dtype: str, gamma: float) -> str:
     """Where the gradient is not finite, or off by a percent, at targets 1 and 0; or its ULP."""
     cells = [
@@ -92,7 +89,7 @@ def cliffs(report: AuditReport, dtype: str, gamma: float) -> str:
     ]
     if not cells:
         return ""
-    firsts = [c.cliff if c.cliff and abs(c.cliff.logit) < _FAR else None for c in cells]
+    firsts = [c.cliff if c.cliff and abs(c.cliff.logit) < TRAINING else None for c in cells]
     if any(firsts):
         return "not finite from " + " | ".join(
             "-" if cliff is None else f"{abs(cliff.logit):.6g}" for cliff in firsts
