@@ -34,7 +34,7 @@ class Entry:
     exponents: of target 1 and 0, as a slope and a constant of gamma.
     growth: what both factors are multiplied by: a constant, a part of gamma, and one of 1 / gamma.
     soft: what it means at soft targets; "another" if it is no function with a name.
-    means: what each reduction divides by.
+    means: what each reduction divides by. ratio: of the weights of a mean, the second class's.
     constants: added to 1 - p_t, and to p_t in the logarithm.
     shifted: whether other logits add to its values, and not to its gradients.
     detached: whether the modulating factor has no gradient.
@@ -65,6 +65,7 @@ class Entry:
     growth: tuple[float, float, float] = (1.0, 0.0, 0.0)
     soft: str | None = "linear"
     means: Mapping[str, str] = field(default_factory=dict)
+    ratio: float | None = None
     constants: tuple[float, float] = (0.0, 0.0)
     shifted: bool = False
     detached: bool = False
@@ -260,6 +261,7 @@ RIGHT = (
         shape="column",
         means={"sum": "the size of the last axis"},
     ),
+    _right("weighted_mean", ratio=1.7 / 0.3, **_MEANS, **_CLASSES),
     _right("mean_of_classes", options=_NONE, means=_ROWS, **_CLASSES),
     _right(
         "mean_of_logits",

@@ -33,6 +33,8 @@ def missed(entry: Entry, report: AuditReport) -> Iterator[str]:
     for name, divisor in entry.means.items():
         if f"{name} divides by {divisor}" not in lines:
             yield f"that {name} divides by {divisor} isn't told"
+    if entry.ratio and f"weighs {entry.ratio:.4g} times" not in lines:
+        yield f"that a mean weighs {entry.ratio:.4g} isn't told"
     if entry.weights and ", ".join(f"{w:.4g}" for w in entry.weights) not in lines:
         yield f"the weights {entry.weights} of the classes aren't told"
     for dtype in entry.refused:

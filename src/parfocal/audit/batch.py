@@ -32,11 +32,14 @@ class Batch(NamedTuple):
 
     divisor: what it divides by where nothing is said of a reduction; None where that is no mean,
         `UNKNOWN_DIVISOR` where it is another function of the batch.
+    is_weighted: whether it is a mean in which both classes have weights, which one answer alone
+        doesn't show.
     """
 
     lines: tuple[str, ...] = ()
     too_early: str | None = None
     divisor: str | None = None
+    is_weighted: bool = False
 
 
 class _Seen(NamedTuple):
@@ -64,6 +67,7 @@ def batch_of(subject: Subject, factors: tuple[float, float], exponent: float) ->
     """
     lines: list[str] = []
     too_early = divisor = None
+    is_weighted = False
     for name, reduced in _reductions(subject):
         try:
             seen = [_seen(subject, reduced, *batch) for batch in _BATCHES]
@@ -84,10 +88,11 @@ def batch_of(subject: Subject, factors: tuple[float, float], exponent: float) ->
             too_early = early
         elif ratio := _weighted(seen):
             lines.append(f"{name} is weighted: {ratio}")
+            is_weighted = True
         else:
             lines.append(f"{name} isn't the mean of the losses of each answer: another function of "
                          "the batch")  # fmt: skip
-    return Batch(tuple(dict.fromkeys(lines)), too_early, divisor)
+    return Batch(tuple(dict.fromkeys(lines)), too_early, divisor, is_weighted)
 
 
 def _reductions(subject: Subject) -> Iterator[tuple[str, Subject]]:

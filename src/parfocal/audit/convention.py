@@ -210,8 +210,9 @@ def _convention(
     fits = sides[0].fit, sides[1].fit
     factors, exponents = (fits[0].factor, fits[1].factor), (sides[0].exponent, sides[1].exponent)
     growth, faults = sides[0].growth, list(_faults(subject, factors, exponents))
+    batch = _batch(subject, factors, exponents[0], growth)
     lines = [fault.words for fault in faults]
-    if all(found.form == "focal" for found in fits):
+    if all(found.form == "focal" for found in fits) and not batch.is_weighted:
         lines.append(factor_words(subject, *factors))
     lines += refusals
     other = next((name for name in map(other_name, fits) if name), None)
@@ -243,7 +244,6 @@ def _convention(
     if rows is not None:
         lines += rows.lines
         other = rows.other or other
-    batch = _batch(subject, factors, exponents[0], growth)
     faults += [Fault("reduced too early", batch.too_early)] if batch.too_early else []
     return Convention(
         definition=definition,
