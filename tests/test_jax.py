@@ -20,6 +20,13 @@ from scan import worst_error
 GAMMAS = (0.0, 0.5, 2.0)
 
 
+@pytest.fixture(autouse=True)
+def strict():
+    """No promotion of ranks or dtypes that isn't written, under which optax's losses run."""
+    with jax.numpy_rank_promotion("raise"), jax.numpy_dtype_promotion("strict"):
+        yield
+
+
 def normal(shape, seed=0):
     """Logits of a usual size."""
     return np.random.default_rng(seed).normal(0, 4, shape).astype(np.float32)
@@ -206,8 +213,9 @@ def test_a_training_with_optax():
         return optax.apply_updates(weights, updates), state
 
     before = loss(weights)
-    for _ in range(100):
-        weights, state = step(weights, state)
+    with jax.numpy_dtype_promotion("standard"):  # Adam of optax isn't strict
+        for _ in range(100):
+            weights, state = step(weights, state)
     assert loss(weights) < before / 10
     assert jnp.abs(x @ weights).max() > 30
 
@@ -233,3 +241,21 @@ def test_labels_of_a_narrow_dtype_are_classes(dtype, classes):
     expected = softmax_focal_loss(logits, labels.astype("int32"), gamma=0.5)
     assert (found > 0).all()
     assert (found == expected).all()
+
+
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32", "float64"])
+def test_no_nan_arises_and_no_dtype_is_promoted(dtype, wide):
+    """Values and gradients at saturation, where a NaN inside would be an error, in both widths."""
+    if dtype == "float64" and not wide:
+        pytest.skip("no float64 without jax_enable_x64")
+    with jax.enable_x64(wide), jax.debug_nans(True):
+        x = jnp.asarray([[-3e4, 0.0, 90.0], [17.5, -88.0, 1.0]]).astype(dtype)
+        y, index = (x > 0).astype(dtype), jnp.asarray([0, 1])
+        for gamma in (0.0, 0.5, 2.0):
+            for loss, labels in ((sigmoid_focal_loss, y), (softmax_focal_loss, index)):
+                value, slope = jax.value_and_grad(
+                    lambda x, f=loss, t=labels, g=gamma: f(x, t, gamma=g).sum()
+                )(x)
+                assert value.dtype == slope.dtype == x.dtype
+                assert bool(jnp.isfinite(slope).all())

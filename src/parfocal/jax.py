@@ -144,7 +144,7 @@ def softmax_focal_loss(
     own_index = jnp.where(counts, index, 0)[..., None]
     if count == 1:
         return jnp.zeros(index.shape, given)
-    is_own = jnp.arange(count) == own_index
+    is_own = jax.lax.broadcasted_iota(index.dtype, x.shape, x.ndim - 1) == own_index
     own = jnp.take_along_axis(x, own_index, -1)[..., 0]
     others = jax.nn.logsumexp(jnp.where(is_own, -jnp.inf, x), axis=-1)
     u = own - others
@@ -159,7 +159,7 @@ def _computation(logits: Any) -> tuple[Any, Any]:
     """The dtype of the logits, and the logits in that of the computation, with finite numbers."""
     x = jnp.asarray(logits)
     given = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
-    x = x.astype(jnp.promote_types(given, jnp.float32))
+    x = x.astype(given if given.itemsize >= 4 else jnp.float32)
     largest = jnp.finfo(x.dtype).max
     return given, jnp.where(jnp.isinf(x), jnp.sign(x) * largest, x)
 
