@@ -331,3 +331,24 @@ def test_gamma_may_be_a_number_of_numpy():
     assert FocalObjective(gamma=np.float32(0.5)).gamma == 0.5
     with pytest.raises(ValueError, match="expected `gamma` >= 0, got True"):
         FocalObjective(gamma=True)
+
+
+@pytest.mark.parametrize(
+    ("labels", "words"),
+    [([1, 2], "got 2"), ([0, np.nan], "got nan"), ([0, 0.7], "got 0.7"), ([-1, 1], "got -1")],
+)
+def test_labels_that_are_none_are_refused(labels, words):
+    """1 and 2, NaN and 0.7 would be taken for positives."""
+    objective, score = FocalObjective(), np.zeros(2)
+    for call in (objective, objective.loss, objective.focal_loss):
+        with pytest.raises(ValueError, match=f"expected labels 0 or 1, {words}"):
+            call(np.array(labels), score)
+    with pytest.raises(ValueError, match=words):
+        objective.initial_score(np.array(labels))
+
+
+@pytest.mark.parametrize("label", [3, -1, 0.5, np.nan, np.inf])
+def test_classes_that_are_none_are_refused(label):
+    objective = MulticlassFocalObjective()
+    with pytest.raises(ValueError, match="expected labels 0 to 2, got"):
+        objective(np.array([0, label]), np.zeros((2, 3)))

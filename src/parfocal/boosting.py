@@ -191,6 +191,7 @@ class FocalObjective(_Objective):
         At gamma 0 without alpha it is the log odds of the positives.
         """
         y = _tensor(y_true)
+        _check_labels("FocalObjective", y, "0 or 1", (y == 0) | (y == 1))
         weight = torch.ones_like(y) if sample_weight is None else _tensor(sample_weight)
         positive = float((weight * y).sum())
         negative = float(weight.sum()) - positive
@@ -229,7 +230,8 @@ class FocalObjective(_Objective):
                 f"FocalObjective: expected labels and scores of one shape (N,), got "
                 f"{tuple(y.shape)} and {tuple(x.shape)}"
             )
-        sign = (y > 0.5).double().mul_(2).sub_(1)
+        _check_labels("FocalObjective", y, "0 or 1", (y == 0) | (y == 1))
+        sign = y * 2 - 1
         if self.alpha is None:
             return sign, None, x
         return sign, torch.where(sign > 0, self.alpha, 1 - self.alpha), x
@@ -307,7 +309,8 @@ class MulticlassFocalObjective(_Objective):
         return (-gradient[0]).tolist(), (-np.diag(second[0])).tolist()
 
     def _arranged(self, y_true: ArrayLike, score: ArrayLike) -> tuple[Tensor, Tensor]:
-        label, x = _tensor(y_true).long(), _tensor(score)
+        y, x = _tensor(y_true), _tensor(score)
+        label = y.nan_to_num(-1.0).long()
         if x.ndim == 1 and len(label) and len(x) % len(label) == 0:  # LightGBM, class by class
             x = x.view(-1, len(label)).T.contiguous()
         if x.ndim != 2 or label.shape != x.shape[:1] or x.shape[1] < 2:
@@ -315,6 +318,8 @@ class MulticlassFocalObjective(_Objective):
                 "MulticlassFocalObjective: expected labels (N,) and scores (N, C), C > 1, got "
                 f"{tuple(label.shape)} and {tuple(x.shape)}"
             )
+        counts = (label == y) & (label >= 0) & (label < x.shape[1])
+        _check_labels("MulticlassFocalObjective", y, f"0 to {x.shape[1] - 1}", counts)
         return label, x
 
 
@@ -345,6 +350,13 @@ class _CatBoostMetric:
 def _tensor(values: ArrayLike) -> Tensor:
     """In float64, sharing memory where it can."""
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))
+
+
+def _check_labels(name: str, labels: Tensor, expected: str, counts: Tensor) -> None:
+    """A label that is none would be taken for another: arrays of NumPy cost nothing to look at."""
+    if not bool(counts.all()):
+        wrong = float(labels[~counts][0])
+        raise ValueError(f"{name}: expected labels {expected}, got {wrong:g}")
 
 
 def _or_none(weights: Any) -> Any:
