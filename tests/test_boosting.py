@@ -352,3 +352,30 @@ def test_classes_that_are_none_are_refused(label):
     objective = MulticlassFocalObjective()
     with pytest.raises(ValueError, match="expected labels 0 to 2, got"):
         objective(np.array([0, label]), np.zeros((2, 3)))
+
+
+@pytest.mark.parametrize("weighted", [False, True])
+def test_the_object_itself_is_the_objective_of_native_training(weighted):
+    """The same trees as of the methods that are named after the libraries."""
+    generator = np.random.default_rng(0)
+    x = generator.normal(size=(200, 3))
+    y = (x[:, 0] + generator.normal(size=200) > 1).astype(float)
+    weight = generator.uniform(0.5, 2, 200) if weighted else None
+    objective = FocalObjective(gamma=1.5)
+    data = xgboost.DMatrix(x, y, weight=weight)
+    start = {"base_score": 0.0, "nthread": 1}
+    ours, named = (
+        xgboost.train(start, data, 5, obj=obj).predict(data, output_margin=True)
+        for obj in (objective, objective.xgboost)
+    )
+    np.testing.assert_array_equal(ours, named)
+    assert np.ptp(ours) > 0.1
+    ours, named = (
+        lightgbm.train(
+            {"objective": obj, "num_threads": 1, "verbose": -1},
+            lightgbm.Dataset(x, y, weight=weight), 5,
+        ).predict(x)
+        for obj in (objective, objective.lightgbm)
+    )  # fmt: skip
+    np.testing.assert_array_equal(ours, named)
+    assert np.ptp(ours) > 0.1

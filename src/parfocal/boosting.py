@@ -60,9 +60,16 @@ class _Objective:
         raise NotImplementedError
 
     def __call__(
-        self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None
+        self, y_true: ArrayLike, y_pred: Any, sample_weight: ArrayLike | None = None
     ) -> tuple[Floats, Floats]:
-        """As the ``objective`` of the estimators of XGBoost and LightGBM."""
+        """As the ``objective`` of the estimators of XGBoost and LightGBM.
+
+        ``xgboost.train`` and ``lightgbm.train`` call an objective with scores and then their data,
+        which have the labels: that is understood too.
+        """
+        if hasattr(y_pred, "get_label"):
+            scores, data = y_true, y_pred
+            return self.derivatives(data.get_label(), scores, _or_none(data.get_weight()))
         return self.derivatives(y_true, y_pred, sample_weight)
 
     def xgboost(self, predt: ArrayLike, dtrain: Any) -> tuple[Floats, Floats]:
@@ -360,4 +367,4 @@ def _check_labels(name: str, labels: Tensor, expected: str, counts: Tensor) -> N
 
 
 def _or_none(weights: Any) -> Any:
-    return weights if len(weights) else None
+    return weights if weights is not None and len(weights) else None
