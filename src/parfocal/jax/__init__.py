@@ -1,0 +1,16 @@
+"""Focal losses for JAX, exact at every gamma, in every precision, with derivatives of every order.
+
+Needs JAX, the extra `jax`. The calls are those of optax:
+
+    from parfocal.jax import sigmoid_focal_loss  # instead of optax.losses.sigmoid_focal_loss
+"""
+
+from parfocal import extras
+
+with extras.needs("jax", "parfocal.jax"):
+    import jax as _jax  # noqa: F401 - asked for before the losses are, to name the extra
+
+from parfocal.jax.sigmoid import sigmoid_focal_loss
+from parfocal.jax.softmax import softmax_focal_loss
+
+__all__ = ["sigmoid_focal_loss", "softmax_focal_loss"]

@@ -1,0 +1,147 @@
+"""The focal loss of a logit and a label, with derivatives of every order by rules.
+
+Notation, for a logit x and a label y: s(x) = 1 / (1 + exp(-x)), and
+
+    q = y s(-x) + (1 - y) s(x)      ce = y softplus(-x) + (1 - y) softplus(x)      L = q ** gamma ce
+
+The derivatives are rules among four functions, each of which is evaluated without cancellation and
+whose rules name these functions alone. So every order is a sum of products of accurate terms:
+
+    s' = s(x) s(-x)                     softplus' = s
+    (q ** gamma)' = gamma q ** gamma r  r = (log q)' = (1 - 2 y) s(x) s(-x) / q
+    r' = r (s(-x) - s(x) - r)
+
+in which |r| <= 1: nothing is divided by a power of q, the singularity of gamma q ** (gamma - 1).
+At a hard label r is -s(x) or s(-x), and r' is -s(x) s(-x) without a subtraction that cancels.
+"""
+
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+
+# The exp(-|x|) below which a / n is taken as a - a t / n, whose rounding a power feels less.
+_SMALL = 0.4
+
+# The share of the floating-point range kept free for products with gamma.
+_HEADROOM = 2.0**-20
+
+
+@jax.custom_jvp
+def focal(x: Any, y: Any, gamma: Any) -> Any:
+    """L = q ** gamma ce."""
+    return power(x, y, gamma) * cross_entropy(x, y)
+
+
+@focal.defjvp
+def _focal_jvp(primals: Any, tangents: Any) -> Any:
+    """Each derivative is q ** gamma times a sum: no term of it underflows by itself."""
+    (x, y, gamma), (dx, dy, dgamma) = primals, tangents
+    factor, ce = power(x, y, gamma), cross_entropy(x, y)
+    # Where ce is near the largest number r is 0; a product of gamma and ce must not be infinite.
+    bounded = jnp.minimum(ce, jnp.finfo(x.dtype).max * _HEADROOM)
+    in_x = gamma * relative_slope(x, y) * bounded + ((1 - y) * sigmoid(x) - y * sigmoid(-x))
+    in_y = gamma * log_base_in_y(x, y) * bounded - x
+    in_gamma = ce * log_base(x, y)
+    return factor * ce, factor * in_x * dx + factor * in_y * dy + factor * in_gamma * dgamma
+
+
+def cross_entropy(x: Any, y: Any) -> Any:
+    """-y log s(x) - (1 - y) log s(-x)."""
+    return y * softplus(-x) + (1 - y) * softplus(x)
+
+
+@jax.custom_jvp
+def sigmoid(x: Any) -> Any:
+    """s, from the side to which x points: t / n or 1 / n, with t = exp(-|x|) and n = 1 + t."""
+    t = jnp.exp(-jnp.abs(x))
+    return over_n(jnp.where(x < 0, t, 1.0), t)
+
+
+@sigmoid.defjvp
+def _sigmoid_jvp(primals: Any, tangents: Any) -> Any:
+    (x,), (dx,) = primals, tangents
+    s = sigmoid(x)
+    return s, s * sigmoid(-x) * dx
+
+
+@jax.custom_jvp
+def softplus(x: Any) -> Any:
+    """log(1 + exp(x))."""
+    return jnp.maximum(x, 0) + jnp.log1p(jnp.exp(-jnp.abs(x)))
+
+
+@softplus.defjvp
+def _softplus_jvp(primals: Any, tangents: Any) -> Any:
+    (x,), (dx,) = primals, tangents
+    return softplus(x), sigmoid(x) * dx
+
+
+def base(x: Any, y: Any) -> Any:
+    """q, as one quotient: no rounding but its own is felt gamma times."""
+    t = jnp.exp(-jnp.abs(x))
+    agrees, differs = jnp.where(x < 0, 1 - y, y), jnp.where(x < 0, y, 1 - y)
+    return over_n(agrees * t + differs, t)
+
+
+@jax.custom_jvp
+def power(x: Any, y: Any, gamma: Any) -> Any:
+    """q ** gamma."""
+    return base(x, y) ** gamma
+
+
+@power.defjvp
+def _power_jvp(primals: Any, tangents: Any) -> Any:
+    (x, y, gamma), (dx, dy, dgamma) = primals, tangents
+    factor = power(x, y, gamma)
+    relative = gamma * relative_slope(x, y) * dx + gamma * log_base_in_y(x, y) * dy
+    return factor, factor * (relative + log_base(x, y) * dgamma)
+
+
+@jax.custom_jvp
+def relative_slope(x: Any, y: Any) -> Any:
+    """(log q)', in [-1, 1]."""
+    soft = (1 - 2 * y) * sigmoid(x) * sigmoid(-x) / jnp.maximum(base(x, y), tiny(x))
+    return jnp.where(y == 1, -sigmoid(x), jnp.where(y == 0, sigmoid(-x), soft))
+
+
+@relative_slope.defjvp
+def _relative_slope_jvp(primals: Any, tangents: Any) -> Any:
+    (x, y), (dx, dy) = primals, tangents
+    r, s, other = relative_slope(x, y), sigmoid(x), sigmoid(-x)
+    # At label 1, s + r is 0; at label 0, other - r is: each first, and nothing cancels.
+    rest = jnp.where(y > 0.5, other - (s + r), (other - r) - s)
+    q = jnp.maximum(base_as_sum(x, y), tiny(x))
+    in_y = -2 * s * other / q - r * (other - s) / q
+    return r, r * rest * dx + in_y * dy
+
+
+def base_as_sum(x: Any, y: Any) -> Any:
+    """q as a sum, which is differentiated by its terms."""
+    return y * sigmoid(-x) + (1 - y) * sigmoid(x)
+
+
+def log_base(x: Any, y: Any) -> Any:
+    """log q; at a hard label without a logarithm of what may have underflowed."""
+    is_hard = (y == 0) | (y == 1)
+    hard = -softplus(jnp.where(y == 1, x, -x))
+    q, p = base_as_sum(x, y), base_as_sum(-x, y)
+    is_near_1 = is_hard | (q > 0.5)
+    soft = jnp.where(q > 0.5, jnp.log1p(-p), jnp.log(jnp.where(is_near_1, 1.0, q)))
+    return jnp.where(is_hard, hard, soft)
+
+
+def log_base_in_y(x: Any, y: Any) -> Any:
+    """Its derivative in y, (s(-x) - s(x)) / q, as far as 1 / q is a number."""
+    return (sigmoid(-x) - sigmoid(x)) / jnp.maximum(base_as_sum(x, y), tiny(x))
+
+
+def over_n(numerator: Any, t: Any) -> Any:
+    """numerator / (1 + t), as numerator - numerator t / (1 + t) for small t."""
+    n = 1 + t
+    return jnp.where(t < _SMALL, numerator - numerator * (t / n), numerator / n)
+
+
+def tiny(x: Any) -> Any:
+    """The smallest normal number of the dtype of x."""
+    return jnp.finfo(x.dtype).tiny

@@ -1,0 +1,63 @@
+"""The binary focal loss of JAX arrays."""
+
+from typing import TYPE_CHECKING, Any
+
+import jax.numpy as jnp
+
+from parfocal.jax.arrays import widen
+from parfocal.jax.closed_form import focal
+
+if TYPE_CHECKING:
+    from jax.typing import ArrayLike
+
+
+def sigmoid_focal_loss(
+    logits: "ArrayLike",
+    labels: "ArrayLike",
+    *,
+    alpha: "ArrayLike | None" = None,
+    gamma: "ArrayLike" = 2.0,
+) -> Any:
+    r"""Binary focal loss of logits, exact at every gamma >= 0 and in every precision.
+
+    With ``p = sigmoid(logits)`` and ``p_t = labels p + (1 - labels)(1 - p)``::
+
+        L = alpha_t (1 - p_t) ** gamma (-labels log p - (1 - labels) log(1 - p))
+
+    Args:
+        logits: Any shape; float64, float32, float16 or bfloat16. An infinity gives the limit of the
+            loss, through which no gradient comes.
+        labels: 0, 1 or between, of a shape that broadcasts.
+        alpha: Weight of positives, in [0, 1]; negatives get ``1 - alpha``. None for neither.
+        gamma: Focusing exponent, >= 0; a number, or an array that broadcasts.
+
+    Returns:
+        The losses, of the broadcast shape, in the dtype of the logits. Nothing is reduced.
+
+    `jit`, `vmap`, `grad`, `jvp`, `hessian` and further orders work, also in `gamma` and `labels`.
+
+    Accuracy: at hard labels on a CPU, value and gradient are within 4 + 2 gamma ULP, the gradient
+    in gamma within one more, the second derivative within half as much again; 16 bits are computed
+    in float32 and rounded once. XLA takes subnormal numbers for 0: below 16 / eps times the
+    smallest normal number a result may be 0. Measured errors, beside those of optax, are in
+    ``ledger/records``.
+
+    Example:
+        >>> import jax
+        >>> import jax.numpy as jnp
+        >>> from parfocal.jax import sigmoid_focal_loss
+        >>> loss = lambda x: sigmoid_focal_loss(x, jnp.array([1.0, 0.0]), gamma=0.5).sum()
+        >>> jax.grad(loss)(jnp.array([20.0, -1.0]))
+        Array([-1.4036435e-13,  1.9885434e-01], dtype=float32)
+
+    Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 5; the call is
+    that of ``optax.losses.sigmoid_focal_loss``.
+    """
+    given, x = widen(logits)
+    y, exponent = jnp.asarray(labels, x.dtype), jnp.asarray(gamma, x.dtype)
+    x, y, exponent = jnp.broadcast_arrays(x, y, exponent)
+    loss = focal(x, y, exponent)
+    if alpha is not None:
+        share = jnp.asarray(alpha, x.dtype)
+        loss = (share * y + (1 - share) * (1 - y)) * loss
+    return loss.astype(given)
