@@ -94,8 +94,8 @@ JAX {jax.__version__}, optax {optax.__version__}, Python {platform.python_versio
 
 The guard's time is what is spent in its calls without the loss, in its hooks in the backward pass
 and before a step, readings included. Both derivatives
-of {ROWS} rows take {1e3 * derivatives:.0f} ms. CatBoost goes through an objective in Python row by
-row, in code of its own.
+of {ROWS} rows take {1e3 * derivatives:.0f} ms. CatBoost asks an objective in Python for
+500 rows at a time; with numba, as here, that is a compiled loop.
 """
 
 

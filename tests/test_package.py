@@ -92,7 +92,7 @@ LAYERS = {
         {"autograd"},
         {"backends"},
         {"cpu", "triton"},
-        {"hard", "margin", "region"},
+        {"derivatives", "hard", "margin", "region"},
         {"closed_form", "data"},
         {"tracing"},
     ],

@@ -7,7 +7,7 @@ pass; knows no options of reductions, and no modules. The records are in `forms`
 from parfocal.numerics.autograd import focal
 from parfocal.numerics.closed_form import BRANCH_BOUNDS
 from parfocal.numerics.data import Data, Loss, computation, prepare, tensors_of, with_tensors
-from parfocal.numerics.hard import HardLoss
+from parfocal.numerics.derivatives import HardLoss, SoftLoss
 from parfocal.numerics.margin import margin, margins
 from parfocal.numerics.matching import opposed
 from parfocal.numerics.region import Power, composed_power
@@ -27,6 +27,7 @@ __all__ = [
     "HardLoss",
     "Loss",
     "Power",
+    "SoftLoss",
     "class_region_power",
     "class_sum",
     "class_values",

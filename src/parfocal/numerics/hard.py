@@ -128,36 +128,3 @@ def slope(x: Tensor, y: Tensor, gamma: Gamma) -> Tensor | None:
     return (
         evaluation.slope if evaluation is not None and evaluation.value.sum().isfinite() else None
     )
-
-
-class HardLoss:
-    """The loss with both derivatives in float64, for those who need numbers and no graph.
-
-    From exp(-|u|), without a subtraction from 1. p, q: of the true class, and of the others.
-    cross_entropy: -log p. factor: q ** gamma.
-    """
-
-    def __init__(self, u: Tensor, gamma: float) -> None:
-        t = u.abs().neg_().exp_()
-        n = 1 + t
-        smaller, larger = t / n, n.reciprocal_()
-        is_right = u > 0
-        self.gamma = gamma
-        self.q = torch.where(is_right, smaller, larger)
-        self.p = torch.where(is_right, larger, smaller)
-        self.cross_entropy = t.log1p_().sub_(u.clamp(max=0))
-        self.factor = self.q**gamma
-
-    def value(self) -> Tensor:
-        """L."""
-        return self.factor * self.cross_entropy
-
-    def slope(self) -> Tensor:
-        """L', which is negative."""
-        inner = torch.addcmul(self.q, self.p, self.cross_entropy, value=self.gamma)
-        return inner.mul_(self.factor).neg_()
-
-    def curvature(self) -> Tensor:
-        """L'', which is negative at hard samples."""
-        gamma, p, q, ce = self.gamma, self.p, self.q, self.cross_entropy
-        return self.factor * p * (gamma * ce * (gamma * p - q) + (2 * gamma + 1) * q)

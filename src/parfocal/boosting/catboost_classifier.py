@@ -1,0 +1,191 @@
+"""CatBoost's classifier with a focal loss."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import catboost
+import numpy as np
+from numpy.typing import ArrayLike, NDArray
+
+from parfocal.boosting.arrays import Floats
+from parfocal.boosting.classifier import (
+    classes_of,
+    having,
+    objective_of,
+    places,
+    repeat,
+    start_of,
+    times,
+)
+from parfocal.boosting.objective import Hessian
+
+_OURS = ("gamma", "alpha", "hessian")
+
+
+class FocalCatBoostClassifier(catboost.CatBoostClassifier):  # type: ignore[misc]
+    """`catboost.CatBoostClassifier` with the exact focal loss, two classes or more.
+
+    Args:
+        gamma: Focusing exponent, >= 0. At 0 it is the log loss.
+        alpha: For two classes the weight of the second of `classes_`, in [0, 1], and 1 - alpha that
+            of the first; for more a factor for each. None for none.
+        hessian: Which second derivative CatBoost gets; see `FocalObjective`.
+        others: Those of `catboost.CatBoostClassifier`, without `loss_function` and `classes_count`.
+            `class_weights` and `auto_class_weights` are its own. Where it chooses a
+            `learning_rate` and `leaf_estimation_iterations` for its own losses, it has 0.03 and 1.
+
+    It begins from the best constant, which is the model's bias: files have it too. `classes_`,
+    `predict` and `predict_proba` are as with CatBoost's own losses. The focal loss is the metric of
+    an `eval_set` unless another is given. With numba installed the loss is a compiled loop.
+
+    Raises:
+        ValueError: for numbers out of range, or a `loss_function`.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> from parfocal.boosting import FocalCatBoostClassifier
+        >>> x, y = load_iris(return_X_y=True)
+        >>> options = {"iterations": 5, "thread_count": 1, "allow_writing_files": False}
+        >>> model = FocalCatBoostClassifier(gamma=0.5, verbose=False, **options)
+        >>> model.fit(x, y).predict_proba(x).shape
+        (150, 3)
+
+    Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 5.
+    """
+
+    def __init__(
+        self,
+        *,
+        gamma: float = 2.0,
+        alpha: float | Sequence[float] | None = None,
+        hessian: Hessian = "gauss_newton",
+        **others: Any,
+    ) -> None:
+        super().__init__(**others)
+        self._init_params |= {"gamma": gamma, "alpha": alpha, "hessian": hessian}
+
+    def fit(
+        self,
+        X: Any,
+        y: Any = None,
+        cat_features: Any = None,
+        text_features: Any = None,
+        embedding_features: Any = None,
+        graph: Any = None,
+        sample_weight: ArrayLike | None = None,
+        baseline: ArrayLike | None = None,
+        use_best_model: bool | None = None,
+        eval_set: Any = None,
+        **others: Any,
+    ) -> "FocalCatBoostClassifier":
+        """As that of `catboost.CatBoostClassifier`; with a `baseline` or `init_model` from there.
+
+        A `Pool` that has no baseline is copied.
+        """
+        params = {name: value for name, value in self._init_params.items() if name not in _OURS}
+        self._refuse(params)
+        is_pool = isinstance(X, catboost.Pool)
+        y_of_all = X.get_label() if is_pool else y
+        classes, index = self._classes(y_of_all)
+        objective = objective_of(len(classes), *(self._init_params[name] for name in _OURS))
+        params |= {"loss_function": objective, "class_names": classes.tolist()}
+        if params.get("eval_metric") is None:
+            is_evaluated = eval_set is not None or params.get("eval_fraction")
+            metric = objective.catboost_focal_loss if is_evaluated else objective.catboost_metric
+            params["eval_metric"] = metric
+        given = X.get_baseline() if is_pool else baseline
+        begins = others.get("init_model") is None and (given is None or not np.size(given))
+        if begins:
+            weight = X.get_weight() if is_pool else sample_weight
+            weight = times(weight, _class_weights(params, classes, index, weight)[index])
+            start = start_of(objective, index, weight)
+            features = {
+                "cat_features": _either(cat_features, params.get("cat_features")),
+                "text_features": _either(text_features, params.get("text_features")),
+                "embedding_features": _either(embedding_features, params.get("embedding_features")),
+            }
+            if is_pool:
+                X = _with_baseline(X, start)
+            else:
+                baseline = repeat(start, len(index))
+            eval_set = _sets_with_baseline(eval_set, start, features)
+        with having(self, _init_params=params, _canonized_params=None):
+            super().fit(
+                X,
+                y,
+                cat_features,
+                text_features,
+                embedding_features,
+                graph,
+                sample_weight,
+                baseline,
+                use_best_model,
+                eval_set,
+                **others,
+            )
+        if begins:
+            scale, bias = self.get_scale_and_bias()
+            self.set_scale_and_bias(scale, (np.asarray(bias) + start).tolist())
+        return self
+
+    def get_params(self, **others: Any) -> dict[str, Any]:
+        """What was set; the values themselves, which `sklearn.base.clone` wants."""
+        return dict(self._init_params)
+
+    def _classes(self, y: Any) -> tuple[NDArray[Any], NDArray[np.intp]]:
+        """The labels in the order of `class_names`, or sorted, and the place of each sample's."""
+        classes, index = classes_of(y)
+        names = self._init_params.get("class_names")
+        if names is None:
+            return classes, index
+        return np.asarray(names), places(y, np.asarray(names))
+
+    def _refuse(self, params: dict[str, Any]) -> None:
+        """What is ours to set."""
+        for name in ("loss_function", "objective", "classes_count"):
+            if params.get(name) is not None:
+                raise ValueError(
+                    f"{type(self).__name__}: expected no `{name}`, got {params[name]!r}"
+                )
+
+
+def _either(one: Any, other: Any) -> Any:
+    return other if one is None else one
+
+
+def _class_weights(
+    params: dict[str, Any],
+    classes: NDArray[Any],
+    index: NDArray[np.intp],
+    sample_weight: ArrayLike | None,
+) -> Floats:
+    """What CatBoost multiplies the weights of the samples of each class by, but for a factor."""
+    given, automatic = params.get("class_weights"), params.get("auto_class_weights")
+    if isinstance(given, dict):
+        return np.array([given[label] for label in classes.tolist()], np.float64)
+    if given is not None:
+        return np.asarray(given, np.float64)
+    if automatic in (None, "None"):
+        return np.ones(len(classes))
+    shares = 1 / np.bincount(index, sample_weight, minlength=len(classes))
+    return np.sqrt(shares) if automatic == "SqrtBalanced" else shares
+
+
+def _with_baseline(pool: catboost.Pool, start: Floats) -> catboost.Pool:
+    """A copy that begins from the constants."""
+    copied = pool.slice(np.arange(pool.num_row()))
+    copied.set_baseline(repeat(start, pool.num_row()))
+    return copied
+
+
+def _sets_with_baseline(eval_set: Any, start: Floats, features: dict[str, Any]) -> Any:
+    """What a model is evaluated by, from the constants."""
+    if eval_set is None:
+        return None
+    sets = eval_set if isinstance(eval_set, list) else [eval_set]
+    return [
+        _with_baseline(one, start)
+        if isinstance(one, catboost.Pool)
+        else catboost.Pool(*one, baseline=repeat(start, len(one[1])), **features)
+        for one in sets
+    ]

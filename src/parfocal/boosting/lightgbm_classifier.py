@@ -1,0 +1,216 @@
+"""LightGBM's classifier with a focal loss."""
+
+from collections.abc import Sequence
+from typing import Any
+
+import lightgbm
+import numpy as np
+from numpy.typing import ArrayLike
+
+from parfocal.boosting.arrays import Floats
+from parfocal.boosting.classifier import (
+    AnyObjective,
+    NamedMetric,
+    class_weights,
+    classes_of,
+    error,
+    having,
+    log_loss,
+    objective_of,
+    places,
+    repeat,
+    start_of,
+    times,
+)
+from parfocal.boosting.objective import Hessian
+
+# LightGBM's own take raw scores for probabilities beside an objective that isn't its own.
+_LOG_LOSSES = {"logloss", "binary_logloss", "multi_logloss"}
+_ERRORS = {"error", "binary_error", "multi_error"}
+
+
+class FocalLGBMClassifier(lightgbm.LGBMClassifier):
+    """`lightgbm.LGBMClassifier` with the exact focal loss, two classes or more.
+
+    Args:
+        gamma: Focusing exponent, >= 0. At 0 it is the log loss.
+        alpha: For two classes the weight of the second of `classes_`, in [0, 1], and 1 - alpha that
+            of the first; for more a factor for each. None for none.
+        hessian: Which second derivative LightGBM gets; see `FocalObjective`.
+        others: Those of `lightgbm.LGBMClassifier`, without `objective`. `class_weight` is its own.
+
+    It begins from the best constant, which is in the leaves of the first tree, as with LightGBM's
+    own losses: `booster_` and files have it too. `predict_proba` gives probabilities. The metric of
+    an `eval_set` is the focal loss unless another is given; LightGBM's log losses and errors, which
+    would take raw scores for probabilities, are calculated here.
+
+    Raises:
+        ValueError: for numbers out of range, an `objective`, `is_unbalance` or `scale_pos_weight`,
+            of which LightGBM would take no notice.
+
+    Example:
+        >>> from sklearn.datasets import load_iris
+        >>> from parfocal.boosting import FocalLGBMClassifier
+        >>> x, y = load_iris(return_X_y=True)
+        >>> model = FocalLGBMClassifier(gamma=0.5, n_estimators=5, n_jobs=1, verbose=-1)
+        >>> model.fit(x, y).predict_proba(x).shape
+        (150, 3)
+
+    Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 5.
+    """
+
+    def __init__(
+        self,
+        *,
+        gamma: float = 2.0,
+        alpha: float | Sequence[float] | None = None,
+        hessian: Hessian = "gauss_newton",
+        **others: Any,
+    ) -> None:
+        self.gamma, self.alpha, self.hessian = gamma, alpha, hessian
+        super().__init__(**others)
+
+    def fit(  # type: ignore[override]
+        self,
+        X: Any,
+        y: Any,
+        sample_weight: ArrayLike | None = None,
+        init_score: ArrayLike | None = None,
+        eval_set: Any = None,
+        *,
+        eval_init_score: Any = None,
+        eval_metric: Any = None,
+        init_model: Any = None,
+        **others: Any,
+    ) -> "FocalLGBMClassifier":
+        """As that of `lightgbm.LGBMClassifier`; with an `init_score` or `init_model` from there."""
+        self._refuse()
+        classes, index = classes_of(y)
+        objective = objective_of(len(classes), self.gamma, self.alpha, self.hessian)
+        begins = init_score is None and init_model is None
+        if others.get("eval_y") is not None:  # which LightGBM 4.7 leaves as they are
+            others["eval_y"] = tuple(places(labels, classes) for labels in _each(others["eval_y"]))
+        sizes = _sizes(eval_set, others.get("eval_y"))
+        if others.get("eval_X") is not None:
+            others["eval_X"] = _each(others["eval_X"])
+        if begins:
+            weight = times(sample_weight, class_weights(self.class_weight, y))
+            start = start_of(objective, index, weight)
+            init_score = repeat(start, len(index))
+            if sizes and eval_init_score is None:
+                eval_init_score = [repeat(start, size) for size in sizes]
+        self._focal: AnyObjective = objective
+        self._objective: Any = objective
+        with having(self, objective=objective):
+            super().fit(
+                X,
+                y,
+                sample_weight,
+                init_score,
+                eval_set,
+                eval_init_score=eval_init_score,
+                eval_metric=self._metrics(objective, eval_metric) if sizes else None,
+                init_model=init_model,
+                **others,
+            )
+        if begins:
+            _add_to_first_trees(self.booster_, start)
+        return self
+
+    def predict(  # type: ignore[override]
+        self,
+        X: Any,
+        raw_score: bool = False,
+        **others: Any,
+    ) -> Any:
+        """As that of `lightgbm.LGBMClassifier`: labels, or what is asked for."""
+        if _asks_for_trees(raw_score, others):
+            return super().predict_proba(X, raw_score, **others)
+        scores = np.asarray(super().predict_proba(X, raw_score=True, **others))
+        return self.classes_[scores.argmax(1) if scores.ndim == 2 else (scores > 0).astype(int)]
+
+    def predict_proba(  # type: ignore[override]
+        self,
+        X: Any,
+        raw_score: bool = False,
+        **others: Any,
+    ) -> Any:
+        """As that of `lightgbm.LGBMClassifier`: probabilities (N, C), or what is asked for."""
+        if _asks_for_trees(raw_score, others):
+            return super().predict_proba(X, raw_score, **others)
+        scores = super().predict_proba(X, raw_score=True, **others)
+        return self._focal.probabilities(scores)
+
+    def _refuse(self) -> None:
+        """What LightGBM would take no notice of."""
+        name = type(self).__name__
+        if self.objective is not None:
+            raise ValueError(f"{name}: expected no `objective`, got {self.objective!r}")
+        for parameter, neutral in (("is_unbalance", False), ("scale_pos_weight", 1)):
+            value = self.get_params().get(parameter, neutral)
+            if value != neutral:
+                raise ValueError(
+                    f"{name}: expected `alpha`, `class_weight` or `sample_weight` in the place of "
+                    f"`{parameter}`, got {value!r}"
+                )
+
+    def _metrics(self, objective: AnyObjective, asked: Any) -> list[Any]:
+        """Those that are asked for, here or as `metric`; else the focal loss."""
+        metrics = [*_listed(asked), *_listed(self.get_params().get("metric"))]
+        return [_metric(objective, metric) for metric in metrics or ["focal_loss"]]
+
+    def _process_params(self, stage: str) -> dict[str, Any]:
+        """What goes to LightGBM, which knows no gamma; metrics are given to `fit`."""
+        params: dict[str, Any] = super()._process_params(stage)
+        for name in ("gamma", "alpha", "hessian"):
+            params.pop(name)
+        if stage == "fit":
+            params["metric"] = None
+            # Without a feature that can be split LightGBM refuses objectives that aren't its own.
+            params.setdefault("feature_pre_filter", False)
+        return params
+
+
+def _asks_for_trees(raw_score: bool, others: dict[str, Any]) -> bool:
+    """Whether it isn't labels or probabilities that are asked for."""
+    return bool(raw_score or others.get("pred_leaf") or others.get("pred_contrib"))
+
+
+def _listed(metrics: Any) -> list[Any]:
+    """A metric, several or None as a list."""
+    if metrics is None:
+        return []
+    return list(metrics) if isinstance(metrics, list | tuple) else [metrics]
+
+
+def _metric(objective: AnyObjective, metric: Any) -> Any:
+    """One for `fit`; what LightGBM calculates from probabilities is calculated from scores."""
+    if metric == "focal_loss":
+        return objective.lightgbm_metric
+    if metric in _LOG_LOSSES:
+        return NamedMetric(metric, log_loss)
+    if metric in _ERRORS:
+        return NamedMetric(metric, error)
+    return metric
+
+
+def _each(values: Any) -> tuple[Any, ...]:
+    """LightGBM takes one for one of many."""
+    return values if isinstance(values, tuple) else (values,)
+
+
+def _sizes(eval_set: Any, eval_y: Any) -> list[int]:
+    """How many samples each set has by which it is evaluated."""
+    if eval_set is not None:
+        pairs = [eval_set] if isinstance(eval_set, tuple) else eval_set
+        return [len(labels) for _, labels in pairs]
+    return [] if eval_y is None else [len(labels) for labels in eval_y]
+
+
+def _add_to_first_trees(booster: lightgbm.Booster, start: Floats) -> None:
+    """A constant in the leaves of the first tree of each class, as LightGBM keeps its own."""
+    trees = booster.dump_model(num_iteration=1)["tree_info"]
+    for tree, constant in zip(trees, start, strict=True):
+        number = tree["tree_index"]
+        for leaf in range(tree["num_leaves"]):
+            booster.set_leaf_output(number, leaf, booster.get_leaf_output(number, leaf) + constant)
