@@ -88,8 +88,7 @@ def _binary(scores, labels, weights, gamma, positive, negative, policy, result):
         q = y * o + (1 - y) * s
         r = o if y == 0 else -s if y == 1 else (1 - 2 * y) * s * o / q
         ce_slope = (1 - y) * s - y * o
-        rest = o - (s + r) if r < 0 else (o - r) - s
-        exact = s * o + 2 * gamma * r * ce_slope + gamma * r * (rest + gamma * r) * ce
+        exact = s * o + 2 * gamma * r * ce_slope + gamma * r * (o - s - r + gamma * r) * ce
         second = _policy(exact, s * o + gamma * r * r * ce, policy)
         factor = -(q**gamma) * (y * positive + (1 - y) * negative)
         if len(weights):

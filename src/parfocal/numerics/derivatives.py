@@ -85,9 +85,7 @@ class SoftLoss:
     def curvature(self) -> Tensor:
         """L''."""
         gamma, r = self.gamma, self.r
-        # At y = 1, s + r is 0; at y = 0, o - r is: each first, and nothing cancels.
-        rest = torch.where(r < 0, self.o - (self.s + r), (self.o - r) - self.s)
-        of_factor = gamma * r * (rest + gamma * r) * self.cross_entropy
+        of_factor = gamma * r * (self.o - self.s - r + gamma * r) * self.cross_entropy
         return self.factor * (self.s * self.o + 2 * gamma * r * self.log_loss_slope + of_factor)
 
     @property
