@@ -42,9 +42,10 @@ def of_guard() -> Iterator[Row]:
 
 def of_boosting() -> Iterator[Row]:
     """A training of 20 rounds in each library."""
-    for library, part, taken in boosting.comparisons(ROWS):
+    for library, taken in boosting.comparisons(ROWS):
         ours, theirs = (f"{median(times):.2f} s" for times in taken)
-        yield _row(f"{library}, {part} rows", "its own log loss", 1.5, taken.ratios, ours, theirs)
+        most = 2.0 if library == "CatBoost" else 1.5
+        yield _row(f"{library}, {ROWS} rows", "its own log loss", most, taken.ratios, ours, theirs)
 
 
 def of_jax() -> Iterator[Row]:

@@ -294,6 +294,18 @@ def test_what_would_be_dropped_in_silence_is_refused(library, options):
 
 
 @libraries
+@pytest.mark.parametrize(
+    ("labels", "words"), [([0.5, 1.7], "continuous"), ([1.0, np.nan], "NaN"), (None, "y to be")]
+)
+def test_labels_that_are_no_classes_are_refused(library, labels, words):
+    """Encoded they would be classes like any others."""
+    (x, y), _ = data(2)
+    y = labels if labels is None else np.array(labels)[(y == "blue").astype(int)]
+    with pytest.raises(ValueError, match=words):
+        make(library).fit(x, y)
+
+
+@libraries
 def test_metrics_that_take_probabilities(library):
     """The library's log loss beside our objective is that of the probabilities."""
     (x, y), (x_test, y_test) = data(2)

@@ -282,3 +282,38 @@ def test_the_object_itself_is_the_objective_of_native_training(weighted):
     )  # fmt: skip
     np.testing.assert_array_equal(ours, named)
     assert np.ptp(ours) > 0.1
+
+
+@pytest.mark.parametrize("classes", [2, 3])
+def test_early_stopping_of_native_training(classes):
+    """By the mean loss of the objective, with weights, at its smallest."""
+    x, y = load_digits(n_class=classes, return_X_y=True)
+    x = x + np.random.default_rng(0).normal(0, 12, x.shape)
+    train, test = slice(0, 100), slice(100, None)
+    weight = np.random.default_rng(1).uniform(0.5, 2, len(y))
+    objective = (FocalObjective if classes == 2 else MulticlassFocalObjective)(1.0)
+    of_classes = {} if classes == 2 else {"num_class": classes}
+
+    told = {}
+    data = [xgboost.DMatrix(x[part], y[part], weight=weight[part]) for part in (train, test)]
+    booster = xgboost.train(
+        {"nthread": 1, "disable_default_eval_metric": 1, **of_classes}, data[0], 200,
+        obj=objective, custom_metric=objective.xgboost_metric, evals=[(data[1], "test")],
+        early_stopping_rounds=5, evals_result=told, verbose_eval=False,
+    )  # fmt: skip
+    losses = told["test"]["focal_loss"]
+    best = booster[: booster.best_iteration + 1].predict(data[1], output_margin=True)
+    assert len(losses) < 200
+    assert min(losses) == pytest.approx(objective.focal_loss(y[test], best, weight[test]), rel=1e-5)
+
+    told = {}
+    data = [lightgbm.Dataset(x[part], y[part], weight=weight[part]) for part in (train, test)]
+    booster = lightgbm.train(
+        {"objective": objective, "metric": "None", "num_threads": 1, "verbose": -1, **of_classes},
+        data[0], 200, valid_sets=[data[1]], feval=objective.lightgbm_metric,
+        callbacks=[lightgbm.early_stopping(5, verbose=False), lightgbm.record_evaluation(told)],
+    )  # fmt: skip
+    losses = told["valid_0"]["focal_loss"]
+    best = booster.predict(x[test], raw_score=True)
+    assert len(losses) < 200
+    assert min(losses) == pytest.approx(objective.focal_loss(y[test], best, weight[test]), rel=1e-5)

@@ -21,6 +21,9 @@ from parfocal.boosting.objective import Hessian
 
 _OURS = ("gamma", "alpha", "hessian")
 
+# Of Newton in each leaf of two classes: CatBoost's own, for its log loss in 200 rounds and more.
+_LEAF_STEPS = 10
+
 
 class FocalCatBoostClassifier(catboost.CatBoostClassifier):  # type: ignore[misc]
     """`catboost.CatBoostClassifier` with the exact focal loss, two classes or more.
@@ -31,8 +34,10 @@ class FocalCatBoostClassifier(catboost.CatBoostClassifier):  # type: ignore[misc
             of the first; for more a factor for each. None for none.
         hessian: Which second derivative CatBoost gets; see `FocalObjective`.
         others: Those of `catboost.CatBoostClassifier`, without `loss_function` and `classes_count`.
-            `class_weights` and `auto_class_weights` are its own. Where it chooses a
-            `learning_rate` and `leaf_estimation_iterations` for its own losses, it has 0.03 and 1.
+            `class_weights` and `auto_class_weights` are its own. For two classes the default of
+            `leaf_estimation_iterations` is 10, as that of CatBoost's log loss in trainings of 200
+            rounds. The `learning_rate` is 0.03 unless it is given: CatBoost chooses one for its
+            own losses alone.
 
     It begins from the best constant, which is the model's bias: files have it too. `classes_`,
     `predict` and `predict_proba` are as with CatBoost's own losses. The focal loss is the metric of
@@ -89,6 +94,8 @@ class FocalCatBoostClassifier(catboost.CatBoostClassifier):  # type: ignore[misc
         classes, index = self._classes(y_of_all)
         objective = objective_of(len(classes), *(self._init_params[name] for name in _OURS))
         params |= {"loss_function": objective, "class_names": classes.tolist()}
+        if len(classes) <= 2:
+            params.setdefault("leaf_estimation_iterations", _LEAF_STEPS)
         if params.get("eval_metric") is None:
             is_evaluated = eval_set is not None or params.get("eval_fraction")
             metric = objective.catboost_focal_loss if is_evaluated else objective.catboost_metric

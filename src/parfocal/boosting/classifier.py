@@ -6,7 +6,9 @@ from typing import Any
 
 import numpy as np
 from numpy.typing import ArrayLike, NDArray
+from sklearn.utils import assert_all_finite
 from sklearn.utils.class_weight import compute_sample_weight
+from sklearn.utils.multiclass import check_classification_targets
 
 from parfocal.boosting.arrays import Floats, is_number
 from parfocal.boosting.binary import FocalObjective
@@ -35,7 +37,10 @@ def classes_of(y: Any) -> tuple[NDArray[Any], NDArray[np.intp]]:
     """The sorted labels, and the place of each sample's among them."""
     if y is None:
         raise ValueError("requires y to be passed, but the target y is None")
-    classes, index = np.unique(np.asarray(y), return_inverse=True)
+    labels = np.asarray(y)
+    assert_all_finite(labels, input_name="y")
+    check_classification_targets(labels)
+    classes, index = np.unique(labels, return_inverse=True)
     return classes, index.ravel()
 
 

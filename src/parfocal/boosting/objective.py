@@ -75,10 +75,21 @@ class Objective:
         losses = self.loss(y_true, y_pred)
         return float(np.average(losses.reshape(len(losses), -1).mean(1), weights=weights))
 
+    def xgboost_metric(self, predt: ArrayLike, dmatrix: Any) -> tuple[str, float]:
+        """The mean loss, as ``custom_metric`` of ``xgboost.train``."""
+        weight = or_none(dmatrix.get_weight())
+        return "focal_loss", self.focal_loss(dmatrix.get_label(), predt, weight)
+
     def lightgbm_metric(
-        self, y_true: ArrayLike, y_pred: ArrayLike, sample_weight: ArrayLike | None = None
+        self, y_true: ArrayLike, y_pred: Any, sample_weight: ArrayLike | None = None
     ) -> tuple[str, float, bool]:
-        """The mean loss, as ``eval_metric`` of the fit of LightGBM's estimators."""
+        """The mean loss, as ``eval_metric`` of the fit of LightGBM's estimators.
+
+        ``lightgbm.train`` calls its ``feval`` with scores and data, which is understood too.
+        """
+        if hasattr(y_pred, "get_label"):
+            scores, data = y_true, y_pred
+            return self.lightgbm_metric(data.get_label(), scores, data.get_weight())
         return "focal_loss", self.focal_loss(y_true, y_pred, sample_weight), False
 
     @property
