@@ -12,5 +12,28 @@ with extras.needs("jax", "parfocal.jax"):
 
 from parfocal.jax.sigmoid import sigmoid_focal_loss
 from parfocal.jax.softmax import softmax_focal_loss
+from parfocal.jax.tversky import (
+    sigmoid_focal_tversky_loss,
+    sigmoid_tversky_loss,
+    softmax_focal_tversky_loss,
+    softmax_tversky_loss,
+)
+from parfocal.jax.unified import (
+    sigmoid_asymmetric_unified_focal_loss,
+    sigmoid_unified_focal_loss,
+    softmax_asymmetric_unified_focal_loss,
+    softmax_unified_focal_loss,
+)
 
-__all__ = ["sigmoid_focal_loss", "softmax_focal_loss"]
+__all__ = [
+    "sigmoid_asymmetric_unified_focal_loss",
+    "sigmoid_focal_loss",
+    "sigmoid_focal_tversky_loss",
+    "sigmoid_tversky_loss",
+    "sigmoid_unified_focal_loss",
+    "softmax_asymmetric_unified_focal_loss",
+    "softmax_focal_loss",
+    "softmax_focal_tversky_loss",
+    "softmax_tversky_loss",
+    "softmax_unified_focal_loss",
+]

@@ -1,0 +1,116 @@
+"""The Tversky index of a region, by its complement, from the margins of its positions.
+
+With s the logistic function, u the margin of a position and y its target,
+
+    TP = sum of y s(u)      FN = sum of y s(-u)      FP = sum of (1 - y) s(u)
+    E  = alpha FN + beta FP                          what is wrong
+    G  = TP + smooth                                 what is right
+    1 - T = E / (G + E) = 1 / (1 + G / E)
+
+Nothing is a difference. Far into a perfect prediction E underflows, where a power k < 1 of it is
+an ordinary number still; and so may G, where nothing is added to it. Each is summed as exp(c) times
+itself, with c of the region such that the largest term is about exp(-20). Then
+
+    (1 - T) ** k = exp(-c) ** k / (exp(-c) + G / E') ** k      E = exp(-c) E'
+
+Derivatives come through the terms, whose rule is exp(c) s(u) s(-u), and through the logarithm of
+G / E', of which the power is an exponential: no power of E is ever divided by.
+"""
+
+from typing import Any, NamedTuple
+
+import jax
+import jax.numpy as jnp
+
+from parfocal.jax.closed_form import over_n, sigmoid
+
+# E' >= exp(-_NEAR) of one position; its power -2 is finite in float32.
+_NEAR = 20.0
+
+# Of 1 in the leading digits of an exponent.
+_STEPS = 1024
+
+
+class Power(NamedTuple):
+    """Which power: the weights of FN and FP in E, both >= 0, what is added to G, and k > 0.
+
+    Each is a number, or an array of as many dimensions as the margins, which broadcasts to regions.
+    """
+
+    alpha: Any
+    beta: Any
+    smooth: Any
+    exponent: Any
+
+
+def region_power(u: Any, y: Any, counts: Any, axes: tuple[int, ...], power: Power) -> Any:
+    """(1 - T) ** exponent, differentiable any number of times.
+
+    Args:
+        u: margins, finite, in float32 or float64.
+        y: targets in [0, 1], of the shape and dtype of u.
+        counts: True where a position counts, of the shape of u; all count if None.
+        axes: those of a region, over which is summed.
+        power: which power.
+
+    Returns:
+        u without `axes`. A region of which nothing counts has 0; one without TP, where smooth is
+        0, has 1.
+    """
+    alpha, beta, smooth, k = power
+    wrong, c_wrong = _scaled_sum(u, beta * (1 - y), alpha * y, counts, axes)
+    right, c_right = _scaled_sum(u, y, jnp.zeros_like(y), counts, axes)
+    right = jnp.where(smooth > 0, right * jnp.exp(-c_right) + smooth, right)
+    ahead = c_wrong - jnp.where(smooth > 0, 0.0, c_right)
+    c, missing = jnp.maximum(ahead, 0.0), jnp.maximum(-ahead, 0.0)
+
+    is_regular = ~((wrong <= 0) | (right <= 0))  # NaN stays
+    limit = (wrong > 0).astype(u.dtype)  # where nothing is right all is wrong, if anything counts
+    e, g = jnp.where(is_regular, wrong, 1.0), jnp.where(is_regular, right, 1.0)
+    # Around the point itself: G / E is that of the point times exp(h), and h is 0.
+    fixed_e, fixed_g = jax.lax.stop_gradient((e, g))
+    h = jnp.log(g / fixed_g) - jnp.log(e / fixed_e)
+    ratio = fixed_g / fixed_e * jnp.exp(-missing)
+    base = jnp.exp(-c) + ratio
+    result = base**-k * jnp.exp(-k * jnp.log1p(ratio / base * jnp.expm1(h)))
+    return jnp.squeeze(jnp.where(is_regular, result * _scale(c, k), limit), axes)
+
+
+def _scaled_sum(
+    u: Any, of_u: Any, of_other: Any, counts: Any, axes: tuple[int, ...]
+) -> tuple[Any, Any]:
+    """exp(c) times the sum of of_u s(u) + of_other s(-u), and c of each region.
+
+    c is a whole number, so that c - |u| is exact where it matters, and 0 where a term is near.
+    """
+    fixed = jax.lax.stop_gradient(u)
+    far = jnp.minimum(
+        jnp.where(of_u > 0, jnp.maximum(-fixed, 0.0), jnp.inf),
+        jnp.where(of_other > 0, jnp.maximum(fixed, 0.0), jnp.inf),
+    )
+    nearest = jnp.min(far, axes, keepdims=True, initial=jnp.inf, where=counts)
+    c = jnp.where(jnp.isinf(nearest), 0.0, jnp.floor(jnp.maximum(nearest - _NEAR, 0.0)))
+    terms = of_u * _scaled_sigmoid(u, c) + of_other * _scaled_sigmoid(-u, c)
+    return jnp.sum(terms, axes, keepdims=True, where=counts), c
+
+
+@jax.custom_jvp
+def _scaled_sigmoid(u: Any, c: Any) -> Any:
+    """exp(c) s(u), of a constant c; where u + c > 0 the term has no part in the sum."""
+    t = jnp.exp(jnp.minimum(jnp.minimum(u, 0.0) + c, 0.0))
+    return over_n(t, jnp.exp(-jnp.abs(u)))
+
+
+@_scaled_sigmoid.defjvp
+def _scaled_sigmoid_jvp(primals: Any, tangents: Any) -> Any:
+    (u, c), (du, _) = primals, tangents
+    s = _scaled_sigmoid(u, c)
+    return s, s * sigmoid(-u) * du
+
+
+def _scale(c: Any, k: Any) -> Any:
+    """exp(-k c). The product of c, a whole number, with few digits of k is exact."""
+    digits = jnp.round(k * _STEPS) / _STEPS
+    # At most half of the first exponent: where this is bounded, the first factor is 0.
+    rest = jnp.minimum((digits - k) * c, jnp.log(jnp.finfo(c.dtype).max))
+    return jnp.exp(-digits * c) * jnp.exp(rest)
