@@ -1,0 +1,361 @@
+"""The region losses of JAX: beside those of PyTorch in float64, and as their papers print them."""
+
+from functools import partial
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+import pytest
+import torch
+from jax.experimental import checkify
+from jax.test_util import check_grads
+
+import parfocal
+import parfocal.jax
+import textbook_losses as textbook
+
+TVERSKY = ("sigmoid_tversky_loss", "softmax_tversky_loss")
+FOCAL = ("sigmoid_focal_tversky_loss", "softmax_focal_tversky_loss")
+UNIFIED = (
+    "sigmoid_unified_focal_loss",
+    "sigmoid_asymmetric_unified_focal_loss",
+    "softmax_unified_focal_loss",
+    "softmax_asymmetric_unified_focal_loss",
+)
+NAMES = (*TVERSKY, *FOCAL, *UNIFIED)
+
+
+@pytest.fixture(autouse=True)
+def strict():
+    """No promotion of ranks or dtypes that isn't written; of float32, whatever the default is."""
+    no_dtype = jax.numpy_dtype_promotion("strict")
+    with jax.enable_x64(False), jax.numpy_rank_promotion("raise"), no_dtype:
+        yield
+
+
+def logits(shape, seed=0, size=4.0):
+    """Of a usual size."""
+    return np.random.default_rng(seed).normal(0, size, shape).astype(np.float32)
+
+
+def labels_of(name, x, seed=1):
+    """Binary ones of the shape of logits (N, ..., C), or class indices."""
+    random = np.random.default_rng(seed)
+    if name.startswith("softmax"):
+        return random.integers(0, x.shape[-1], x.shape[:-1]).astype(np.int32)
+    return (random.random(x.shape) < 0.3).astype(np.float32)
+
+
+def torch_labels(y):
+    """The same with classes in dim 1, where PyTorch has them."""
+    tensor = torch.from_numpy(np.array(y))
+    return tensor.movedim(-1, 1).double() if tensor.is_floating_point() else tensor.long()
+
+
+def torch_truth(name, x, y, **options):
+    """Losses and the gradient of their sum, in float64."""
+    leaf = torch.from_numpy(np.asarray(x, np.float64)).requires_grad_()
+    loss = getattr(parfocal, name)(
+        leaf.movedim(-1, 1), torch_labels(y), reduction="none", **options
+    )
+    (slope,) = torch.autograd.grad(loss.sum(), leaf)
+    return loss.detach().numpy(), slope.numpy()
+
+
+def value_and_slope(name, x, y, **options):
+    """Losses and the gradient of their sum, of JAX."""
+    loss = partial(getattr(parfocal.jax, name), labels=y, **options)
+    return jax.jit(lambda x: (loss(x), jax.grad(lambda x: loss(x).sum())(x)))(x)
+
+
+def assert_close(found, truth, rtol):
+    """Each within rtol of the truth, or of a hundredth of its largest number."""
+    for result, exact in zip(found, truth, strict=True):
+        smallest = float(jnp.finfo(result.dtype).smallest_subnormal)
+        atol = max(rtol * np.abs(exact).max() / 100, smallest)
+        np.testing.assert_allclose(np.asarray(result, np.float64), exact, rtol, atol)
+
+
+@pytest.mark.parametrize("per_image", [True, False])
+@pytest.mark.parametrize("wide", [False, True])
+@pytest.mark.parametrize("name", NAMES)
+def test_values_and_gradients_are_those_of_torch(name, wide, per_image):
+    """Of every option, in both widths: (N, C), or (C) over the batch."""
+    x = logits((3, 5, 4, 3))
+    y = labels_of(name, x)
+    # A power of two of them, by which PyTorch divides without rounding in float32.
+    where = np.random.default_rng(2).permutation(y.size).reshape(y.shape) < 32
+    weight = np.array([0.5, 1.0, 2.0])
+    options = {"smooth": 0.5, "per_image": per_image}
+    options |= {"gamma": 0.7} if name not in TVERSKY else {}
+    options |= {"delta": 0.7, "balance": 0.3} if "unified" in name else {"alpha": 0.6, "beta": 0.2}
+    mask = torch.from_numpy(where).movedim(-1, 1) if y.ndim == x.ndim else torch.from_numpy(where)
+    truth = torch_truth(name, x, y, **options, weight=torch.from_numpy(weight), mask=mask)
+    with jax.enable_x64(wide):
+        given = jnp.asarray(x, jnp.float64 if wide else jnp.float32)
+        found = value_and_slope(name, given, y, **options, weight=weight, where=where)
+        assert found[0].dtype == given.dtype
+        assert found[0].shape == ((3, 3) if per_image else (3,))
+        assert_close(found, truth, 1e-12 if wide else 1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_soft_labels_and_classes_in_the_middle(name):
+    """Probabilities of the shape of the logits, where `axis` says that classes are."""
+    x = logits((2, 6, 3))
+    y = np.random.default_rng(1).random(x.shape).astype(np.float32)
+    y = y / y.sum(-1, keepdims=True) if name.startswith("softmax") else y
+    loss = partial(getattr(parfocal.jax, name), axis=1)
+    (slope,) = (jax.grad(lambda x: loss(x, np.moveaxis(y, -1, 1)).sum())(np.moveaxis(x, -1, 1)),)
+    found = loss(np.moveaxis(x, -1, 1), np.moveaxis(y, -1, 1)), np.moveaxis(slope, 1, -1)
+    assert_close(found, torch_truth(name, x, y), 1e-5)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_values_are_those_of_the_papers(name):
+    """From probabilities, at mild logits."""
+    x = logits((2, 6, 3), size=1.0)
+    y = labels_of(name, x)
+    inputs, targets = torch.from_numpy(x).movedim(-1, 1).double(), torch_labels(y)
+    if name.startswith("softmax"):
+        p, targets = inputs.softmax(1), textbook.one_hot(targets)
+    else:
+        p = inputs.sigmoid()
+    asymmetric = "asymmetric" in name
+    if "unified" not in name:
+        expected = textbook.tversky(p, targets, 0.75 if name in FOCAL else 1.0, (2,))
+    elif name.startswith("softmax"):
+        expected = textbook.unified(p, targets, 0, asymmetric)
+    else:
+        expected = textbook.sigmoid_unified(inputs, targets, asymmetric)
+    np.testing.assert_allclose(getattr(parfocal.jax, name)(x, y), expected, rtol=1e-5)
+
+
+# Margins of a perfect match, of one wrong position in it, of all wrong, and of several sizes.
+SATURATED = {
+    "perfect": [60.0, 61.5, -70.25, -64.0],
+    "one wrong": [60.0, 61.5, -70.25, 3.0],
+    "all wrong": [-60.0, -61.5, 70.25, 64.0],
+    "far and near": [20.0, 90.0, -25.0, -100.0],
+    "beyond exp": [120.0, 150.5, -119.0, -300.0],
+}
+
+
+@pytest.mark.parametrize("gamma", [0.5, 4 / 3, 7.0])
+def test_focal_tversky_in_saturation(gamma):
+    """Within the bound of the docstring where the result is a normal number of float32."""
+    name, y = "sigmoid_focal_tversky_loss", np.array([[[1], [1], [0], [0]]], np.float32)
+    computed = jax.jit(lambda x, s: value_and_slope(name, x, y, gamma=gamma, smooth=s))
+    for margins in SATURATED.values():
+        x = np.array(margins, np.float32).reshape(y.shape)
+        for smooth in (0.0, 2.0**-10):
+            truth = torch_truth(name, x, y, gamma=gamma, smooth=smooth)
+            for result, exact in zip(computed(x, smooth), truth, strict=True):
+                bound = (8 + 6 / gamma) * np.spacing(np.abs(exact).astype(np.float32))
+                is_normal = np.abs(exact) > 2.0**-98
+                assert (np.abs(np.asarray(result) - exact) <= bound)[is_normal].all()
+                assert (np.abs(result) <= 2.0**-97)[~is_normal].all()
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
+@pytest.mark.parametrize("name", NAMES)
+def test_saturation_in_every_dtype(name, dtype):
+    """Right by 40, but for one position: as in float64, in the dtype of the logits."""
+    index = np.arange(12).reshape(2, 6) % 3
+    hot = np.eye(3, dtype=np.float32)[index]
+    y = index if name.startswith("softmax") else hot
+    x = jnp.asarray((2 * hot - 1) * (40 + logits(hot.shape, size=1.0)))
+    x = x.at[0, 0].multiply(-1).astype(dtype)
+    truth = torch_truth(name, np.asarray(x, np.float32), y, smooth=0.0)
+    found = value_and_slope(name, x, y, smooth=0.0)
+    assert all(result.dtype == dtype for result in found)
+    assert_close(found, truth, {"bfloat16": 2.0**-8, "float16": 2.0**-10}.get(dtype, 3e-5))
+    assert (truth[0][1] < 1e-6).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_second_derivatives_by_differences(name):
+    """In both modes, in the logits and in the numbers, in float64."""
+    with jax.enable_x64(True):
+        x = jnp.asarray(logits((1, 4, 3)), jnp.float64)
+        y = labels_of(name, x)
+        numbers = {"smooth": 0.5}
+        numbers |= {"delta": 0.7, "gamma": 0.3} if "unified" in name else {"alpha": 0.6}
+        numbers |= {"gamma": 1.4} if name in FOCAL else {}
+        numbers = {key: jnp.float64(value) for key, value in numbers.items()}
+
+        @jax.jit
+        def loss(x, numbers):
+            return getattr(parfocal.jax, name)(x, y, **numbers).sum()
+
+        check_grads(loss, (x, numbers), order=1, modes=["fwd"], atol=1e-5, rtol=1e-5)
+        check_grads(loss, (x, numbers), order=2, modes=["rev"], atol=1e-4, rtol=1e-4)
+
+
+@pytest.mark.parametrize("name", FOCAL)
+def test_second_derivative_in_saturation(name):
+    """The Hessian's product with ones, beside PyTorch in float64: no power of E is divided by."""
+    x = np.where(np.eye(3), 12.0, -12.0).astype(np.float32)[None] + logits((1, 3, 3), size=1.0)
+    y = np.eye(3, dtype=np.float32)[None] if "sigmoid" in name else np.arange(3)[None]
+    loss = partial(getattr(parfocal.jax, name), labels=y, smooth=0.0, gamma=2.0)
+    square = lambda x: (jax.grad(lambda x: loss(x).sum())(x) ** 2).sum()  # noqa: E731
+    found = jax.grad(lambda x: 1e12 * square(x))(x)
+    leaf = torch.from_numpy(x).double().requires_grad_()
+    values = getattr(parfocal, name)(
+        leaf.movedim(-1, 1), torch_labels(y), smooth=0.0, gamma=2.0, reduction="sum"
+    )
+    (slope,) = torch.autograd.grad(values, leaf, create_graph=True)
+    (expected,) = torch.autograd.grad(1e12 * (slope**2).sum(), leaf)
+    assert_close([found], [expected.numpy()], 3e-5)
+    assert expected.abs().max() > 1e-3
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_what_does_not_count(name):
+    """Whatever stands where a position doesn't count, results are those of the others alone."""
+    x = logits((2, 6, 3))
+    y = labels_of(name, x)
+    counts = np.array([True, False, True, True, False, True])
+    where = counts if y.ndim == 2 else counts[:, None]
+    hidden, wrong = x.copy(), y.copy()
+    hidden[:, ~counts] = np.nan
+    wrong[:, ~counts] = 7
+    found = value_and_slope(name, hidden, wrong, where=where)
+    value, slope = value_and_slope(name, x[:, counts], y[:, counts])
+    assert_close([found[0], found[1][:, counts]], [value, slope], 1e-6)
+    assert (found[1][:, ~counts] == 0).all()
+    value, slope = value_and_slope(name, hidden, y, where=np.zeros_like(where))
+    assert (value == 0).all()
+    assert (slope == 0).all()
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("softmax")])
+@pytest.mark.parametrize("dtype", ["int32", "uint8", "int8", "uint32"])
+def test_ignored_labels(name, dtype):
+    """Out of range, or of a class that isn't counted: as with a mask."""
+    x = logits((2, 6, 3))
+    y = labels_of(name, x)
+    y[:, 1] = 2
+    marked = y.astype(dtype)
+    marked[:, 3] = np.array(-100).astype(dtype)
+    options = {"where": (y != 2) & (np.arange(6) != 3)}
+    found = value_and_slope(name, x, marked, ignore_index=(2, -100))
+    assert_close(found, value_and_slope(name, x, y, **options), 1e-6)
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_transformations(name):
+    """jit, vmap of an option and of images, and scan give what plain calls give."""
+    x = logits((4, 6, 3))
+    y = labels_of(name, x)
+    loss = getattr(parfocal.jax, name)
+    plain = loss(x, y)
+    np.testing.assert_allclose(jax.jit(loss)(x, y), plain, rtol=1e-6)
+    numbers = jnp.array([0.0, 0.5])
+    mapped = jax.vmap(lambda s: jax.jit(loss)(x, y, smooth=s))(numbers)
+    for result, smooth in zip(mapped, numbers, strict=True):
+        np.testing.assert_allclose(result, loss(x, y, smooth=smooth), rtol=1e-6)
+    # An image by itself; CE is a mean over the batch, so that one of equal images is the same.
+    one = jax.vmap(lambda x, y: loss(x, y, per_image=False))(x, y)
+    _, scanned = jax.lax.scan(lambda _, pair: (_, loss(*pair, per_image=False)), None, (x, y))
+    for result in (one, scanned):
+        np.testing.assert_allclose(result, plain, rtol=1e-5)
+
+
+@pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
+@pytest.mark.parametrize("name", [*FOCAL, UNIFIED[1], UNIFIED[3]])
+def test_no_nan_arises(name, dtype):
+    """Nor a division by zero, at any size: in value, two derivatives, and all that is inside."""
+    with jax.enable_x64(dtype == "float64"), jax.debug_nans(True):
+        index = jnp.array([[0, 1]])
+        y = index if name.startswith("softmax") else jax.nn.one_hot(index, 3, dtype=dtype)
+
+        def of_two_orders(x, smooth):
+            loss = partial(getattr(parfocal.jax, name), labels=y, smooth=smooth)
+            slope = jax.grad(lambda x: loss(x).sum())
+            return loss(x), slope(x), jax.grad(lambda x: slope(x).sum())(x)
+
+        checked = jax.jit(checkify.checkify(of_two_orders, errors=checkify.float_checks))
+        signs = jnp.array([[[1.0, -1.0, -1.0], [-1.0, 1.0, -0.5]]])
+        for size in (0.0, 15.0, -15.0, 90.0, -90.0, 3e4, -3e4, 1e30, -1e30):
+            for smooth in (0.0, 1.0):
+                error, results = checked((size * signs).astype(dtype), smooth)
+                assert error.get() is None
+                assert all(bool(jnp.isfinite(result).all()) for result in results)
+
+
+def test_infinite_logits_and_single_classes():
+    """The limits: nothing comes through an infinite logit, and one class alone is always right."""
+    x = jnp.array([[[jnp.inf, -jnp.inf], [-jnp.inf, 2.0]]])
+    y = jnp.array([[[1.0, 0.0], [1.0, 1.0]]])
+    value, slope = value_and_slope("sigmoid_focal_tversky_loss", x, y, gamma=1.0, smooth=0.0)
+    wrong = 0.7 / (1 + np.exp(2.0))
+    expected = [0.7 / 1.7, wrong / (wrong + 1 / (1 + np.exp(-2.0)))]
+    np.testing.assert_allclose(value[0], expected, rtol=1e-6)
+    assert slope[0, 1, 1] < 0
+    assert np.count_nonzero(slope) == 1
+    for name in ("softmax_focal_tversky_loss", "softmax_unified_focal_loss"):
+        value, slope = value_and_slope(name, logits((2, 5, 1)), jnp.zeros((2, 5), int))
+        assert (value == 0).all()
+        assert (slope == 0).all()
+
+
+def test_equal_logits_of_classes():
+    """No class is the largest: the gradient is that of PyTorch, also of the second order."""
+    x = jnp.zeros((1, 2, 3))
+    y = np.array([[0, 2]])
+    found = value_and_slope("softmax_focal_tversky_loss", x, y)
+    assert_close(found, torch_truth("softmax_focal_tversky_loss", x, y), 1e-6)
+
+
+def test_numbers_of_a_class():
+    """alpha, beta, smooth and gamma may be one a class; each class is as with its own number."""
+    x = logits((2, 6, 3))
+    y = labels_of("sigmoid_focal_tversky_loss", x)
+    numbers = {
+        "alpha": np.array([0.1, 0.5, 0.9]),
+        "beta": jnp.array([0.3, 0.2, 0.1]),
+        "smooth": [0.0, 1.0, 2.0],
+        "gamma": np.array([1, 2, 3]),
+    }
+    loss = parfocal.jax.sigmoid_focal_tversky_loss
+    found = loss(x, y, **numbers)
+    for c in range(3):
+        own = {key: float(value[c]) for key, value in numbers.items()}
+        np.testing.assert_allclose(found[:, c], loss(x, y, **own)[:, c], rtol=1e-6)
+
+
+def test_many_positions():
+    """A million of them in float32, within what a sum of as many does."""
+    x = logits((1, 2**20, 1))
+    y = labels_of("sigmoid_tversky_loss", x)
+    found = value_and_slope("sigmoid_tversky_loss", x, y)
+    assert_close(found, torch_truth("sigmoid_tversky_loss", x, y), 1e-4)
+
+
+@pytest.mark.parametrize(
+    ("name", "options", "error", "words"),
+    [
+        ("sigmoid_tversky_loss", {"smooth": -1}, ValueError, "`smooth` >= 0, got -1"),
+        ("softmax_tversky_loss", {"alpha": np.float32(-1)}, ValueError, "`alpha` >= 0"),
+        ("softmax_tversky_loss", {"beta": jnp.nan}, ValueError, "`beta` >= 0"),
+        ("sigmoid_focal_tversky_loss", {"gamma": 0}, ValueError, "`gamma` > 0, got 0"),
+        ("softmax_focal_tversky_loss", {"gamma": [1, -1]}, ValueError, "`gamma` > 0"),
+        ("sigmoid_unified_focal_loss", {"gamma": 1}, ValueError, r"`gamma` in \[0, 1\), got 1"),
+        ("softmax_unified_focal_loss", {"delta": 2}, ValueError, r"`delta` in \[0, 1\], got 2"),
+        ("softmax_unified_focal_loss", {"background": 3}, ValueError, "one of 3 classes, got 3"),
+        ("sigmoid_tversky_loss", {"labels": np.zeros((2, 5))}, ValueError, r"labels of shape"),
+        ("softmax_tversky_loss", {"labels": np.zeros((2, 4))}, TypeError, "integer labels"),
+        ("softmax_tversky_loss", {"labels": np.zeros(2, int)}, ValueError, r"indices of shape"),
+        ("sigmoid_tversky_loss", {"where": np.ones(3)}, TypeError, "`where` to be boolean"),
+        ("softmax_tversky_loss", {"where": np.ones(3, bool)}, ValueError, r"broadcast to \(2, 4\)"),
+        ("softmax_tversky_loss", {"weight": np.ones(2)}, ValueError, r"`weight` of shape \(3,\)"),
+        ("sigmoid_tversky_loss", {"x": logits((2, 3))}, ValueError, r"\(N, d1, ..., C\)"),
+    ],
+)
+def test_what_is_refused(name, options, error, words):
+    """With the call, what was expected and what came."""
+    x = options.pop("x", logits((2, 4, 3)))
+    y = options.pop("labels", labels_of(name, x))
+    with pytest.raises(error, match=f"{name}: expected .*{words}"):
+        getattr(parfocal.jax, name)(x, y, **options)
