@@ -2,6 +2,7 @@
 
 import importlib.util
 import math
+import subprocess
 import sys
 from pathlib import Path
 
@@ -70,3 +71,24 @@ def test_example_learns(name, epochs, reached):
     losses, scores = zip(*example(name).train(epochs), strict=True)
     assert losses[-1] < losses[0]
     assert scores[-1] > reached
+
+
+def test_flax_trains_on_with_one_loss_alone():
+    """The printed formula gives NaN in the second epoch, in bfloat16; ours goes on to learn."""
+    pytest.importorskip("flax")
+    flax = example("flax_training")
+    printed, exact = (list(flax.train(loss, 4)) for loss in (flax.printed, flax.exact))
+    assert math.isnan(printed[-1].loss)
+    assert len(printed) < len(exact) == 4
+    assert exact[-1].loss < exact[0].loss / 2
+    assert exact[-1].average_precision > 0.6
+
+
+def test_two_devices_have_the_gradient_of_one():
+    """In a process of its own, which may say how many devices a CPU is; it asserts by itself."""
+    pytest.importorskip("jax")
+    command = [sys.executable, str(EXAMPLES / "jax_devices.py")]
+    done = subprocess.run(command, capture_output=True, text=True, check=False)
+    assert done.returncode == 0, done.stderr
+    one, two, _ = done.stdout.splitlines()
+    assert one.replace("one device ", "two devices") == two
