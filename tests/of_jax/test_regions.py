@@ -138,6 +138,7 @@ SATURATED = {
     "all wrong": [-60.0, -61.5, 70.25, 64.0],
     "far and near": [20.0, 90.0, -25.0, -100.0],
     "beyond exp": [120.0, 150.5, -119.0, -300.0],
+    "nothing found": [-100.0, -98.5, -90.0, -91.0],
 }
 
 
@@ -145,12 +146,17 @@ SATURATED = {
 def test_focal_tversky_in_saturation(gamma):
     """Within the bound of the docstring where the result is a normal number of float32."""
     name, y = "sigmoid_focal_tversky_loss", np.array([[[1], [1], [0], [0]]], np.float32)
-    computed = jax.jit(lambda x, s: value_and_slope(name, x, y, gamma=gamma, smooth=s))
+    computed = jax.jit(
+        lambda x, alpha, smooth: value_and_slope(
+            name, x, y, alpha=alpha, gamma=gamma, smooth=smooth
+        )
+    )
     for margins in SATURATED.values():
         x = np.array(margins, np.float32).reshape(y.shape)
-        for smooth in (0.0, 2.0**-10):
-            truth = torch_truth(name, x, y, gamma=gamma, smooth=smooth)
-            for result, exact in zip(computed(x, smooth), truth, strict=True):
+        # Without weight of FN both E and G are far where nothing is found.
+        for alpha, smooth in ((0.75, 0.0), (0.75, 2.0**-10), (0.0, 0.0)):
+            truth = torch_truth(name, x, y, alpha=alpha, gamma=gamma, smooth=smooth)
+            for result, exact in zip(computed(x, alpha, smooth), truth, strict=True):
                 bound = (8 + 6 / gamma) * np.spacing(np.abs(exact).astype(np.float32))
                 is_normal = np.abs(exact) > 2.0**-98
                 assert (np.abs(np.asarray(result) - exact) <= bound)[is_normal].all()

@@ -222,7 +222,7 @@ def softmax_focal_tversky_loss(
         TypeError, ValueError: as `sigmoid_tversky_loss`.
 
     Accuracy: as `sigmoid_focal_tversky_loss`, plus (1 + k) d ULP with d the largest spread of
-    a position's logits.
+    a position's logits. A gradient is a sum over the classes, and within that of its largest term.
 
     Example:
         >>> import jax.numpy as jnp
