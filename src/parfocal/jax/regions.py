@@ -9,7 +9,7 @@ With s the logistic function, u the margin of a position and y its target,
 
 Nothing is a difference. Far into a perfect prediction E underflows, where a power k < 1 of it is
 an ordinary number still; and so may G, where nothing is added to it. Each is summed as exp(c) times
-itself, with c of the region such that the largest term is about exp(-20). Then
+itself, with c of the region such that the largest term is between 1 / e and 1. Then
 
     (1 - T) ** k = exp(-c) ** k / (exp(-c) + G / E') ** k      E = exp(-c) E'
 
@@ -23,9 +23,6 @@ import jax
 import jax.numpy as jnp
 
 from parfocal.jax.closed_form import over_n, sigmoid
-
-# E' >= exp(-_NEAR) of one position; its power -2 is finite in float32.
-_NEAR = 20.0
 
 # Of 1 in the leading digits of an exponent.
 _STEPS = 1024
@@ -81,7 +78,7 @@ def _scaled_sum(
 ) -> tuple[Any, Any]:
     """exp(c) times the sum of of_u s(u) + of_other s(-u), and c of each region.
 
-    c is a whole number, so that c - |u| is exact where it matters, and 0 where a term is near.
+    c is a whole number, so that c - |u| is exact where it matters, and 0 where a term is near 1.
     """
     fixed = jax.lax.stop_gradient(u)
     far = jnp.minimum(
@@ -89,7 +86,7 @@ def _scaled_sum(
         jnp.where(of_other > 0, jnp.maximum(fixed, 0.0), jnp.inf),
     )
     nearest = jnp.min(far, axes, keepdims=True, initial=jnp.inf, where=counts)
-    c = jnp.where(jnp.isinf(nearest), 0.0, jnp.floor(jnp.maximum(nearest - _NEAR, 0.0)))
+    c = jnp.where(jnp.isinf(nearest), 0.0, jnp.floor(nearest))
     terms = of_u * _scaled_sigmoid(u, c) + of_other * _scaled_sigmoid(-u, c)
     return jnp.sum(terms, axes, keepdims=True, where=counts), c
 
@@ -109,8 +106,7 @@ def _scaled_sigmoid_jvp(primals: Any, tangents: Any) -> Any:
 
 
 def _scale(c: Any, k: Any) -> Any:
-    """exp(-k c). The product of c, a whole number, with few digits of k is exact."""
-    digits = jnp.round(k * _STEPS) / _STEPS
-    # At most half of the first exponent: where this is bounded, the first factor is 0.
-    rest = jnp.minimum((digits - k) * c, jnp.log(jnp.finfo(c.dtype).max))
-    return jnp.exp(-digits * c) * jnp.exp(rest)
+    """exp(-k c). The product of c, a whole number, with the leading digits of k is exact."""
+    digits = jnp.floor(k * _STEPS) / _STEPS  # at most k: neither factor is above 1
+    # Not a product of two exponentials, of which XLA would add the exponents.
+    return jnp.exp(-digits * c) * (1 + jnp.expm1((digits - k) * c))

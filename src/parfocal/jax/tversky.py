@@ -115,8 +115,8 @@ def sigmoid_focal_tversky_loss(
     `jit`, `vmap`, `grad`, `jvp`, `hessian` and further orders work, in the numbers too.
 
     Accuracy: with k = 1 / gamma, on a CPU, value and gradient within 8 + 6 k ULP for regions of few
-    positions, more as sums of many do; 16 bits are computed in float32 and rounded once. XLA takes
-    subnormal numbers for 0.
+    positions, more as sums of many do. k is rounded to the dtype of the computation; 16 bits are
+    computed in float32 and rounded once. XLA takes subnormal numbers for 0.
 
     Example:
         >>> import jax
