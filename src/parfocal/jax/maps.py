@@ -135,10 +135,19 @@ def proper_fraction(call: str, **numbers: Any) -> None:
     _refuse(call, numbers, "in [0, 1)", lambda values: (values >= 0) & (values < 1))
 
 
+def is_known(number: Any) -> bool:
+    """Whether it has a value, and isn't being traced."""
+    return not isinstance(number, jax.core.Tracer)
+
+
+def is_known_to_be_positive(number: Any) -> bool:
+    """Whether all its values are known, and above 0."""
+    return is_known(number) and bool(np.all(np.asarray(number) > 0))
+
+
 def _refuse(call: str, numbers: dict[str, Any], range_: str, holds: Callable[[Any], Any]) -> None:
     for name, number in numbers.items():
-        is_known = not isinstance(number, jax.core.Tracer)
-        if is_known and not np.all(holds(np.asarray(number))):
+        if is_known(number) and not np.all(holds(np.asarray(number))):
             raise ValueError(f"{call}: expected `{name}` {range_}, got {number}")
 
 

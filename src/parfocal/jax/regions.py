@@ -32,12 +32,15 @@ class Power(NamedTuple):
     """Which power: the weights of FN and FP in E, both >= 0, what is added to G, and k > 0.
 
     Each is a number, or an array of as many dimensions as the margins, which broadcasts to regions.
+
+    is_smoothed: whether what is added is known to be above 0.
     """
 
     alpha: Any
     beta: Any
     smooth: Any
     exponent: Any
+    is_smoothed: bool
 
 
 def region_power(u: Any, y: Any, counts: Any, axes: tuple[int, ...], power: Power) -> Any:
@@ -54,11 +57,10 @@ def region_power(u: Any, y: Any, counts: Any, axes: tuple[int, ...], power: Powe
         u without `axes`. A region of which nothing counts has 0; one without TP, where smooth is
         0, has 1.
     """
-    alpha, beta, smooth, k = power
+    alpha, beta, k = power.alpha, power.beta, power.exponent
     wrong, c_wrong = _scaled_sum(u, beta * (1 - y), alpha * y, counts, axes)
-    right, c_right = _scaled_sum(u, y, jnp.zeros_like(y), counts, axes)
-    right = jnp.where(smooth > 0, right * jnp.exp(-c_right) + smooth, right)
-    ahead = c_wrong - jnp.where(smooth > 0, 0.0, c_right)
+    right, c_right = _right(u, y, counts, axes, power)
+    ahead = c_wrong - c_right
     c, missing = jnp.maximum(ahead, 0.0), jnp.maximum(-ahead, 0.0)
 
     is_regular = ~((wrong <= 0) | (right <= 0))  # NaN stays
@@ -71,6 +73,16 @@ def region_power(u: Any, y: Any, counts: Any, axes: tuple[int, ...], power: Powe
     base = jnp.exp(-c) + ratio
     result = base**-k * jnp.exp(-k * jnp.log1p(ratio / base * jnp.expm1(h)))
     return jnp.squeeze(jnp.where(is_regular, result * _scale(c, k), limit), axes)
+
+
+def _right(u: Any, y: Any, counts: Any, axes: tuple[int, ...], power: Power) -> tuple[Any, Any]:
+    """exp(c) G, and c of each region, which is 0 where anything is added to it."""
+    smooth = power.smooth
+    if power.is_smoothed:
+        return jnp.sum(y * sigmoid(u), axes, keepdims=True, where=counts) + smooth, 0.0
+    right, c = _scaled_sum(u, y, jnp.zeros_like(y), counts, axes)
+    right = jnp.where(smooth > 0, right * jnp.exp(-c) + smooth, right)
+    return right, jnp.where(smooth > 0, 0.0, c)
 
 
 def _scaled_sum(
@@ -87,22 +99,26 @@ def _scaled_sum(
     )
     nearest = jnp.min(far, axes, keepdims=True, initial=jnp.inf, where=counts)
     c = jnp.where(jnp.isinf(nearest), 0.0, jnp.floor(nearest))
-    terms = of_u * _scaled_sigmoid(u, c) + of_other * _scaled_sigmoid(-u, c)
-    return jnp.sum(terms, axes, keepdims=True, where=counts), c
+    s, other = _scaled_sides(u, c)
+    return jnp.sum(of_u * s + of_other * other, axes, keepdims=True, where=counts), c
 
 
 @jax.custom_jvp
-def _scaled_sigmoid(u: Any, c: Any) -> Any:
-    """exp(c) s(u), of a constant c; where u + c > 0 the term has no part in the sum."""
-    t = jnp.exp(jnp.minimum(jnp.minimum(u, 0.0) + c, 0.0))
-    return over_n(t, jnp.exp(-jnp.abs(u)))
+def _scaled_sides(u: Any, c: Any) -> tuple[Any, Any]:
+    """exp(c) s(u) and exp(c) s(-u), of a constant c.
+
+    The larger is without exp(c): where that isn't 1, it has no part in the sum. Nor has the smaller
+    where it would be above 1.
+    """
+    t, far = jnp.exp(-jnp.abs(u)), jnp.exp(jnp.minimum(c - jnp.abs(u), 0.0))
+    return over_n(jnp.where(u < 0, far, 1.0), t), over_n(jnp.where(u < 0, 1.0, far), t)
 
 
-@_scaled_sigmoid.defjvp
-def _scaled_sigmoid_jvp(primals: Any, tangents: Any) -> Any:
+@_scaled_sides.defjvp
+def _scaled_sides_jvp(primals: Any, tangents: Any) -> Any:
     (u, c), (du, _) = primals, tangents
-    s = _scaled_sigmoid(u, c)
-    return s, s * sigmoid(-u) * du
+    s, other = _scaled_sides(u, c)
+    return (s, other), (s * sigmoid(-u) * du, -other * sigmoid(u) * du)
 
 
 def _scale(c: Any, k: Any) -> Any:

@@ -245,5 +245,7 @@ def _of_regions(
 ) -> Any:
     """(1 - T) ** exponent of the regions, weighed."""
     maps.non_negative(call, alpha=alpha, beta=beta, smooth=smooth)
-    power = Power(*(data.per_class(number) for number in (alpha, beta, smooth, exponent)))
+    is_smoothed = maps.is_known_to_be_positive(smooth)
+    alpha, beta, smooth, exponent = map(data.per_class, (alpha, beta, smooth, exponent))
+    power = Power(alpha, beta, smooth, exponent, is_smoothed)
     return data.result(call, region_power(data.u, data.y, data.counts, data.axes, power), weight)

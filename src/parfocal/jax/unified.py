@@ -305,7 +305,9 @@ def _parts(data: Maps, options: Options, background: int) -> tuple[Any, Any]:
     focus = along_classes(gamma, 0.0 if options.is_asymmetric else gamma)
     exponent = along_classes(1.0 if options.is_asymmetric else 1 - gamma, 1 - gamma)
 
-    regions = region_power(u, y, counts, axes, Power(delta, 1 - delta, smooth, exponent))
+    is_smoothed = maps.is_known_to_be_positive(options.smooth)
+    power = Power(delta, 1 - delta, smooth, exponent, is_smoothed)
+    regions = region_power(u, y, counts, axes, power)
     terms = weight * y * focal(u, jnp.ones_like(y), jnp.broadcast_to(focus, u.shape))
     # An infinite loss of weight 0 adds nothing.
     total = jnp.sum(jnp.where(y > 0, terms, 0.0), axes, where=counts)
