@@ -4,7 +4,7 @@ import pytest
 import torch
 
 import parfocal
-from parfocal.numerics import sums
+from parfocal.numerics import Power, composed_power, sums
 from parfocal.numerics.cpu import binary_regions
 
 OPTIONS = [
@@ -193,3 +193,26 @@ def test_masked_pixels_are_left_out_composed_or_not(loss):
     for dtype in (torch.float32, torch.float64):
         found = loss(x.to(dtype), y, mask=torch.arange(20) >= 8)
         torch.testing.assert_close(found.float(), left, rtol=1e-6, atol=0)
+
+
+@pytest.mark.parametrize("exponent", [0.7499, 0.2001, 0.0004])
+@pytest.mark.parametrize("dtype", [torch.float32, torch.float64])
+def test_composed_of_logits_near_the_largest_number(dtype, exponent):
+    """A perfect match, whose error has an exponent beyond any: 0, at every k of many digits."""
+    x = torch.full((1, 1, 2, 2), 1e30, dtype=dtype, requires_grad=True)
+    power = Power(0.7, 0.3, 0.0, exponent)
+    loss = composed_power(x, torch.ones_like(x), None, (1, 2, 3), power)
+    (slope,) = torch.autograd.grad(loss.sum(), x)
+    assert loss.item() == 0
+    assert (slope == 0).all()
+
+
+def test_parts_of_masked_regions_have_the_mean_that_the_loss_is():
+    """In float64 to its last digits, where the number of pixels that count isn't a power of 2."""
+    generator = torch.Generator().manual_seed(0)
+    x = torch.randn(3, 2, 5, 5, generator=generator, dtype=torch.float64)
+    y = torch.randint(0, 2, (3, 5, 5), generator=generator)
+    mask = torch.rand(3, 5, 5, generator=generator) < 0.7
+    whole = parfocal.softmax_unified_focal_loss(x, y, mask=mask)
+    parts = parfocal.softmax_unified_focal_loss(x, y, mask=mask, reduction="none")
+    torch.testing.assert_close(parts.mean(), whole, rtol=1e-14, atol=0)

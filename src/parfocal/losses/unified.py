@@ -377,7 +377,8 @@ def _parts(
     terms = terms.sum(dim=pixels.region(options.per_image))
     if pixels.class_dim > 1:  # each class is a problem of two
         terms, regions = terms.sum(-1), regions.mean(-1)
-    cross_entropy = terms * (terms.numel() / whole)
+    # In this order: a quotient of integers would be in float32.
+    cross_entropy = terms * terms.numel() / whole
     return options.balance * regions + (1 - options.balance) * cross_entropy
 
 

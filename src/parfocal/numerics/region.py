@@ -143,7 +143,7 @@ def composed_power(
     d = torch.expm1(h - h.detach())
     result = base**-exponent * torch.exp(-exponent * torch.log1p(ratio / base * d))
     # The product of c, a whole number, with few digits of k is exact; with the others it is small.
-    digits = (exponent * _STEPS).round() / _STEPS
+    digits = (exponent * _STEPS).floor() / _STEPS  # at most k: no infinity beside a 0
     scale = torch.exp(-digits * c) * torch.exp((digits - exponent) * c)
     return torch.where(is_regular, result * scale, limit)
 
