@@ -241,17 +241,34 @@ def test_what_does_not_count(name):
 
 
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("softmax")])
-@pytest.mark.parametrize("dtype", ["int32", "uint8", "int8", "uint32"])
-def test_ignored_labels(name, dtype):
-    """Out of range, or of a class that isn't counted: as with a mask."""
+@pytest.mark.parametrize(
+    ("dtype", "ignored"), [("int32", -100), ("int8", -100), ("uint8", 255), ("uint32", 255)]
+)
+def test_ignored_labels(name, dtype, ignored):
+    """A mark, or a class that isn't counted: as with a mask."""
     x = logits((2, 6, 3))
     y = labels_of(name, x)
     y[:, 1] = 2
     marked = y.astype(dtype)
-    marked[:, 3] = np.array(-100).astype(dtype)
+    marked[:, 3] = ignored
     options = {"where": (y != 2) & (np.arange(6) != 3)}
-    found = value_and_slope(name, x, marked, ignore_index=(2, -100))
+    found = value_and_slope(name, x, marked, ignore_index=(2, ignored))
     assert_close(found, value_and_slope(name, x, y, **options), 1e-6)
+
+
+@pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("softmax")])
+@pytest.mark.parametrize("index", [3, -1])
+def test_labels_out_of_range_make_their_region_nan(name, index):
+    """Value and gradient, as optax's losses; of no other image."""
+    x = logits((2, 6, 3))
+    y = labels_of(name, x).astype(np.int32)
+    y[1, 2] = index
+    value, slope = value_and_slope(name, x, y)
+    assert np.isnan(value[1]).all()
+    assert np.isnan(slope[1]).any()
+    expected = value_and_slope(name, x[:1], y[:1])
+    np.testing.assert_allclose(value[:1], expected[0], rtol=1e-6)
+    np.testing.assert_allclose(slope[:1], expected[1], rtol=1e-5, atol=1e-8)
 
 
 @pytest.mark.parametrize("dtype", ["uint8", "int8"])

@@ -78,20 +78,22 @@ def softmax_maps(
     given, x = widen(logits)
     y = jnp.asarray(labels)
     is_distribution = y.shape == x.shape
+    is_wrong = None
     x = jnp.moveaxis(x, axis, -1)
     counts = _counts(call, where, x.shape[:-1])
     if is_distribution:
         y = jnp.moveaxis(y, axis, -1).astype(x.dtype)
     else:
         index = _indices(call, y, x.shape)
-        is_class = (index >= 0) & (index < x.shape[-1])
-        for ignored in np.atleast_1d(ignore_index).tolist():
-            is_class &= index != ignored
-        counts = is_class if counts is None else counts & is_class
+        is_ignored = jnp.isin(index, jnp.asarray(ignore_index, index.dtype))
+        counts = ~is_ignored if counts is None else counts & ~is_ignored
+        is_wrong = counts & ((index < 0) | (index >= x.shape[-1]))
         y = _one_hot(index, x)
     if counts is not None:
         counts = jnp.broadcast_to(counts[..., None], x.shape)
         x, y = jnp.where(counts, x, 0.0), jnp.where(counts, y, 0.0)
+    if is_wrong is not None:
+        x = jnp.where(is_wrong[..., None], jnp.nan, x)
     return Maps(margins(x), jax.lax.stop_gradient(y), counts, _axes(call, x, per_image), given)
 
 

@@ -159,8 +159,8 @@ def softmax_tversky_loss(
         logits: (N, d1, ..., C), or (d1, ..., C) with ``per_image=False``; dtypes as in
             `sigmoid_tversky_loss`.
         labels: Class indices of an integer dtype and of the shape of `logits` without `axis`; one
-            out of range doesn't count. Or probabilities, also one-hot, of the shape of `logits`.
-            Data: no gradient flows to them.
+            out of range makes its region NaN. Or probabilities, also one-hot, of the shape of
+            `logits`. Data: no gradient flows to them.
         ignore_index: A class whose positions don't count, or several; for indices only.
         where: Boolean, broadcasts to the shape of `logits` without `axis`; True where a position
             counts.

@@ -149,8 +149,8 @@ def softmax_unified_focal_loss(
         logits: (N, d1, ..., C), or (d1, ..., C) with ``per_image=False``; dtypes as in
             `sigmoid_unified_focal_loss`.
         labels: Class indices of an integer dtype and of the shape of `logits` without `axis`; one
-            out of range doesn't count. Or probabilities, also one-hot, of the shape of `logits`.
-            Data: no gradient flows to them.
+            out of range makes its region NaN. Or probabilities, also one-hot, of the shape of
+            `logits`. Data: no gradient flows to them.
         delta: Weight of what was missed, and of the foreground, in [0, 1].
         gamma: Strength of the focus, in [0, 1).
         balance: Share of the regions, in [0, 1]; the paper's lambda.
