@@ -87,12 +87,11 @@ class FocalLGBMClassifier(lightgbm.LGBMClassifier):
         self._refuse()
         classes, index = classes_of(y)
         objective = objective_of(len(classes), self.gamma, self.alpha, self.hessian)
-        begins = init_score is None and init_model is None
-        if others.get("eval_y") is not None:  # which LightGBM 4.7 leaves as they are
-            others["eval_y"] = tuple(places(labels, classes) for labels in _each(others["eval_y"]))
+        if others.get("eval_y") is not None:  # whose labels LightGBM 4.7 leaves as they are
+            indices = tuple(places(labels, classes) for labels in _each(others["eval_y"]))
+            others |= {"eval_X": _each(others.get("eval_X")), "eval_y": indices}
         sizes = _sizes(eval_set, others.get("eval_y"))
-        if others.get("eval_X") is not None:
-            others["eval_X"] = _each(others["eval_X"])
+        begins = init_score is None and init_model is None
         if begins:
             weight = times(sample_weight, class_weights(self.class_weight, y))
             start = start_of(objective, index, weight)
