@@ -75,25 +75,67 @@ def _policy(exact, gauss_newton, policy):  # type: ignore[no-untyped-def]
 
 
 @_compiled
+def _power(q, gamma):  # type: ignore[no-untyped-def]
+    """q ** gamma; the usual exponents without the logarithm of a power."""
+    if gamma == 2:
+        return q * q
+    if gamma == 1:
+        return q
+    if gamma == 0:
+        return 1.0
+    if gamma == 0.5:
+        return math.sqrt(q)
+    return q**gamma
+
+
+@_compiled
+def _hard(x, y, gamma, policy):  # type: ignore[no-untyped-def]
+    """Both derivatives at a label of 0 or 1, by the margin of the true class."""
+    u = x if y == 1 else -x
+    t = math.exp(-abs(u))
+    near = 1 / (1 + t)
+    far = t * near
+    p, q = (near, far) if u > 0 else (far, near)
+    ce = math.log1p(t) - min(u, 0.0)
+    factor = _power(q, gamma)
+    slope = -factor * (gamma * p * ce + q)
+    second = -p * slope
+    if policy > 0:
+        exact = factor * p * (gamma * ce * (gamma * p - q) + (2 * gamma + 1) * q)
+        second = _policy(exact, second, policy)
+    return (slope if y == 1 else -slope), second
+
+
+@_compiled
+def _soft(x, y, gamma, policy):  # type: ignore[no-untyped-def]
+    """Both derivatives at a label between."""
+    t = math.exp(-abs(x))
+    near = 1 / (1 + t)
+    far = t * near
+    s, o, differs = (near, far, 1 - y) if x > 0 else (far, near, y)
+    ce = math.log1p(t) + differs * abs(x)
+    q = y * o + (1 - y) * s
+    r = (1 - 2 * y) * s * o / q
+    ce_slope = (1 - y) * s - y * o
+    exact = s * o + 2 * gamma * r * ce_slope + gamma * r * (o - s - r + gamma * r) * ce
+    second = _policy(exact, s * o + gamma * r * r * ce, policy)
+    factor = _power(q, gamma)
+    return factor * (gamma * r * ce + ce_slope), factor * second
+
+
+@_compiled
 def _binary(scores, labels, weights, gamma, positive, negative, policy, result):  # type: ignore[no-untyped-def]
     """Fills the pairs; the place of a label that is none, or -1."""
     for i in range(len(scores)):
         x, y = scores[i], float(labels[i])
         if not 0 <= y <= 1:
             return i
-        t = math.exp(-abs(x))
-        near, far = 1 / (1 + t), t / (1 + t)
-        s, o, differs = (near, far, 1 - y) if x > 0 else (far, near, y)
-        ce = math.log1p(t) + differs * abs(x)
-        q = y * o + (1 - y) * s
-        r = o if y == 0 else -s if y == 1 else (1 - 2 * y) * s * o / q
-        ce_slope = (1 - y) * s - y * o
-        exact = s * o + 2 * gamma * r * ce_slope + gamma * r * (o - s - r + gamma * r) * ce
-        second = _policy(exact, s * o + gamma * r * r * ce, policy)
-        factor = -(q**gamma) * (y * positive + (1 - y) * negative)
+        is_hard = y in (0.0, 1.0)
+        slope, second = _hard(x, y, gamma, policy) if is_hard else _soft(x, y, gamma, policy)
+        factor = -(y * positive + (1 - y) * negative)
         if len(weights):
             factor *= weights[i]
-        result[i, 0] = factor * (gamma * r * ce + ce_slope)
+        result[i, 0] = factor * slope
         result[i, 1] = factor * second
     return -1
 
@@ -116,10 +158,11 @@ def _classes(scores, label, factor, gamma, policy, gradient, second):  # type: i
         total += gradient[j]
     u = scores[label] - (top + math.log(total))
     t = math.exp(-abs(u))
-    near, far = 1 / (1 + t), t / (1 + t)
+    near = 1 / (1 + t)
+    far = t * near
     p, q = (near, far) if u > 0 else (far, near)
     ce = math.log1p(t) - min(u, 0.0)
-    scale = factor * q**gamma
+    scale = factor * _power(q, gamma)
     rise = scale * (gamma * p * ce + q)  # -L'
     bend = scale * p * (gamma * ce * (gamma * p - q) + (2 * gamma + 1) * q)  # L''
     for j in range(count):
