@@ -164,6 +164,7 @@ LOSSES = [
         textbook.varifocal,
         None,
         ELEMENTWISE,
+        jax=partial(parfocal_jax.varifocal_loss, gamma=0.5),
     ),
     Case(
         "gaussian_focal_loss",
@@ -173,6 +174,7 @@ LOSSES = [
         textbook.gaussian,
         None,
         ELEMENTWISE,
+        jax=partial(parfocal_jax.gaussian_focal_loss, gamma=0.5),
     ),
     Case(
         "quality_focal_loss, soft",
@@ -182,6 +184,7 @@ LOSSES = [
         lambda x, y: textbook.quality(x, y, 1.5),
         None,
         ELEMENTWISE,
+        jax=partial(parfocal_jax.quality_focal_loss, beta=1.5),
     ),
     Case(
         "quality_focal_loss, hard",
@@ -191,6 +194,7 @@ LOSSES = [
         lambda x, y: textbook.quality(x, y, 0.5),
         None,
         ELEMENTWISE,
+        jax=partial(parfocal_jax.quality_focal_loss, beta=0.5),
     ),
     Case(
         "asymmetric_loss, margin",
@@ -200,6 +204,7 @@ LOSSES = [
         lambda x, y: textbook.asymmetric(x, y, 1.5, 0.5, 0.05),
         None,
         ELEMENTWISE,
+        jax=partial(parfocal_jax.asymmetric_loss, gamma_neg=1.5, gamma_pos=0.5),
     ),
     Case(
         "asymmetric_loss, no margin",
@@ -209,6 +214,7 @@ LOSSES = [
         lambda x, y: textbook.asymmetric(x, y, 0.5, 0.1, 0.0),
         None,
         ELEMENTWISE,
+        jax=partial(parfocal_jax.asymmetric_loss, gamma_neg=0.5, gamma_pos=0.1, margin=0.0),
     ),
     Case(
         "poly_focal_loss",
@@ -218,6 +224,7 @@ LOSSES = [
         lambda x, y: textbook.poly(x, y, 0.25),
         None,
         ELEMENTWISE,
+        jax=partial(parfocal_jax.poly_focal_loss, alpha=0.25, gamma=0.5),
     ),
     Case(
         "asymmetric_loss, class indices of maps",

@@ -10,6 +10,10 @@ from parfocal import extras
 with extras.needs("jax", "parfocal.jax"):
     import jax as _jax  # noqa: F401 - asked for before the losses are, to name the extra
 
+from parfocal.jax.asymmetric import asymmetric_loss
+from parfocal.jax.gaussian import gaussian_focal_loss
+from parfocal.jax.poly import poly_focal_loss
+from parfocal.jax.quality import quality_focal_loss
 from parfocal.jax.sigmoid import sigmoid_focal_loss
 from parfocal.jax.softmax import softmax_focal_loss
 from parfocal.jax.tversky import (
@@ -24,8 +28,13 @@ from parfocal.jax.unified import (
     softmax_asymmetric_unified_focal_loss,
     softmax_unified_focal_loss,
 )
+from parfocal.jax.varifocal import varifocal_loss
 
 __all__ = [
+    "asymmetric_loss",
+    "gaussian_focal_loss",
+    "poly_focal_loss",
+    "quality_focal_loss",
     "sigmoid_asymmetric_unified_focal_loss",
     "sigmoid_focal_loss",
     "sigmoid_focal_tversky_loss",
@@ -36,4 +45,5 @@ __all__ = [
     "softmax_focal_tversky_loss",
     "softmax_tversky_loss",
     "softmax_unified_focal_loss",
+    "varifocal_loss",
 ]

@@ -15,10 +15,12 @@ in which |r| <= 1: nothing is divided by a power of q, the singularity of gamma 
 At a hard label r is -s(x) or s(-x), and r' is -s(x) s(-x) without a subtraction that cancels.
 """
 
+from collections.abc import Callable
 from typing import Any
 
 import jax
 import jax.numpy as jnp
+from jax.custom_derivatives import SymbolicZero
 
 # The exp(-|x|) below which a / n is taken as a - a t / n, whose rounding a power feels less.
 _SMALL = 0.4
@@ -27,23 +29,45 @@ _SMALL = 0.4
 _HEADROOM = 2.0**-20
 
 
+def along(value: Any, *parts: tuple[Any, Callable[[], Any]]) -> Any:
+    """The tangent of a value: of each (tangent, slope) of its arguments the product, summed.
+
+    A slope is evaluated only where its argument varies. Beside one that is constant its product
+    with a tangent of 0 would be a waste, and NaN where it is no number.
+    """
+    terms = [slope() * given for given, slope in parts if not isinstance(given, SymbolicZero)]
+    return sum(terms[1:], terms[0]) if terms else jnp.zeros_like(value)
+
+
 @jax.custom_jvp
 def focal(x: Any, y: Any, gamma: Any) -> Any:
     """L = q ** gamma ce."""
     return power(x, y, gamma) * cross_entropy(x, y)
 
 
-@focal.defjvp
 def _focal_jvp(primals: Any, tangents: Any) -> Any:
     """Each derivative is q ** gamma times a sum: no term of it underflows by itself."""
     (x, y, gamma), (dx, dy, dgamma) = primals, tangents
     factor, ce = power(x, y, gamma), cross_entropy(x, y)
-    # Where ce is near the largest number r is 0; a product of gamma and ce must not be infinite.
-    bounded = jnp.minimum(ce, jnp.finfo(x.dtype).max * _HEADROOM)
-    in_x = gamma * relative_slope(x, y) * bounded + ((1 - y) * sigmoid(x) - y * sigmoid(-x))
-    in_y = gamma * log_base_in_y(x, y) * bounded - x
-    in_gamma = ce * log_base(x, y)
-    return factor * ce, factor * in_x * dx + factor * in_y * dy + factor * in_gamma * dgamma
+    focusing = gamma * bounded(ce)
+
+    def in_x() -> Any:
+        slope = (1 - y) * sigmoid(x) - y * sigmoid(-x)
+        return factor * (focusing * relative_slope(x, y) + slope)
+
+    def in_y() -> Any:
+        slope = focusing * log_base_in_y(x, y)
+        largest = jnp.finfo(x.dtype).max
+        return factor * jnp.clip(slope - x, -largest, largest)
+
+    def in_gamma() -> Any:
+        return factor * (ce * log_base(x, y))
+
+    value = factor * ce
+    return value, along(value, (dx, in_x), (dy, in_y), (dgamma, in_gamma))
+
+
+focal.defjvp(_focal_jvp, symbolic_zeros=True)
 
 
 def cross_entropy(x: Any, y: Any) -> Any:
@@ -90,12 +114,18 @@ def power(x: Any, y: Any, gamma: Any) -> Any:
     return base(x, y) ** gamma
 
 
-@power.defjvp
 def _power_jvp(primals: Any, tangents: Any) -> Any:
     (x, y, gamma), (dx, dy, dgamma) = primals, tangents
     factor = power(x, y, gamma)
-    relative = gamma * relative_slope(x, y) * dx + gamma * log_base_in_y(x, y) * dy
-    return factor, factor * (relative + log_base(x, y) * dgamma)
+    return factor, along(
+        factor,
+        (dx, lambda: gamma * factor * relative_slope(x, y)),
+        (dy, lambda: gamma * factor * log_base_in_y(x, y)),
+        (dgamma, lambda: factor * log_base(x, y)),
+    )
+
+
+power.defjvp(_power_jvp, symbolic_zeros=True)
 
 
 @jax.custom_jvp
@@ -105,15 +135,22 @@ def relative_slope(x: Any, y: Any) -> Any:
     return jnp.where(y == 1, -sigmoid(x), jnp.where(y == 0, sigmoid(-x), soft))
 
 
-@relative_slope.defjvp
 def _relative_slope_jvp(primals: Any, tangents: Any) -> Any:
     (x, y), (dx, dy) = primals, tangents
     r, s, other = relative_slope(x, y), sigmoid(x), sigmoid(-x)
-    # At label 1, s + r is 0; at label 0, other - r is: each first, and nothing cancels.
-    rest = jnp.where(y > 0.5, other - (s + r), (other - r) - s)
-    q = jnp.maximum(base_as_sum(x, y), tiny(x))
-    in_y = -2 * s * other / q - r * (other - s) / q
-    return r, r * rest * dx + in_y * dy
+
+    def in_x() -> Any:
+        # At label 1, s + r is 0; at label 0, other - r is: each first, and nothing cancels.
+        return r * jnp.where(y > 0.5, other - (s + r), (other - r) - s)
+
+    def in_y() -> Any:
+        q = jnp.maximum(base_as_sum(x, y), tiny(x))
+        return -2 * s * other / q - r * (other - s) / q
+
+    return r, along(r, (dx, in_x), (dy, in_y))
+
+
+relative_slope.defjvp(_relative_slope_jvp, symbolic_zeros=True)
 
 
 def base_as_sum(x: Any, y: Any) -> Any:
@@ -121,6 +158,7 @@ def base_as_sum(x: Any, y: Any) -> Any:
     return y * sigmoid(-x) + (1 - y) * sigmoid(x)
 
 
+@jax.custom_jvp
 def log_base(x: Any, y: Any) -> Any:
     """log q; at a hard label without a logarithm of what may have underflowed."""
     is_hard = (y == 0) | (y == 1)
@@ -131,8 +169,18 @@ def log_base(x: Any, y: Any) -> Any:
     return jnp.where(is_hard, hard, soft)
 
 
+def _log_base_jvp(primals: Any, tangents: Any) -> Any:
+    (x, y), (dx, dy) = primals, tangents
+    logarithm = log_base(x, y)
+    parts = (dx, lambda: relative_slope(x, y)), (dy, lambda: log_base_in_y(x, y))
+    return logarithm, along(logarithm, *parts)
+
+
+log_base.defjvp(_log_base_jvp, symbolic_zeros=True)
+
+
 def log_base_in_y(x: Any, y: Any) -> Any:
-    """Its derivative in y, (s(-x) - s(x)) / q, as far as 1 / q is a number."""
+    """The derivative of log q in y, (s(-x) - s(x)) / q, as far as 1 / q is a number."""
     return (sigmoid(-x) - sigmoid(x)) / jnp.maximum(base_as_sum(x, y), tiny(x))
 
 
@@ -140,6 +188,11 @@ def over_n(numerator: Any, t: Any) -> Any:
     """numerator / (1 + t), as numerator - numerator t / (1 + t) for small t."""
     n = 1 + t
     return jnp.where(t < _SMALL, numerator - numerator * (t / n), numerator / n)
+
+
+def bounded(number: Any) -> Any:
+    """A number >= 0 whose product with an exponent is finite; where ce is larger, r is 0."""
+    return jnp.minimum(number, jnp.finfo(number.dtype).max * _HEADROOM)
 
 
 def tiny(x: Any) -> Any:

@@ -2,10 +2,9 @@
 
 from typing import TYPE_CHECKING, Any
 
-import jax.numpy as jnp
-
-from parfocal.jax.arrays import widen
+from parfocal.jax import checks
 from parfocal.jax.closed_form import focal
+from parfocal.jax.positions import over_positions
 
 if TYPE_CHECKING:
     from jax.typing import ArrayLike
@@ -17,6 +16,8 @@ def sigmoid_focal_loss(
     *,
     alpha: "ArrayLike | None" = None,
     gamma: "ArrayLike" = 2.0,
+    weight: "ArrayLike | None" = None,
+    where: "ArrayLike | None" = None,
 ) -> Any:
     r"""Binary focal loss of logits, exact at every gamma >= 0 and in every precision.
 
@@ -29,10 +30,18 @@ def sigmoid_focal_loss(
             loss, through which no gradient comes.
         labels: 0, 1 or between, of a shape that broadcasts.
         alpha: Weight of positives, in [0, 1]; negatives get ``1 - alpha``. None for neither.
-        gamma: Focusing exponent, >= 0; a number, or an array that broadcasts.
+        gamma: Focusing exponent, in [0, 2 ** 20]; a number, or an array that broadcasts.
+        weight: Factor of each position; broadcasts.
+        where: Booleans that broadcast, True where a position counts. Elsewhere the loss and all its
+            gradients are exactly 0, whatever the other arrays hold there, NaN included.
 
     Returns:
         The losses, of the broadcast shape, in the dtype of the logits. Nothing is reduced.
+
+    Raises:
+        TypeError: complex logits, labels or weights, a `where` of numbers.
+        ValueError: shapes that don't broadcast; a gamma or alpha out of its range or NaN. Numbers
+            that are traced, or on a device other than a CPU, are not looked at.
 
     `jit`, `vmap`, `grad`, `jvp`, `hessian` and further orders work, also in `gamma` and `labels`.
 
@@ -53,11 +62,20 @@ def sigmoid_focal_loss(
     Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 5; the call is
     that of ``optax.losses.sigmoid_focal_loss``.
     """
-    given, x = widen(logits)
-    y, exponent = jnp.asarray(labels, x.dtype), jnp.asarray(gamma, x.dtype)
-    x, y, exponent = jnp.broadcast_arrays(x, y, exponent)
-    loss = focal(x, y, exponent)
-    if alpha is not None:
-        share = jnp.asarray(alpha, x.dtype)
-        loss = (share * y + (1 - share) * (1 - y)) * loss
-    return loss.astype(given)
+    call = "sigmoid_focal_loss"
+    checks.exponent(call, "gamma", gamma)
+    if alpha is None:
+        return over_positions(call, focal, logits, labels, (gamma,), weight=weight, where=where)
+    checks.fraction(call, "alpha", alpha)
+    numbers = (gamma, alpha)
+    return over_positions(call, _weighted, logits, labels, numbers, weight=weight, where=where)
+
+
+def _weighted(x: Any, y: Any, gamma: Any, alpha: Any) -> Any:
+    """alpha_t L."""
+    return alpha_t(y, alpha) * focal(x, y, gamma)
+
+
+def alpha_t(y: Any, alpha: Any) -> Any:
+    """alpha at positives, 1 - alpha at negatives."""
+    return alpha * y + (1 - alpha) * (1 - y)

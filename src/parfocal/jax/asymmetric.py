@@ -1,0 +1,109 @@
+"""The asymmetric loss of multi-label classification, of JAX arrays."""
+
+from functools import partial
+from typing import TYPE_CHECKING, Any
+
+import jax
+import jax.numpy as jnp
+
+from parfocal.jax import checks
+from parfocal.jax.closed_form import focal, sigmoid
+from parfocal.jax.distance import distance, even_power
+from parfocal.jax.positions import over_positions
+
+if TYPE_CHECKING:
+    from jax.typing import ArrayLike
+
+
+def asymmetric_loss(
+    logits: "ArrayLike",
+    labels: "ArrayLike",
+    *,
+    gamma_neg: "ArrayLike" = 4.0,
+    gamma_pos: "ArrayLike" = 1.0,
+    margin: "ArrayLike" = 0.05,
+    weight: "ArrayLike | None" = None,
+    where: "ArrayLike | None" = None,
+) -> Any:
+    r"""Asymmetric loss of logits, exact in every precision.
+
+    With ``p = sigmoid(logits)``, ``y = labels`` and ``p_m = max(p - margin, 0)``, elementwise::
+
+        L = y (1 - p) ** gamma_pos (-log p) + (1 - y) p_m ** gamma_neg (-log(1 - p_m))
+
+    A margin above 0 with ``0 < gamma_neg < 1`` has a cusp at ``p = margin``: the slope there is
+    infinite, and no evaluation can mend that.
+
+    Args:
+        logits: Any shape; float64, float32, float16 or bfloat16.
+        labels: 0, 1 or between; a soft label mixes the two losses. Data: no gradient flows to them.
+        gamma_neg, gamma_pos: Focusing exponents of the negatives and positives, >= 0; numbers, or
+            arrays that broadcast. With a margin `gamma_neg` has to be 0 or at least 1.
+        margin: Probability below which a negative adds nothing, in [0, 1). The original's ``clip``.
+        weight, where: as in `sigmoid_focal_loss`.
+
+    Returns:
+        The losses, of the broadcast shape, in the dtype of the logits. Nothing is reduced; the
+        original sums.
+
+    Raises:
+        TypeError: as `sigmoid_focal_loss`.
+        ValueError: ``0 < gamma_neg < 1`` with a margin; else as `sigmoid_focal_loss`.
+
+    Accuracy: positives, and negatives without a margin, as `sigmoid_focal_loss`. With one, the
+    error of ``p - margin`` is that of its terms, up to 3 ULP of ``p + margin``, and is felt
+    ``1 + gamma_neg`` times. At ``p = margin`` derivatives are those from below, 0.
+
+    Example:
+        >>> import jax.numpy as jnp
+        >>> from parfocal.jax import asymmetric_loss
+        >>> asymmetric_loss(jnp.array([2.0, 2.0, -4.0]), jnp.array([1.0, 0.0, 0.0]))
+        Array([0.01513019, 0.8464149 , 0.        ], dtype=float32)
+
+    Source: Ben-Baruch et al., "Asymmetric Loss For Multi-Label Classification", ICCV 2021,
+    equations 4 to 7.
+    """
+    call = "asymmetric_loss"
+    checks.exponent(call, "gamma_neg", gamma_neg)
+    checks.exponent(call, "gamma_pos", gamma_pos)
+    checks.fraction(call, "margin", margin)
+    has_margin = not (checks.is_number(margin) and margin == 0)
+    if has_margin and checks.is_number(margin):
+        if margin == 1:
+            raise ValueError(f"{call}: expected `margin` < 1, at which no negative is left, got 1")
+        checks.without_cusp(
+            call,
+            "gamma_neg",
+            gamma_neg,
+            "0 or >= 1 with a margin",
+            lambda gamma: (gamma > 0) & (gamma < 1),
+        )
+    loss = partial(_asymmetric, has_margin)
+    numbers = (gamma_neg, gamma_pos, margin)
+    return over_positions(call, loss, logits, labels, numbers, weight=weight, where=where)
+
+
+def _asymmetric(
+    has_margin: bool, x: Any, labels: Any, gamma_neg: Any, gamma_pos: Any, margin: Any
+) -> Any:
+    """The mixture of the losses of a positive and of a negative."""
+    y = jax.lax.stop_gradient(labels)
+    positive = focal(x, jnp.ones_like(x), gamma_pos)
+    negative = focal(x, jnp.zeros_like(x), gamma_neg)
+    if has_margin:  # which a traced number may turn off
+        negative = jnp.where(margin == 0, negative, _shifted_negative(x, gamma_neg, margin))
+    return y * positive + (1 - y) * negative
+
+
+def _shifted_negative(x: Any, gamma: Any, margin: Any) -> Any:
+    """p_m ** gamma (-log(1 - p_m)), with p_m = p - margin > 0 and 1 - p_m = (1 - p) + margin."""
+    p_m = distance(x, margin)
+    counts = ~(p_m <= 0)  # NaN stays
+    p_m = jnp.where(counts, p_m, 0.5)
+    # The logarithm of what is near 1 goes through log1p.
+    is_near_one = p_m < 0.5
+    rest = jnp.where(is_near_one | (margin == 0), 1.0, sigmoid(-x) + margin)
+    cross_entropy = -jnp.where(
+        is_near_one, jnp.log1p(-jnp.where(is_near_one, p_m, 0.0)), jnp.log(rest)
+    )
+    return jnp.where(counts, even_power(p_m, gamma) * cross_entropy, 0.0)

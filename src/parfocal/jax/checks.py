@@ -1,0 +1,85 @@
+"""What the options of a loss may be. Numbers are looked at where that is free, tracers never."""
+
+from collections.abc import Callable
+from typing import Any
+
+import jax
+import jax.numpy as jnp
+import numpy as np
+
+# The largest exponent: products of it with any logit that a form keeps are finite.
+LARGEST_EXPONENT = 2.0**20
+
+
+def exponent(call: str, name: str, value: Any) -> None:
+    """Numbers >= 0, with which a logit may be multiplied."""
+    numbers = _readable(call, name, value)
+    if numbers is None:
+        return
+    _refuse(call, name, numbers, ~(numbers >= 0), ">= 0")  # NaN isn't either
+    _refuse(call, name, numbers, numbers > LARGEST_EXPONENT, "at most 2 ** 20")
+
+
+def fraction(call: str, name: str, value: Any) -> None:
+    """Numbers in [0, 1]."""
+    numbers = _readable(call, name, value)
+    if numbers is not None:
+        _refuse(call, name, numbers, ~((numbers >= 0) & (numbers <= 1)), "in [0, 1]")
+
+
+def at_least(call: str, name: str, value: Any, least: float) -> None:
+    """Finite numbers that are no smaller."""
+    numbers = _readable(call, name, value)
+    if numbers is not None:
+        wrong = ~((numbers >= least) & np.isfinite(numbers))
+        _refuse(call, name, numbers, wrong, f"finite and >= {least:g}")
+
+
+def without_cusp(
+    call: str, name: str, value: Any, expected: str, has_cusp: Callable[[Any], Any]
+) -> None:
+    """No exponent at which the slope of the loss is infinite somewhere."""
+    numbers = _readable(call, name, value)
+    if numbers is not None:
+        _refuse(call, name, numbers, has_cusp(numbers), f"{expected}, where the slope is finite")
+
+
+def is_number(value: Any) -> bool:
+    """Whether an option is a number that is known while a program is traced."""
+    return not isinstance(value, jax.core.Tracer) and np.ndim(value) == 0
+
+
+def real(call: str, name: str, value: Any) -> None:
+    """Real numbers, or booleans."""
+    dtype = jnp.result_type(value)
+    if not (jnp.issubdtype(dtype, jnp.floating) or is_integer(dtype) or dtype == jnp.bool_):
+        raise TypeError(f"{call}: expected real `{name}`, got {dtype}")
+
+
+def boolean(call: str, name: str, value: Any) -> None:
+    """True and False alone: numbers would be taken for weights."""
+    dtype = jnp.result_type(value)
+    if dtype != jnp.bool_:
+        raise TypeError(f"{call}: expected boolean `{name}`, got {dtype}")
+
+
+def is_integer(dtype: Any) -> bool:
+    """Whether a dtype is of integers; that of booleans isn't."""
+    return bool(jnp.issubdtype(dtype, jnp.integer))
+
+
+def _readable(call: str, name: str, value: Any) -> Any:
+    """The numbers as NumPy's; None of a tracer, and on a device that had to be waited for."""
+    dtype = jnp.result_type(value)
+    if not (jnp.issubdtype(dtype, jnp.floating) or is_integer(dtype)):
+        raise TypeError(f"{call}: expected `{name}` to be a number or an array, got {dtype}")
+    if isinstance(value, jax.core.Tracer):
+        return None
+    if isinstance(value, jax.Array) and any(d.platform != "cpu" for d in value.devices()):
+        return None
+    return np.asarray(value, np.float64)
+
+
+def _refuse(call: str, name: str, numbers: Any, wrong: Any, expected: str) -> None:
+    if wrong.any():
+        raise ValueError(f"{call}: expected `{name}` {expected}, got {numbers[wrong].flat[0]:g}")
