@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from parfocal.jax import checks
-from parfocal.jax.closed_form import focal, sigmoid
+from parfocal.jax.closed_form import complement, focal
 from parfocal.jax.distance import distance, even_power
 from parfocal.jax.positions import over_positions
 
@@ -102,7 +102,7 @@ def _shifted_negative(x: Any, gamma: Any, margin: Any) -> Any:
     p_m = jnp.where(counts, p_m, 0.5)
     # The logarithm of what is near 1 goes through log1p.
     is_near_one = p_m < 0.5
-    rest = jnp.where(is_near_one | (margin == 0), 1.0, sigmoid(-x) + margin)
+    rest = jnp.where(is_near_one | (margin == 0), 1.0, complement(x) + margin)
     cross_entropy = -jnp.where(
         is_near_one, jnp.log1p(-jnp.where(is_near_one, p_m, 0.0)), jnp.log(rest)
     )

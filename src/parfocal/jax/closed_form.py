@@ -7,7 +7,7 @@ Notation, for a logit x and a label y: s(x) = 1 / (1 + exp(-x)), and
 The derivatives are rules among four functions, each of which is evaluated without cancellation and
 whose rules name these functions alone. So every order is a sum of products of accurate terms:
 
-    s' = s(x) s(-x)                     softplus' = s
+    s' = s(x) s(-x)                     ce' = (1 - y) s(x) - y s(-x)
     (q ** gamma)' = gamma q ** gamma r  r = (log q)' = (1 - 2 y) s(x) s(-x) / q
     r' = r (s(-x) - s(x) - r)
 
@@ -52,8 +52,7 @@ def _focal_jvp(primals: Any, tangents: Any) -> Any:
     focusing = gamma * bounded(ce)
 
     def in_x() -> Any:
-        slope = (1 - y) * sigmoid(x) - y * sigmoid(-x)
-        return factor * (focusing * relative_slope(x, y) + slope)
+        return factor * (focusing * relative_slope(x, y) + cross_entropy_slope(x, y))
 
     def in_y() -> Any:
         slope = focusing * log_base_in_y(x, y)
@@ -70,9 +69,25 @@ def _focal_jvp(primals: Any, tangents: Any) -> Any:
 focal.defjvp(_focal_jvp, symbolic_zeros=True)
 
 
+@jax.custom_jvp
 def cross_entropy(x: Any, y: Any) -> Any:
-    """-y log s(x) - (1 - y) log s(-x)."""
-    return y * softplus(-x) + (1 - y) * softplus(x)
+    """-y log s(x) - (1 - y) log s(-x): log n, and |x| as far as the label differs."""
+    a = jnp.abs(x)
+    return jnp.log1p(jnp.exp(-a)) + jnp.where(x < 0, y, 1 - y) * a
+
+
+def _cross_entropy_jvp(primals: Any, tangents: Any) -> Any:
+    (x, y), (dx, dy) = primals, tangents
+    ce = cross_entropy(x, y)
+    return ce, along(ce, (dx, lambda: cross_entropy_slope(x, y)), (dy, lambda: -x))
+
+
+cross_entropy.defjvp(_cross_entropy_jvp, symbolic_zeros=True)
+
+
+def cross_entropy_slope(x: Any, y: Any) -> Any:
+    """ce' = (1 - y) s(x) - y s(-x)."""
+    return (1 - y) * sigmoid(x) - y * complement(x)
 
 
 @jax.custom_jvp
@@ -86,7 +101,21 @@ def sigmoid(x: Any) -> Any:
 def _sigmoid_jvp(primals: Any, tangents: Any) -> Any:
     (x,), (dx,) = primals, tangents
     s = sigmoid(x)
-    return s, s * sigmoid(-x) * dx
+    return s, s * complement(x) * dx
+
+
+@jax.custom_jvp
+def complement(x: Any) -> Any:
+    """1 - s(x) = s(-x), of the same exponential."""
+    t = jnp.exp(-jnp.abs(x))
+    return over_n(jnp.where(x < 0, 1.0, t), t)
+
+
+@complement.defjvp
+def _complement_jvp(primals: Any, tangents: Any) -> Any:
+    (x,), (dx,) = primals, tangents
+    other = complement(x)
+    return other, -(sigmoid(x) * other) * dx
 
 
 @jax.custom_jvp
@@ -119,7 +148,7 @@ def _power_jvp(primals: Any, tangents: Any) -> Any:
     factor = power(x, y, gamma)
     return factor, along(
         factor,
-        (dx, lambda: gamma * factor * relative_slope(x, y)),
+        (dx, lambda: factor * (gamma * relative_slope(x, y))),
         (dy, lambda: gamma * factor * log_base_in_y(x, y)),
         (dgamma, lambda: factor * log_base(x, y)),
     )
@@ -131,13 +160,13 @@ power.defjvp(_power_jvp, symbolic_zeros=True)
 @jax.custom_jvp
 def relative_slope(x: Any, y: Any) -> Any:
     """(log q)', in [-1, 1]."""
-    soft = (1 - 2 * y) * sigmoid(x) * sigmoid(-x) / jnp.maximum(base(x, y), tiny(x))
-    return jnp.where(y == 1, -sigmoid(x), jnp.where(y == 0, sigmoid(-x), soft))
+    soft = (1 - 2 * y) * sigmoid(x) * complement(x) / jnp.maximum(base(x, y), tiny(x))
+    return jnp.where(y == 1, -sigmoid(x), jnp.where(y == 0, complement(x), soft))
 
 
 def _relative_slope_jvp(primals: Any, tangents: Any) -> Any:
     (x, y), (dx, dy) = primals, tangents
-    r, s, other = relative_slope(x, y), sigmoid(x), sigmoid(-x)
+    r, s, other = relative_slope(x, y), sigmoid(x), complement(x)
 
     def in_x() -> Any:
         # At label 1, s + r is 0; at label 0, other - r is: each first, and nothing cancels.
@@ -155,7 +184,7 @@ relative_slope.defjvp(_relative_slope_jvp, symbolic_zeros=True)
 
 def base_as_sum(x: Any, y: Any) -> Any:
     """q as a sum, which is differentiated by its terms."""
-    return y * sigmoid(-x) + (1 - y) * sigmoid(x)
+    return y * complement(x) + (1 - y) * sigmoid(x)
 
 
 @jax.custom_jvp
@@ -163,7 +192,7 @@ def log_base(x: Any, y: Any) -> Any:
     """log q; at a hard label without a logarithm of what may have underflowed."""
     is_hard = (y == 0) | (y == 1)
     hard = -softplus(jnp.where(y == 1, x, -x))
-    q, p = base_as_sum(x, y), base_as_sum(-x, y)
+    q, p = base_as_sum(x, y), y * sigmoid(x) + (1 - y) * complement(x)
     is_near_1 = is_hard | (q > 0.5)
     soft = jnp.where(q > 0.5, jnp.log1p(-p), jnp.log(jnp.where(is_near_1, 1.0, q)))
     return jnp.where(is_hard, hard, soft)
@@ -181,7 +210,7 @@ log_base.defjvp(_log_base_jvp, symbolic_zeros=True)
 
 def log_base_in_y(x: Any, y: Any) -> Any:
     """The derivative of log q in y, (s(-x) - s(x)) / q, as far as 1 / q is a number."""
-    return (sigmoid(-x) - sigmoid(x)) / jnp.maximum(base_as_sum(x, y), tiny(x))
+    return (complement(x) - sigmoid(x)) / jnp.maximum(base_as_sum(x, y), tiny(x))
 
 
 def over_n(numerator: Any, t: Any) -> Any:

@@ -15,7 +15,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from parfocal.jax.closed_form import along, bounded, over_n, sigmoid
+from parfocal.jax.closed_form import along, bounded, complement, over_n, sigmoid
 
 
 @jax.custom_jvp
@@ -30,7 +30,7 @@ def distance(x: Any, m: Any) -> Any:
 def _distance_jvp(primals: Any, tangents: Any) -> Any:
     (x, m), (dx, dm) = primals, tangents
     d = distance(x, m)
-    return d, along(d, (dx, lambda: sigmoid(x) * sigmoid(-x)), (dm, lambda: jnp.full_like(d, -1)))
+    return d, along(d, (dx, lambda: sigmoid(x) * complement(x)), (dm, lambda: jnp.full_like(d, -1)))
 
 
 distance.defjvp(_distance_jvp, symbolic_zeros=True)

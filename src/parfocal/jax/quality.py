@@ -6,7 +6,7 @@ import jax
 import jax.numpy as jnp
 
 from parfocal.jax import checks
-from parfocal.jax.closed_form import along, bounded, cross_entropy, focal, sigmoid
+from parfocal.jax.closed_form import along, bounded, complement, cross_entropy, focal, sigmoid
 from parfocal.jax.distance import distance, even_power, log_distance, odd_power
 from parfocal.jax.positions import over_positions
 
@@ -93,7 +93,7 @@ def _soft_jvp(primals: Any, tangents: Any) -> Any:
 
     def in_x() -> Any:
         focusing = beta * bounded(ce) * odd_power(d, beta - 1)
-        return focusing * sigmoid(x) * sigmoid(-x) + power * d
+        return focusing * sigmoid(x) * complement(x) + power * d
 
     return power * ce, along(ce, (dx, in_x), (dbeta, lambda: power * log_distance(d) * ce))
 

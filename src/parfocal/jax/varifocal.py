@@ -49,7 +49,7 @@ def varifocal_loss(
         >>> import jax.numpy as jnp
         >>> from parfocal.jax import varifocal_loss
         >>> varifocal_loss(jnp.array([2.0, 2.0]), jnp.array([0.8, 0.0]), gamma=0.5)
-        Array([0.4215424, 1.4971042], dtype=float32)
+        Array([0.42154238, 1.4971042 ], dtype=float32)
 
     Source: Zhang et al., "VarifocalNet: An IoU-aware Dense Object Detector", CVPR 2021, equation 2.
     """
