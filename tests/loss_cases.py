@@ -252,6 +252,7 @@ LOSSES = [
         lambda x, y: textbook.tversky(x.sigmoid(), y, 1.0, (2, 3)),
         original.monai_tversky,
         OF_REGIONS,
+        jax=partial(parfocal_jax.sigmoid_tversky_loss, axis=1),
     ),
     Case(
         "softmax_tversky_loss",
@@ -261,6 +262,7 @@ LOSSES = [
         lambda x, y: textbook.tversky(x.softmax(1), textbook.one_hot(y), 1.0, (2, 3)),
         original.monai_softmax_tversky,
         OF_CLASS_REGIONS,
+        jax=partial(parfocal_jax.softmax_tversky_loss, axis=1),
     ),
     Case(
         "sigmoid_focal_tversky_loss",
@@ -270,6 +272,7 @@ LOSSES = [
         lambda x, y: textbook.tversky(x.sigmoid(), y, 0.75, (2, 3)),
         None,
         OF_REGIONS,
+        jax=partial(parfocal_jax.sigmoid_focal_tversky_loss, axis=1),
     ),
     Case(
         "softmax_focal_tversky_loss, batch",
@@ -279,6 +282,7 @@ LOSSES = [
         lambda x, y: textbook.tversky(x.softmax(1), textbook.one_hot(y), 0.75, (0, 2, 3)),
         None,
         OF_CLASS_REGIONS,
+        jax=partial(parfocal_jax.softmax_focal_tversky_loss, axis=1, per_image=False),
     ),
     Case(
         "softmax_unified_focal_loss",
@@ -288,6 +292,7 @@ LOSSES = [
         lambda x, y: textbook.unified(x.softmax(1), textbook.one_hot(y), 0, asymmetric=False),
         None,
         frozenset({"row mask", "ignore_index", "weight of classes", "reduction"}),
+        jax=partial(parfocal_jax.softmax_unified_focal_loss, axis=1),
     ),
     Case(
         "softmax_asymmetric_unified_focal_loss",
@@ -297,6 +302,7 @@ LOSSES = [
         lambda x, y: textbook.unified(x.softmax(1), y, 2, asymmetric=True),
         None,
         frozenset({"row mask", "weight of classes", "reduction"}),
+        jax=partial(parfocal_jax.softmax_asymmetric_unified_focal_loss, background=2, axis=1),
     ),
     Case(
         "sigmoid_unified_focal_loss",
@@ -306,6 +312,7 @@ LOSSES = [
         lambda x, y: textbook.sigmoid_unified(x, y, asymmetric=False),
         None,
         frozenset({"mask", "weight of classes", "reduction"}),
+        jax=partial(parfocal_jax.sigmoid_unified_focal_loss, axis=1),
     ),
     Case(
         "sigmoid_asymmetric_unified_focal_loss",
@@ -315,5 +322,6 @@ LOSSES = [
         lambda x, y: textbook.sigmoid_unified(x, y, asymmetric=True),
         None,
         frozenset({"mask", "weight of classes", "reduction"}),
+        jax=partial(parfocal_jax.sigmoid_asymmetric_unified_focal_loss, axis=1),
     ),
 ]
