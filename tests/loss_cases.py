@@ -155,6 +155,7 @@ LOSSES = [
         lambda x, y: textbook.softmax_focal(x, y, 0.5),
         None,
         OF_CLASSES,
+        jax=partial(parfocal_jax.softmax_focal_loss, gamma=0.5, axis=1),
     ),
     Case(
         "varifocal_loss",

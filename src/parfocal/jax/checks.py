@@ -1,6 +1,7 @@
 """What the options of a loss may be. Numbers are looked at where that is free, tracers never."""
 
 from collections.abc import Callable
+from numbers import Integral
 from typing import Any
 
 import jax
@@ -61,6 +62,25 @@ def boolean(call: str, name: str, value: Any) -> None:
     dtype = jnp.result_type(value)
     if dtype != jnp.bool_:
         raise TypeError(f"{call}: expected boolean `{name}`, got {dtype}")
+
+
+def broadcasts(call: str, name: str, value: Any, shape: tuple[int, ...]) -> None:
+    """An array that broadcasts to the shape."""
+    try:
+        fits = jnp.broadcast_shapes(jnp.shape(value), shape) == shape
+    except ValueError:
+        fits = False
+    if not fits:
+        raise ValueError(
+            f"{call}: expected `{name}` to broadcast to the shape {shape}, got {jnp.shape(value)}"
+        )
+
+
+def index(call: str, name: str, value: Any) -> int:
+    """One of Python's or NumPy's integers."""
+    if isinstance(value, bool) or not isinstance(value, Integral):
+        raise TypeError(f"{call}: expected `{name}` to be an integer or None, got {value!r}")
+    return int(value)
 
 
 def is_integer(dtype: Any) -> bool:

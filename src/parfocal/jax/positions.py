@@ -44,16 +44,17 @@ def over_positions(
     value = loss(x, y, *others)
     for factor in factors:
         value = factor * value
-    value = at_infinity(arrays[0], value)
+    value = at_infinity(jnp.isinf(arrays[0]), value)
     if where is not None:
         value = jnp.where(_of_shape(where, shape), value, 0)
     return value.astype(given)
 
 
-def at_infinity(logits: Any, value: Any) -> Any:
-    """The limit of a loss that was evaluated at the largest number, where the logit is infinite."""
-    is_infinite = jnp.isinf(logits) & (jnp.abs(value) > _INFINITE)
-    return jnp.where(is_infinite, jnp.copysign(jnp.inf, value), value)
+def at_infinity(is_infinite: Any, value: Any) -> Any:
+    """The limit of a loss that was evaluated at the largest number, where a logit is infinite."""
+    is_large = is_infinite & (jnp.abs(value) > _INFINITE)
+    # What is added is a constant: the gradient in what is finite stays.
+    return value + jax.lax.stop_gradient(jnp.where(is_large, jnp.copysign(jnp.inf, value), 0.0))
 
 
 def _of_shape(values: Any, shape: tuple[int, ...], where: Any = None) -> Any:

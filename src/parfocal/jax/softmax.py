@@ -1,12 +1,16 @@
 """The focal loss of classes of JAX arrays."""
 
+import operator
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
 
-from parfocal.jax.arrays import widen
+from parfocal.jax import checks
 from parfocal.jax.closed_form import focal
+from parfocal.jax.margin import is_infinite, margin, margins
+from parfocal.jax.positions import at_infinity
 
 if TYPE_CHECKING:
     from jax.typing import ArrayLike
@@ -19,28 +23,54 @@ def softmax_focal_loss(
     alpha: "ArrayLike | None" = None,
     gamma: "ArrayLike" = 2.0,
     axis: int = -1,
+    label_smoothing: "ArrayLike" = 0.0,
+    ignore_index: int | None = -100,
+    weight: "ArrayLike | None" = None,
+    where: "ArrayLike | None" = None,
 ) -> Any:
-    r"""Multiclass focal loss of logits and class indices, exact at every gamma >= 0.
+    r"""Multiclass focal loss of logits, exact at every gamma >= 0 and in every precision.
 
-    With ``p = softmax(logits)`` and class ``t``::
+    With ``p = softmax(logits)`` over the C classes, and class weights ``alpha``::
 
-        L = -alpha_t (1 - p_t) ** gamma log p_t
+        FL_c = -(1 - p_c) ** gamma log p_c
+        L    = alpha_t FL_t                                     for a class index t
+        L    = sum over c of alpha_c y_c FL_c                   for class probabilities y
+
+    Label smoothing s takes ``(1 - s) y + s / C`` for y, that of an index being 1 at its class.
 
     Args:
-        logits: Classes along `axis`; dtypes as in `sigmoid_focal_loss`.
-        labels: Class indices, of the shape of `logits` without `axis`. One out of range gives a
-            loss and a gradient of 0.
-        alpha: Weight of each class, an array of as many as there are; None for none.
-        gamma: Focusing exponent, >= 0, of a shape that broadcasts to that of `labels`.
+        logits: Classes along `axis`; dtypes as in `sigmoid_focal_loss`. An infinity gives the limit
+            of the loss, through which no gradient reaches it.
+        labels: Class indices of an integer dtype, of the shape of `logits` without `axis`; or class
+            probabilities of a floating dtype, of the shape of `logits`. An index that is no class
+            gives NaN, in the loss and in its gradient.
+        alpha: Weight of each class, (C); None for none.
+        gamma: Focusing exponent, in [0, 2 ** 20], of a shape that broadcasts to the positions.
         axis: Where the classes are.
+        label_smoothing: In [0, 1].
+        ignore_index: Index of positions that don't count: their loss and gradients are exactly 0,
+            whatever `logits` hold there. None for none.
+        weight: Factor of each position, of a shape that broadcasts to the positions.
+        where: Booleans as those of ``optax.softmax_cross_entropy``. Of one dimension less than the
+            logits, they say which positions count. Of as many, which logits: the softmax, and C of
+            the smoothing, are those of the classes that count. Where none does the loss is 0; where
+            the class of an index doesn't, NaN.
 
     Returns:
-        The losses, of the shape of `labels`, in the dtype of the logits. Nothing is reduced.
+        The losses, of the shape of the positions, in the dtype of the logits. Nothing is reduced.
+
+    Raises:
+        TypeError: complex logits, weights or labels, boolean labels, an `ignore_index` that is no
+            integer, a `where` of numbers.
+        ValueError: shapes that don't fit; numbers out of their range, unless they are traced or on
+            a device other than a CPU; an `ignore_index` >= 0 beside probabilities.
 
     The loss is that of the margin ``u = x_t - logsumexp(x_j, j != t)`` at label 1, so that
     ``1 - p_t`` is no subtraction. With a single class it is 0.
 
-    Accuracy: within (1 + gamma)(4 + |u|) ULP, of the rounding of the margin, on a CPU.
+    Accuracy: for class indices within (1 + gamma)(4 + d) ULP on a CPU, d the spread of a row, whose
+    differences are rounded, or 8 where that is less. A result below 16 / eps times the smallest
+    normal number may be 0.
 
     Example:
         >>> import jax.numpy as jnp
@@ -51,28 +81,151 @@ def softmax_focal_loss(
     Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 4, with the
     softmax for p.
     """
-    given, x = widen(logits)
-    x = jnp.moveaxis(x, axis, -1)
-    index = jnp.asarray(labels)
-    if not jnp.issubdtype(index.dtype, jnp.integer):
-        raise TypeError(f"softmax_focal_loss: expected integer labels, got {index.dtype}")
-    if index.dtype.itemsize < 4:  # where the number of classes would wrap around
-        index = index.astype(jnp.int32)
-    if index.shape != x.shape[:-1]:
-        raise ValueError(
-            f"softmax_focal_loss: expected labels of shape {x.shape[:-1]}, got {index.shape}"
-        )
-    count = x.shape[-1]
-    counts = (index >= 0) & (index < count)
-    own_index = jnp.where(counts, index, 0)[..., None]
-    if count == 1:
-        return jnp.zeros(index.shape, given)
-    is_own = jax.lax.broadcasted_iota(index.dtype, x.shape, x.ndim - 1) == own_index
-    own = jnp.take_along_axis(x, own_index, -1)[..., 0]
-    others = jax.nn.logsumexp(jnp.where(is_own, -jnp.inf, x), axis=-1)
-    u = own - others
-    exponent = jnp.broadcast_to(jnp.asarray(gamma, x.dtype), u.shape)
-    loss = focal(u, jnp.ones_like(u), exponent)
+    call = "softmax_focal_loss"
+    axis = _check_arrays(call, logits, labels, axis)
+    shape = jnp.shape(logits)
+    positions = shape[:axis] + shape[axis + 1 :]
+    are_soft = jnp.issubdtype(jnp.result_type(labels), jnp.floating)
+    checks.exponent(call, "gamma", gamma)
+    checks.broadcasts(call, "gamma", gamma, positions)
     if alpha is not None:
-        loss = jnp.take(jnp.asarray(alpha, x.dtype), own_index[..., 0]) * loss
-    return jnp.where(counts, loss, 0).astype(given)
+        checks.real(call, "alpha", alpha)
+        if jnp.shape(alpha) != shape[axis : axis + 1]:
+            raise ValueError(
+                f"{call}: expected `alpha` to have one number for each of the {shape[axis]} "
+                f"classes, got the shape {jnp.shape(alpha)}"
+            )
+    checks.fraction(call, "label_smoothing", label_smoothing)
+    if weight is not None:
+        checks.real(call, "weight", weight)
+        checks.broadcasts(call, "weight", weight, positions)
+    if where is not None:
+        checks.boolean(call, "where", where)
+        of_logits = jnp.ndim(where) == len(shape)
+        checks.broadcasts(call, "where", where, shape if of_logits else positions)
+    if ignore_index is not None:
+        ignore_index = checks.index(call, "ignore_index", ignore_index)
+        if are_soft and ignore_index >= 0:
+            raise ValueError(
+                f"{call}: expected no `ignore_index` beside class probabilities, got "
+                f"{ignore_index}; give the positions that count as `where`"
+            )
+    is_smooth = not (checks.is_number(label_smoothing) and label_smoothing == 0)
+    arrays = (logits, labels, alpha, gamma, label_smoothing, weight, where)
+    return _losses(*arrays, axis, ignore_index, is_smooth)
+
+
+def _check_arrays(call: str, logits: Any, labels: Any, axis: int) -> int:
+    """The axis of the classes, from the front."""
+    checks.real(call, "logits", logits)
+    dtype, shape = jnp.result_type(labels), jnp.shape(logits)
+    axis = operator.index(axis)
+    if not -len(shape) <= axis < len(shape):
+        raise ValueError(
+            f"{call}: expected `axis` to be one of logits of shape {shape}, got {axis}"
+        )
+    axis %= len(shape)
+    positions = shape[:axis] + shape[axis + 1 :]
+    if not (checks.is_integer(dtype) or jnp.issubdtype(dtype, jnp.floating)):
+        raise TypeError(
+            f"{call}: expected integer labels, or probabilities of a floating dtype, got {dtype}"
+        )
+    expected = positions if checks.is_integer(dtype) else shape
+    if jnp.shape(labels) != expected:
+        what = "indices" if checks.is_integer(dtype) else "probabilities"
+        raise ValueError(
+            f"{call}: expected class {what}, of the dtype {dtype}, to have the shape {expected}, "
+            f"got {jnp.shape(labels)}"
+        )
+    return axis
+
+
+@partial(jax.jit, static_argnums=(7, 8, 9))
+def _losses(
+    logits: Any,
+    labels: Any,
+    alpha: Any,
+    gamma: Any,
+    label_smoothing: Any,
+    weight: Any,
+    where: Any,
+    axis: int,
+    ignore_index: int | None,
+    is_smooth: bool,
+) -> Any:
+    """The loss of each position. Compiled as one: see `positions.selected`."""
+    x = jnp.moveaxis(jnp.asarray(logits), axis, -1)
+    if not jnp.issubdtype(x.dtype, jnp.floating):
+        x = x.astype(float)
+    y, mask = jnp.asarray(labels), _mask(where, x, axis)
+    if jnp.issubdtype(y.dtype, jnp.floating):
+        rows = jnp.any(mask, axis=-1)
+        y = jnp.where(mask, jnp.moveaxis(y, axis, -1), jnp.zeros((), y.dtype))
+        is_known = jnp.ones_like(rows)
+    else:
+        y = y if y.dtype.itemsize >= 4 else y.astype(jnp.int32)  # where C would wrap around
+        if ignore_index is not None and _holds(y.dtype, ignore_index):
+            mask = mask & (y != ignore_index)[..., None]
+        rows, is_class = jnp.any(mask, axis=-1), (y >= 0) & (y < x.shape[-1])
+        y = jnp.where(is_class, y, 0)[..., None]
+        own_counts = jnp.take_along_axis(jnp.broadcast_to(mask, x.shape), y, -1)[..., 0]
+        is_known = is_class & own_counts | ~rows
+    focusing = _of_rows(gamma, rows)
+    if is_smooth or jnp.issubdtype(y.dtype, jnp.floating):
+        is_far = jnp.isinf(jnp.where(mask, x, jnp.zeros((), x.dtype))).any(-1)
+        smoothing = label_smoothing if is_smooth else None
+        loss = _of_distribution(x, y, mask, alpha, focusing, smoothing)
+    else:
+        is_far, loss = is_infinite(x, y, mask), _of_index(x, y, mask, alpha, focusing)
+    if weight is not None:
+        loss = _of_rows(weight, rows).astype(loss.dtype) * loss
+    loss = jnp.where(is_known, 1.0, jnp.nan) * at_infinity(is_far, loss)
+    return jnp.where(rows, loss, 0.0).astype(x.dtype)
+
+
+def _of_index(x: Any, index: Any, mask: Any, alpha: Any, gamma: Any) -> Any:
+    """alpha_t FL_t, from the margin of t."""
+    u = margin(x, index, mask)
+    loss = focal(u, jnp.ones_like(u), gamma.astype(u.dtype))
+    if alpha is None:
+        return loss
+    return jnp.take(jnp.asarray(alpha).astype(u.dtype), index[..., 0], mode="clip") * loss
+
+
+def _of_distribution(x: Any, y: Any, mask: Any, alpha: Any, gamma: Any, smoothing: Any) -> Any:
+    """The sum of alpha_c y_c FL_c over the classes, each from its own margin."""
+    u = margins(x, mask)
+    if jnp.issubdtype(y.dtype, jnp.integer):  # 1 at its class
+        y = jax.lax.broadcasted_iota(y.dtype, x.shape, x.ndim - 1) == y
+    y = y.astype(u.dtype)
+    if smoothing is not None:
+        share = jnp.asarray(smoothing).astype(u.dtype)
+        classes = jnp.broadcast_to(mask, x.shape)
+        count = jnp.maximum(jnp.sum(classes, axis=-1, keepdims=True), 1).astype(u.dtype)
+        y = jnp.where(classes, (1 - share) * y + share / count, 0.0)
+    if alpha is not None:
+        y = jnp.asarray(alpha).astype(u.dtype).reshape((1,) * (x.ndim - 1) + (-1,)) * y
+    exponent = jnp.broadcast_to(gamma.astype(u.dtype)[..., None], x.shape)
+    return jnp.sum(y * focal(u, jnp.ones_like(u), exponent), axis=-1)
+
+
+def _mask(where: Any, x: Any, axis: int) -> Any:
+    """Which rows count, (..., 1), or which logits, (..., C)."""
+    if where is None:
+        return jnp.ones((*x.shape[:-1], 1), bool)
+    where = jnp.asarray(where)
+    if where.ndim < x.ndim:
+        return jnp.broadcast_to(where, x.shape[:-1])[..., None]
+    return jnp.broadcast_to(jnp.moveaxis(where, axis, -1), x.shape)
+
+
+def _of_rows(values: Any, rows: Any) -> Any:
+    """Numbers of each row, 0 where one is left out."""
+    array = jnp.broadcast_to(jnp.asarray(values), rows.shape)
+    return jnp.where(rows, array, jnp.zeros((), array.dtype))
+
+
+def _holds(dtype: Any, index: int) -> bool:
+    """Whether an index is one of an integer dtype; it would wrap around to another."""
+    info = jnp.iinfo(dtype)
+    return bool(info.min <= index <= info.max)
