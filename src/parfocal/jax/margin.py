@@ -61,22 +61,22 @@ shares.defjvp(_shares_jvp, symbolic_zeros=True)
 
 
 def margins(x: Any, mask: Any) -> Any:
-    """u of every class, (..., C): a composition, which is differentiated by its terms.
+    """u of every class, (..., C).
 
-    The sum over the others of a class is the sum over all less its own term; that cancels for the
-    largest class alone, whose sum is taken over the others themselves.
+    The sum over the others of a class is the sum over all less its own term, and 1 at least. That
+    is so of all but the largest class, whose margin has rules of its own.
     """
-    x = widen(jnp.where(mask, x, 0))[1]
-    mask = jnp.broadcast_to(mask, x.shape)
     below = jnp.where(mask, x, -jnp.inf)
-    top = jax.lax.stop_gradient(jnp.max(below, axis=-1, keepdims=True))
-    top = jnp.where(jnp.isinf(top), 0.0, top)
-    is_top = _is_class(x, jnp.argmax(below, axis=-1, keepdims=True))
-    terms = jnp.exp(below - top)
-    beside = jnp.where(is_top, 0.0, terms)
+    place = jnp.argmax(below, axis=-1, keepdims=True)
+    is_top = _is_class(x, place)
+    logits = widen(jnp.where(mask, x, jnp.zeros((), x.dtype)))[1]
+    top = widen(jax.lax.stop_gradient(_top(x, mask)))[1]
+    terms = jnp.where(mask, jnp.exp(jnp.where(mask, logits - top, 0.0)), 0.0)
     of_top = jnp.sum(jnp.where(is_top, terms, 0.0), axis=-1, keepdims=True)
-    of_all = jnp.sum(beside, axis=-1, keepdims=True)
-    return _relative(x - top, jnp.where(is_top, of_all, of_top + (of_all - beside)))
+    beside = jnp.where(is_top, 0.0, terms)
+    total = of_top + (jnp.sum(beside, axis=-1, keepdims=True) - beside)
+    others = _relative(logits - top, jnp.where(is_top, 1.0, total))
+    return jnp.where(is_top, margin(x, place, mask)[..., None], others)
 
 
 def is_infinite(x: Any, index: Any, mask: Any) -> Any:
