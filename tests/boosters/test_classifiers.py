@@ -244,6 +244,14 @@ def test_saved_and_loaded(classes, tmp_path):
         assert (loaded.predict(x_test) == model.predict(x_test)).all()
 
 
+def test_a_random_forest_is_refused():
+    """It isn't boosted: LightGBM has no scores to begin from there."""
+    (x, y), _ = data(2)
+    forest = {"bagging_freq": 1, "bagging_fraction": 0.5}
+    with pytest.raises(ValueError, match="random forest"):
+        make("lightgbm", boosting_type="rf", **forest).fit(x, y)
+
+
 @libraries
 def test_gamma_and_alpha_are_tuned_by_name(library):
     """By a score of probabilities, which are none with an objective alone in LightGBM."""
@@ -278,12 +286,17 @@ def test_what_was_set_is_not_changed_by_a_fit(library):
     ("library", "options"),
     [
         ("lightgbm", {"objective": "binary"}),
+        ("lightgbm", {"application": "binary"}),
         ("lightgbm", {"is_unbalance": True}),
+        ("lightgbm", {"unbalance": True}),
+        ("lightgbm", {"pos_bagging_fraction": 0.5}),
+        ("lightgbm", {"sigmoid": 2.0}),
         ("lightgbm", {"scale_pos_weight": 3.0}),
         ("xgboost", {"objective": "binary:hinge"}),
         ("xgboost", {"scale_pos_weight": 3.0}),
         ("catboost", {"loss_function": "Logloss"}),
         ("catboost", {"classes_count": 2}),
+        ("catboost", {"boost_from_average": True}),
     ],
 )
 def test_what_would_be_dropped_in_silence_is_refused(library, options):
@@ -388,3 +401,83 @@ def test_scikit_learn_s_checks(library):
         return {r["check_name"] for r in results if r["status"] == "failed"}
 
     assert not failed(ours(**few)) - failed(own(**few))
+
+
+def test_catboost_does_not_go_on_from_a_model():
+    """It would without the model's bias, which is where all scores begin."""
+    (x, y), _ = data(2)
+    first = make("catboost").fit(x, y)
+    with pytest.raises(ValueError, match="expected no `init_model`"):
+        make("catboost").fit(x, y, init_model=first)
+
+
+def test_linear_trees_of_lightgbm():
+    """Their leaves are no constants: they begin from 0, as LightGBM without its start."""
+    (x, y), (x_test, _) = data(2)
+    y = (y == "blue").astype(int)
+    _, own, settings = CLASSIFIERS["lightgbm"]
+    options = {"linear_tree": True, "boost_from_average": False}
+    theirs = own(**settings, **options).fit(x, y).predict_proba(x_test)
+    for ours in (options, {"linear_tree": True}):
+        found = make("lightgbm", gamma=0.0, **ours).fit(x, y).predict_proba(x_test)
+        np.testing.assert_allclose(found, theirs, atol=1e-12)
+
+
+@pytest.mark.parametrize("library", ["lightgbm", "xgboost"])
+@pytest.mark.parametrize("lone", ["weight", "label"])
+def test_a_class_alone_is_certain(library, lone):
+    """As with the libraries' own losses."""
+    (x, y), (x_test, _) = data(2)
+    if lone == "weight":
+        model = make(library, gamma=1.0).fit(x, y, sample_weight=np.where(y == "blue", 0.0, 1.0))
+    else:
+        model = make(library, gamma=1.0).fit(x, np.full(len(y), "amber"))
+    assert model.predict_proba(x_test)[:, 0].min() > 0.999
+
+
+@pytest.mark.parametrize(
+    "names", ["auc,binary_logloss", ["auc", "binary_logloss"], {"auc", "binary_logloss"}]
+)
+@pytest.mark.parametrize("place", ["eval_metric", "metric", "metrics", "metric_types"])
+def test_metrics_of_lightgbm_by_any_name(names, place):
+    """The log loss is that of the probabilities wherever it is asked for."""
+    (x, y), (x_test, y_test) = data(2)
+    options = {} if place == "eval_metric" else {place: names}
+    asked = {place: names} if place == "eval_metric" else {}
+    model = make("lightgbm", **options)
+    model.fit(x, y, eval_X=x_test, eval_y=y_test, **asked)
+    recorded = model.evals_result_["valid_0"]
+    assert set(recorded) == {"auc", "binary_logloss"}
+    expected = log_loss(y_test, model.predict_proba(x_test))
+    assert recorded["binary_logloss"][-1] == pytest.approx(expected, rel=1e-6)
+
+
+def test_a_loaded_catboost_model_is_fitted_again(tmp_path):
+    """With the gamma that it was made with; the file has none."""
+    (x, y), (x_test, _) = data(2)
+    make("catboost").fit(x, y).save_model(tmp_path / "model.cbm")
+    model = make("catboost", gamma=3.0)
+    model.load_model(tmp_path / "model.cbm")
+    assert model.get_params()["gamma"] == 3.0
+    again = clone(model).fit(x, y)
+    expected = make("catboost", gamma=3.0).fit(x, y).predict_proba(x_test)
+    np.testing.assert_allclose(again.predict_proba(x_test), expected, atol=1e-6)
+    with pytest.raises(NotImplementedError, match="GridSearchCV"):
+        again.grid_search({"depth": [2, 4]}, x, y)
+
+
+def test_evaluation_sets_of_catboost_have_the_features_of_the_pool():
+    """Categories of text are none by themselves."""
+    (x, y), _ = data(2)
+    color = np.where(x[:, 0] > 0, "red", "green").astype(object)[:, None]
+    x = np.hstack([color, x.astype(object)])
+    model = make("catboost").fit(catboost.Pool(x, y, cat_features=[0]), eval_set=(x[:99], y[:99]))
+    assert len(model.get_evals_result()["validation"]["MeanLoss"]) == 12
+
+
+def test_labels_of_whole_numbers_in_a_column_of_objects():
+    """As pandas has them."""
+    (x, y), _ = data(2)
+    index = (y == "blue").astype(int).astype(object)
+    for library in ("xgboost", "catboost"):
+        assert make(library).fit(x, index).classes_.tolist() == [0, 1]

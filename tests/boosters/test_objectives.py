@@ -223,12 +223,27 @@ def test_the_initial_scores_of_classes_have_the_smallest_loss(gamma, alpha):
         np.testing.assert_allclose(start, shares - shares.mean(), rtol=1e-12)
 
 
-@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0, 300.0])
 def test_two_classes_begin_as_the_binary_loss(gamma):
     """Two ways to one number."""
     y = np.repeat([0, 1], [95, 5])
     low, high = MulticlassFocalObjective(gamma).initial_score(y)
-    assert high - low == pytest.approx(FocalObjective(gamma).initial_score(y), rel=1e-12)
+    assert high - low == pytest.approx(FocalObjective(gamma).initial_score(y), rel=1e-11)
+
+
+def test_weights_of_another_number_are_refused():
+    """By the objectives and their starts."""
+    for objective, scores in (
+        (FocalObjective(), np.zeros(2)),
+        (MulticlassFocalObjective(), np.zeros((2, 3))),
+    ):
+        words = r"expected `sample_weight` of shape \(2,\), got \(3,\)"
+        with pytest.raises(ValueError, match=words):
+            objective(np.array([0, 1]), scores, np.ones(3))
+        with pytest.raises(ValueError, match=words):
+            objective.initial_score(np.array([0, 1]), np.ones(3))
+    with pytest.raises(ValueError, match="expected samples, got none"):
+        MulticlassFocalObjective().initial_score(np.array([]))
 
 
 @pytest.mark.parametrize("gamma", [0.0, 0.5, 2.0])

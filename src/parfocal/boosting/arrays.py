@@ -18,6 +18,16 @@ def as_tensor(values: ArrayLike) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))
 
 
+def as_weights(name: str, weights: ArrayLike, like: Tensor) -> Tensor:
+    """A weight for each sample."""
+    tensor = as_tensor(weights)
+    if tensor.shape != like.shape[:1]:
+        raise ValueError(
+            f"{name}: expected `sample_weight` of shape ({len(like)},), got {tuple(tensor.shape)}"
+        )
+    return tensor
+
+
 def is_number(value: object) -> bool:
     """Whether it is a real number of Python or NumPy; a bool is none."""
     return isinstance(value, Real) and not isinstance(value, bool)

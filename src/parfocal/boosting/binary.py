@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from parfocal.boosting import rows, start
-from parfocal.boosting.arrays import Floats, as_tensor, check_labels, is_number
+from parfocal.boosting.arrays import Floats, as_tensor, as_weights, check_labels, is_number
 from parfocal.boosting.objective import Hessian, Objective
 from parfocal.numerics import HardLoss, SoftLoss
 
@@ -147,9 +147,10 @@ class FocalObjective(Objective):
 
     def _factor(self, y: Tensor, sample_weight: ArrayLike | None) -> Tensor | None:
         """alpha_t times the weight, or None if both are 1."""
-        weight = None if sample_weight is None else as_tensor(sample_weight)
-        if weight is not None and y.ndim == 2:
-            weight = weight.unsqueeze(1)
+        weight = None
+        if sample_weight is not None:
+            weight = as_weights("FocalObjective", sample_weight, y)
+            weight = weight.unsqueeze(1) if y.ndim == 2 else weight
         if self.alpha is None:
             return weight
         alpha_t = self.alpha * y + (1 - self.alpha) * (1 - y)
@@ -174,6 +175,8 @@ def _check(y: Tensor) -> None:
 
 def _totals(y: Tensor, sample_weight: ArrayLike | None) -> tuple[Tensor, Tensor]:
     """Each label once, with the sum of its weights."""
-    weight = torch.ones_like(y) if sample_weight is None else as_tensor(sample_weight)
+    weight = torch.ones_like(y)
+    if sample_weight is not None:
+        weight = as_weights("FocalObjective", sample_weight, y)
     labels, index = y.unique(return_inverse=True)
     return labels, torch.zeros_like(labels).index_add_(0, index, weight)

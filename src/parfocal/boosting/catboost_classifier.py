@@ -1,5 +1,6 @@
 """CatBoost's classifier with a focal loss."""
 
+import os
 from collections.abc import Sequence
 from typing import Any
 
@@ -20,6 +21,9 @@ from parfocal.boosting.classifier import (
 from parfocal.boosting.objective import Hessian
 
 _OURS = ("gamma", "alpha", "hessian")
+
+# How a file names a loss or a metric that isn't CatBoost's own.
+_FOREIGN = "PythonUserDefined"
 
 # Of Newton in each leaf of two classes: CatBoost's own, for its log loss in 200 rounds and more.
 _LEAF_STEPS = 10
@@ -44,7 +48,8 @@ class FocalCatBoostClassifier(catboost.CatBoostClassifier):  # type: ignore[misc
     an `eval_set` unless another is given. With numba installed the loss is a compiled loop.
 
     Raises:
-        ValueError: for numbers out of range, or a `loss_function`.
+        ValueError: for numbers out of range, a `loss_function`, or an `init_model`, whose bias
+            CatBoost drops where training goes on.
 
     Example:
         >>> from sklearn.datasets import load_iris
@@ -83,10 +88,17 @@ class FocalCatBoostClassifier(catboost.CatBoostClassifier):  # type: ignore[misc
         eval_set: Any = None,
         **others: Any,
     ) -> "FocalCatBoostClassifier":
-        """As that of `catboost.CatBoostClassifier`; with a `baseline` or `init_model` from there.
+        """As that of `catboost.CatBoostClassifier`; with a `baseline` from there, no `init_model`.
 
         A `Pool` that has no baseline is copied.
         """
+        if isinstance(X, str | os.PathLike):
+            X = catboost.Pool(X, column_description=others.get("column_description"))
+        if others.get("init_model") is not None:
+            raise ValueError(
+                "FocalCatBoostClassifier: expected no `init_model`, whose bias CatBoost goes on "
+                "without; its raw scores may be the `baseline`"
+            )
         params = {name: value for name, value in self._init_params.items() if name not in _OURS}
         self._refuse(params)
         is_pool = isinstance(X, catboost.Pool)
@@ -101,16 +113,12 @@ class FocalCatBoostClassifier(catboost.CatBoostClassifier):  # type: ignore[misc
             metric = objective.catboost_focal_loss if is_evaluated else objective.catboost_metric
             params["eval_metric"] = metric
         given = X.get_baseline() if is_pool else baseline
-        begins = others.get("init_model") is None and (given is None or not np.size(given))
+        begins = given is None or not np.size(given)
         if begins:
             weight = X.get_weight() if is_pool else sample_weight
             weight = times(weight, _class_weights(params, classes, index, weight)[index])
             start = start_of(objective, index, weight)
-            features = {
-                "cat_features": _either(cat_features, params.get("cat_features")),
-                "text_features": _either(text_features, params.get("text_features")),
-                "embedding_features": _either(embedding_features, params.get("embedding_features")),
-            }
+            features = _features(X, params, cat_features, text_features, embedding_features)
             if is_pool:
                 X = _with_baseline(X, start)
             else:
@@ -135,6 +143,25 @@ class FocalCatBoostClassifier(catboost.CatBoostClassifier):  # type: ignore[misc
             self.set_scale_and_bias(scale, (np.asarray(bias) + start).tolist())
         return self
 
+    def load_model(self, *arguments: Any, **options: Any) -> Any:
+        """As that of `catboost.CatBoostClassifier`; gamma, alpha and hessian are in no file."""
+        ours = {name: self._init_params[name] for name in _OURS}
+        super().load_model(*arguments, **options)
+        of_file = self._init_params.items()
+        own = {name: value for name, value in of_file if not str(value).startswith(_FOREIGN)}
+        self._init_params: dict[str, Any] = own | ours
+        self._canonized_params = None
+        return self
+
+    def grid_search(self, *_: Any, **__: Any) -> Any:
+        """CatBoost's own searches don't know gamma."""
+        raise NotImplementedError(
+            "FocalCatBoostClassifier: expected a search of scikit-learn, such as GridSearchCV, "
+            "got one of CatBoost, which doesn't know gamma"
+        )
+
+    randomized_search = select_features = grid_search
+
     def get_params(self, **others: Any) -> dict[str, Any]:
         """What was set; the values themselves, which `sklearn.base.clone` wants."""
         return dict(self._init_params)
@@ -149,15 +176,21 @@ class FocalCatBoostClassifier(catboost.CatBoostClassifier):  # type: ignore[misc
 
     def _refuse(self, params: dict[str, Any]) -> None:
         """What is ours to set."""
-        for name in ("loss_function", "objective", "classes_count"):
-            if params.get(name) is not None:
+        for name in ("loss_function", "objective", "classes_count", "boost_from_average"):
+            if params.get(name) not in (None, False):
                 raise ValueError(
                     f"{type(self).__name__}: expected no `{name}`, got {params[name]!r}"
                 )
 
 
-def _either(one: Any, other: Any) -> Any:
-    return other if one is None else one
+def _features(X: Any, params: dict[str, Any], *given: Any) -> dict[str, Any]:
+    """Which features are categories, texts and embeddings, by the data, the call or the model."""
+    names = ("cat_features", "text_features", "embedding_features")
+    if isinstance(X, catboost.Pool):
+        categories, texts = X.get_cat_feature_indices(), X.get_text_feature_indices()
+        given = (categories, texts, X.get_embedding_feature_indices())
+    pairs = zip(names, given, strict=True)
+    return {name: params.get(name) if one is None else one for name, one in pairs}
 
 
 def _class_weights(
@@ -169,7 +202,12 @@ def _class_weights(
     """What CatBoost multiplies the weights of the samples of each class by, but for a factor."""
     given, automatic = params.get("class_weights"), params.get("auto_class_weights")
     if isinstance(given, dict):
-        return np.array([given[label] for label in classes.tolist()], np.float64)
+        labels = classes.tolist()
+        if set(given) != set(labels):
+            raise ValueError(
+                f"FocalCatBoostClassifier: expected `class_weights` of {labels}, got {given!r}"
+            )
+        return np.array([given[label] for label in labels], np.float64)
     if given is not None:
         return np.asarray(given, np.float64)
     if automatic in (None, "None"):
@@ -190,9 +228,14 @@ def _sets_with_baseline(eval_set: Any, start: Floats, features: dict[str, Any]) 
     if eval_set is None:
         return None
     sets = eval_set if isinstance(eval_set, list) else [eval_set]
-    return [
-        _with_baseline(one, start)
-        if isinstance(one, catboost.Pool)
-        else catboost.Pool(*one, baseline=repeat(start, len(one[1])), **features)
-        for one in sets
-    ]
+    return [_set_with_baseline(one, start, features) for one in sets]
+
+
+def _set_with_baseline(one: Any, start: Floats, features: dict[str, Any]) -> catboost.Pool:
+    """A pool; of one, of a file, or of data and labels."""
+    if isinstance(one, catboost.Pool):
+        return _with_baseline(one, start)
+    if isinstance(one, str | os.PathLike):
+        return _with_baseline(catboost.Pool(one), start)
+    x, y = one
+    return catboost.Pool(x, y, baseline=repeat(start, len(y)), **features)

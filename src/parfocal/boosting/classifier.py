@@ -10,6 +10,7 @@ from sklearn.utils import assert_all_finite
 from sklearn.utils.class_weight import compute_sample_weight
 from sklearn.utils.multiclass import check_classification_targets
 
+from parfocal.boosting import start
 from parfocal.boosting.arrays import Floats, is_number
 from parfocal.boosting.binary import FocalObjective
 from parfocal.boosting.multiclass import MulticlassFocalObjective
@@ -22,14 +23,15 @@ def objective_of(classes: int, gamma: Any, alpha: Any, hessian: Any) -> AnyObjec
     if classes <= 2:
         if alpha is not None and not is_number(alpha):
             raise ValueError(
-                f"expected `alpha` for two classes as a number in [0, 1], that of the second of "
-                f"`classes_`, got {alpha!r}"
+                f"FocalObjective: expected `alpha` for two classes as a number in [0, 1], that of "
+                f"the second of `classes_`, got {alpha!r}"
             )
         return FocalObjective(gamma, alpha, hessian)
-    if is_number(alpha):
-        raise ValueError(f"expected `alpha` for each of {classes} classes, got {alpha!r}")
-    if alpha is not None and len(alpha) != classes:
-        raise ValueError(f"expected `alpha` for each of {classes} classes, got {len(alpha)}")
+    if alpha is not None and (is_number(alpha) or isinstance(alpha, str) or len(alpha) != classes):
+        raise ValueError(
+            f"MulticlassFocalObjective: expected `alpha` for each of {classes} classes, "
+            f"got {alpha!r}"
+        )
     return MulticlassFocalObjective(gamma, alpha, hessian)
 
 
@@ -38,6 +40,8 @@ def classes_of(y: Any) -> tuple[NDArray[Any], NDArray[np.intp]]:
     if y is None:
         raise ValueError("requires y to be passed, but the target y is None")
     labels = np.asarray(y)
+    if labels.dtype == object:  # of whole numbers, perhaps
+        labels = np.asarray(labels.tolist())
     assert_all_finite(labels, input_name="y")
     check_classification_targets(labels)
     classes, index = np.unique(labels, return_inverse=True)
@@ -51,8 +55,8 @@ def places(y: Any, classes: NDArray[Any]) -> NDArray[np.intp]:
     found: NDArray[np.intp] = order[
         np.searchsorted(classes, labels, sorter=order).clip(max=len(classes) - 1)
     ]
-    wrong = labels[classes[found] != labels]
-    if len(wrong):
+    wrong = labels[classes[found] != labels].tolist()
+    if wrong:
         raise ValueError(f"expected labels out of {classes.tolist()}, got {wrong[0]!r}")
     return found
 
@@ -60,12 +64,14 @@ def places(y: Any, classes: NDArray[Any]) -> NDArray[np.intp]:
 def start_of(
     objective: AnyObjective, index: NDArray[Any], sample_weight: ArrayLike | None
 ) -> Floats:
-    """The scores to begin from, (1,) or (C,); 0 where a class has no weight, and none is best."""
-    count = 2 if isinstance(objective, FocalObjective) else int(index.max()) + 1
+    """The scores to begin from, (1,) or (C,); of one class alone as far as any is looked for."""
+    is_binary = isinstance(objective, FocalObjective)
+    count = 2 if is_binary else int(index.max()) + 1
     weight = None if sample_weight is None else np.asarray(sample_weight, np.float64)
     totals = np.bincount(index, weight, minlength=count)
     if not (totals > 0).all():
-        return np.zeros(1 if isinstance(objective, FocalObjective) else count)
+        far: Floats = np.where(totals > 0, start.FAR, -start.FAR) / 2 * (totals.max() > 0)
+        return far[1:] - far[:1] if is_binary else far
     return np.atleast_1d(objective.initial_score(np.arange(count), totals))
 
 
@@ -84,9 +90,9 @@ def times(one: ArrayLike | None, other: ArrayLike | None) -> Any:
     return np.asarray(one, np.float64) * np.asarray(other, np.float64)
 
 
-def repeat(start: Floats, size: int) -> Floats:
+def repeat(scores: Floats, size: int) -> Floats:
     """The constants for each sample, (N,) or (N, C)."""
-    return np.repeat(start, size) if len(start) == 1 else np.tile(start, (size, 1))
+    return np.repeat(scores, size) if len(scores) == 1 else np.tile(scores, (size, 1))
 
 
 def log_loss(y_true: ArrayLike, score: ArrayLike, weight: ArrayLike | None) -> float:

@@ -24,9 +24,28 @@ from parfocal.boosting.classifier import (
 )
 from parfocal.boosting.objective import Hessian
 
-# LightGBM's own take raw scores for probabilities beside an objective that isn't its own.
-_LOG_LOSSES = {"logloss", "binary_logloss", "multi_logloss"}
+# LightGBM's own take raw scores for probabilities beside an objective that isn't its own. At labels
+# that are classes all of these are the log loss.
+_LOG_LOSSES = {"logloss", "binary_logloss", "binary", "multi_logloss", "multiclass", "softmax"} | {
+    "cross_entropy", "xentropy", "kullback_leibler", "kldiv"
+}  # fmt: skip
 _ERRORS = {"error", "binary_error", "multi_error"}
+_MISREAD = {"multiclassova", "multiclass_ova", "ova", "ovr", "cross_entropy_lambda", "xentlambda"}
+
+# Names of a parameter that LightGBM takes for one another.
+_OBJECTIVES = ("objective", "objective_type", "app", "application", "loss")
+_METRICS = ("metric", "metrics", "metric_types")
+
+# What belongs to LightGBM's own losses, which it wouldn't tell, and what to take instead.
+_DROPPED = {
+    **dict.fromkeys(
+        ("is_unbalance", "unbalance", "unbalanced_sets"), (False, "`alpha` or `class_weight`")
+    ),
+    "scale_pos_weight": (1, "`alpha` or `class_weight`"),
+    "pos_bagging_fraction": (1, "`bagging_fraction`"),
+    "neg_bagging_fraction": (1, "`bagging_fraction`"),
+    "sigmoid": (1, "scores as they are"),
+}
 
 
 class FocalLGBMClassifier(lightgbm.LGBMClassifier):
@@ -38,15 +57,17 @@ class FocalLGBMClassifier(lightgbm.LGBMClassifier):
             of the first; for more a factor for each. None for none.
         hessian: Which second derivative LightGBM gets; see `FocalObjective`.
         others: Those of `lightgbm.LGBMClassifier`, without `objective`. `class_weight` is its own.
+            A random forest isn't boosted, and is refused.
 
     It begins from the best constant, which is in the leaves of the first tree, as with LightGBM's
-    own losses: `booster_` and files have it too. `predict_proba` gives probabilities. The metric of
-    an `eval_set` is the focal loss unless another is given; LightGBM's log losses and errors, which
-    would take raw scores for probabilities, are calculated here.
+    own losses: `booster_` and files have it too. Linear trees and `boost_from_average=False` begin
+    from a score of 0. `predict_proba` gives probabilities. The metric of an `eval_set` is the focal
+    loss unless another is given; LightGBM's log losses and errors, which would take raw scores for
+    probabilities, are calculated here.
 
     Raises:
-        ValueError: for numbers out of range, an `objective`, `is_unbalance` or `scale_pos_weight`,
-            of which LightGBM would take no notice.
+        ValueError: for numbers out of range, an `objective`, and what LightGBM would take no notice
+            of: `is_unbalance`, `scale_pos_weight`, `sigmoid`, bagging by class.
 
     Example:
         >>> from sklearn.datasets import load_iris
@@ -91,7 +112,9 @@ class FocalLGBMClassifier(lightgbm.LGBMClassifier):
             indices = tuple(places(labels, classes) for labels in _each(others["eval_y"]))
             others |= {"eval_X": _each(others.get("eval_X")), "eval_y": indices}
         sizes = _sizes(eval_set, others.get("eval_y"))
-        begins = init_score is None and init_model is None
+        params = self.get_params()
+        from_best = params.get("boost_from_average", True) and not params.get("linear_tree")
+        begins = init_score is None and init_model is None and from_best
         if begins:
             weight = times(sample_weight, class_weights(self.class_weight, y))
             start = start_of(objective, index, weight)
@@ -108,7 +131,7 @@ class FocalLGBMClassifier(lightgbm.LGBMClassifier):
                 init_score,
                 eval_set,
                 eval_init_score=eval_init_score,
-                eval_metric=self._metrics(objective, eval_metric) if sizes else None,
+                eval_metric=self._asked_metrics(objective, eval_metric) if sizes else None,
                 init_model=init_model,
                 **others,
             )
@@ -142,20 +165,26 @@ class FocalLGBMClassifier(lightgbm.LGBMClassifier):
 
     def _refuse(self) -> None:
         """What LightGBM would take no notice of."""
-        name = type(self).__name__
-        if self.objective is not None:
-            raise ValueError(f"{name}: expected no `objective`, got {self.objective!r}")
-        for parameter, neutral in (("is_unbalance", False), ("scale_pos_weight", 1)):
-            value = self.get_params().get(parameter, neutral)
-            if value != neutral:
+        name, params = type(self).__name__, self.get_params()
+        for parameter in _OBJECTIVES:
+            if params.get(parameter) is not None:
+                raise ValueError(f"{name}: expected no `{parameter}`, got {params[parameter]!r}")
+        for parameter, (neutral, instead) in _DROPPED.items():
+            if params.get(parameter, neutral) != neutral:
                 raise ValueError(
-                    f"{name}: expected `alpha`, `class_weight` or `sample_weight` in the place of "
-                    f"`{parameter}`, got {value!r}"
+                    f"{name}: expected {instead} in the place of `{parameter}`, "
+                    f"got {params[parameter]!r}"
                 )
+        if params.get("boosting", self.boosting_type) in ("rf", "random_forest"):
+            raise ValueError(f"{name}: expected a `boosting_type` that boosts, got a random forest")
 
-    def _metrics(self, objective: AnyObjective, asked: Any) -> list[Any]:
+    def _asked_metrics(self, objective: AnyObjective, asked: Any) -> list[Any]:
         """Those that are asked for, here or as `metric`; else the focal loss."""
-        metrics = [*_listed(asked), *_listed(self.get_params().get("metric"))]
+        params = self.get_params()
+        metrics = [
+            *_listed(asked),
+            *(one for name in _METRICS for one in _listed(params.get(name))),
+        ]
         return [_metric(objective, metric) for metric in metrics or ["focal_loss"]]
 
     def _process_params(self, stage: str) -> dict[str, Any]:
@@ -164,6 +193,8 @@ class FocalLGBMClassifier(lightgbm.LGBMClassifier):
         for name in ("gamma", "alpha", "hessian"):
             params.pop(name)
         if stage == "fit":
+            for name in _METRICS:
+                params.pop(name, None)
             params["metric"] = None
             # Without a feature that can be split LightGBM refuses objectives that aren't its own.
             params.setdefault("feature_pre_filter", False)
@@ -179,7 +210,9 @@ def _listed(metrics: Any) -> list[Any]:
     """A metric, several or None as a list."""
     if metrics is None:
         return []
-    return list(metrics) if isinstance(metrics, list | tuple) else [metrics]
+    if isinstance(metrics, str):
+        return [name.strip() for name in metrics.split(",")]
+    return list(metrics) if isinstance(metrics, list | tuple | set) else [metrics]
 
 
 def _metric(objective: AnyObjective, metric: Any) -> Any:
@@ -190,6 +223,11 @@ def _metric(objective: AnyObjective, metric: Any) -> Any:
         return NamedMetric(metric, log_loss)
     if metric in _ERRORS:
         return NamedMetric(metric, error)
+    if metric in _MISREAD:
+        raise ValueError(
+            f"FocalLGBMClassifier: expected a metric of scores or of the classes' probabilities, "
+            f"got {metric!r}"
+        )
     return metric
 
 

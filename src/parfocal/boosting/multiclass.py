@@ -8,7 +8,7 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from parfocal.boosting import rows, start
-from parfocal.boosting.arrays import Floats, as_tensor, check_labels, class_factors
+from parfocal.boosting.arrays import Floats, as_tensor, as_weights, check_labels, class_factors
 from parfocal.boosting.objective import Hessian, Objective
 from parfocal.numerics import HardLoss, margin
 
@@ -31,10 +31,12 @@ class MulticlassFocalObjective(Objective):
     Labels are whole numbers from 0 to C - 1; anything else is a ValueError.
 
     ==========  ==================================================================
-    XGBoost     ``XGBClassifier(objective=o)``, ``xgboost.train(..., obj=o)``
-    LightGBM    ``LGBMClassifier(objective=o, num_class=C)``
+    XGBoost     ``XGBClassifier(objective=o)``,
+                ``xgboost.train({"num_class": C}, ..., obj=o)``
+    LightGBM    ``LGBMClassifier(objective=o, num_class=C)``,
+                ``lightgbm.train({"objective": o, "num_class": C}, ...)``
     CatBoost    ``CatBoostClassifier(loss_function=o, eval_metric=o.catboost_metric)``,
-                without ``classes_count``, with which CatBoost forgets the labels
+                with ``class_names`` if there is a ``classes_count``
     ==========  ==================================================================
 
     Example:
@@ -81,9 +83,13 @@ class MulticlassFocalObjective(Objective):
         the logarithms of the shares of the classes.
         """
         y = as_tensor(y_true)
+        if not len(y):
+            raise ValueError("MulticlassFocalObjective.initial_score: expected samples, got none")
         count = int(y.nan_to_num(0.0).max()) + 1 if self.alpha is None else len(self.alpha)
         label = _classes(y, max(count, 2))
-        weight = torch.ones_like(y) if sample_weight is None else as_tensor(sample_weight)
+        weight = torch.ones_like(y)
+        if sample_weight is not None:
+            weight = as_weights("MulticlassFocalObjective", sample_weight, y)
         totals = torch.zeros(max(count, 2), dtype=y.dtype).index_add_(0, label, weight)
         if not bool((totals > 0).all()):
             missing = int(totals.argmin())
@@ -120,7 +126,7 @@ class MulticlassFocalObjective(Objective):
         if x.ndim != 2 or y.shape != x.shape[:1] or x.shape[1] < 2:
             raise ValueError(
                 "MulticlassFocalObjective: expected labels (N,) and scores (N, C), C > 1, got "
-                f"{tuple(y.shape)} and {tuple(x.shape)}"
+                f"{tuple(y.shape)} and {tuple(x.shape)}; native training needs `num_class`"
             )
         if self.alpha is not None and len(self.alpha) != x.shape[1]:
             raise ValueError(
@@ -131,7 +137,9 @@ class MulticlassFocalObjective(Objective):
 
     def _factor(self, label: Tensor, sample_weight: ArrayLike | None) -> Tensor | None:
         """alpha_t times the weight, or None if both are 1."""
-        weight = None if sample_weight is None else as_tensor(sample_weight)
+        weight = None
+        if sample_weight is not None:
+            weight = as_weights("MulticlassFocalObjective", sample_weight, label)
         if self.alpha is None:
             return weight
         alpha_t = as_tensor(self.alpha)[label]

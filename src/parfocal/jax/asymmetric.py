@@ -100,10 +100,7 @@ def _shifted_negative(x: Any, gamma: Any, margin: Any) -> Any:
     p_m = distance(x, margin)
     counts = ~(p_m <= 0)  # NaN stays
     p_m = jnp.where(counts, p_m, 0.5)
-    # The logarithm of what is near 1 goes through log1p.
-    is_near_one = p_m < 0.5
-    rest = jnp.where(is_near_one | (margin == 0), 1.0, complement(x) + margin)
-    cross_entropy = -jnp.where(
-        is_near_one, jnp.log1p(-jnp.where(is_near_one, p_m, 0.0)), jnp.log(rest)
-    )
+    # -log(1 - p_m) by a positive argument: of negative ones XLA's log1p is off by 120 ULP.
+    rest = jnp.where(margin == 0, 1.0, complement(x) + margin)
+    cross_entropy = jnp.log1p(p_m / rest)
     return jnp.where(counts, even_power(p_m, gamma) * cross_entropy, 0.0)
