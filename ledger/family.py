@@ -47,6 +47,8 @@ class Subject(NamedTuple):
     allowed: the same, to the error in ULP that is allowed in float64 and float32.
     variables: the logits in which a derivative is taken; none if the loss has no gradient.
     of_scale: whether terms of both signs meet.
+    flushes: whether subnormal numbers are taken for 0, those of terms too, so that results count
+        from some binades above.
     """
 
     name: str
@@ -57,6 +59,7 @@ class Subject(NamedTuple):
     allowed: Callable[[Row, Any, float], float]
     variables: Sequence[int] = (0,)
     of_scale: bool = False
+    flushes: bool = False
 
 
 def rounded(number: float, dtype: torch.dtype) -> float:
@@ -118,7 +121,8 @@ def _errors(
         step = torch.finfo(torch.float32).eps / torch.finfo(dtype).eps
         allowed = (0.5 + allowed * step).clamp(min=1.0)
     magnitude = truth.scale if subject.of_scale else truth.hi.abs()
-    normal = magnitude >= torch.finfo(dtype).tiny
+    headroom = 16 / torch.finfo(dtype).eps if subject.flushes else 1.0
+    normal = magnitude >= headroom * torch.finfo(dtype).tiny
     return error[normal], (error / allowed)[normal]
 
 
@@ -401,7 +405,16 @@ def as_maps(x: Tensor) -> Tensor:
 
 
 def subjects(dtype: torch.dtype) -> list[Subject]:
-    """The family. Some parameters are rounded to the dtype in which they take part."""
+    """The family, and the versions of it that are of JAX."""
+    import family_jax  # which has the subjects of this file
+
+    family = subjects_of_torch(dtype)
+    unreduced = [subject for subject in family if "summed" not in subject.name]
+    return [*family, *family_jax.subjects(dtype, unreduced)]
+
+
+def subjects_of_torch(dtype: torch.dtype) -> list[Subject]:
+    """PyTorch's. Some parameters are rounded to the dtype in which they take part."""
     focusing = (0.1, 0.5, 2.0)
     exponents = (0.1, 0.5, 0.75, 1.0, 3.0)
     return [

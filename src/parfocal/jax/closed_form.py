@@ -49,13 +49,13 @@ def _focal_jvp(primals: Any, tangents: Any) -> Any:
     """Each derivative is q ** gamma times a sum: no term of it underflows by itself."""
     (x, y, gamma), (dx, dy, dgamma) = primals, tangents
     factor, ce = power(x, y, gamma), cross_entropy(x, y)
-    focusing = gamma * bounded(ce)
 
     def in_x() -> Any:
-        return factor * (focusing * relative_slope(x, y) + cross_entropy_slope(x, y))
+        focusing = gamma * relative_slope(x, y) * bounded(ce)
+        return factor * (focusing + cross_entropy_slope(x, y))
 
     def in_y() -> Any:
-        slope = focusing * log_base_in_y(x, y)
+        slope = gamma * bounded(ce) * log_base_in_y(x, y)
         largest = jnp.finfo(x.dtype).max
         return factor * jnp.clip(slope - x, -largest, largest)
 
