@@ -8,12 +8,14 @@ Two minutes. Every ratio is of times that were taken in turn, in one process.
 import platform
 import warnings
 from collections.abc import Iterator
+from functools import partial
 from pathlib import Path
 from statistics import median
 
 import boosting
 import catboost
 import jax
+import jax.numpy as jnp
 import lightgbm
 import optax
 import torch
@@ -49,23 +51,50 @@ def of_boosting() -> Iterator[Row]:
 
 
 def of_jax() -> Iterator[Row]:
-    """Value and gradient under jit."""
+    """Value and gradient of a mean, under jit."""
     logits = jax.random.normal(jax.random.key(0), (2**20,)) * 4
-    labels = (logits > 0).astype(logits.dtype)
+    rows = jax.random.normal(jax.random.key(1), (65_536, 1000)) * 4
+    index = jax.random.randint(jax.random.key(2), (65_536,), 0, 1000)
+    sigmoid = (partial(loss, gamma=0.5) for loss in _SIGMOID)
+    softmax = partial(parfocal.jax.softmax_focal_loss, gamma=0.5)
+    cross_entropy = optax.losses.softmax_cross_entropy_with_integer_labels
+
+    def composed(x, t):
+        ce = cross_entropy(x, t)
+        return (1 - jnp.exp(-ce)) ** 0.5 * ce
+
+    pairs = (
+        ("sigmoid, 2^20", "optax", 0.5, (*sigmoid,), (logits, logits > 0)),
+        (
+            "softmax, 65536 x 1000",
+            "optax's cross-entropy",
+            0.5,
+            (softmax, cross_entropy),
+            (rows, index),
+        ),
+        ("softmax, 65536 x 1000", "focal of that", None, (softmax, composed), (rows, index)),
+    )
+    for what, against, most, losses, arguments in pairs:
+        name = f"JAX, value and gradient under jit, {what}"
+        case = Case(name, against, most, partial(_steps, losses, arguments))
+        result = measure(case, seconds=6.0, fewest=7)
+        ours, theirs = (f"{median(times):.1f} ms" for times in (result.ours, result.theirs))
+        yield _row(case.name, case.against, case.most, result.ratios, ours, theirs)
+
+
+_SIGMOID = (parfocal.jax.sigmoid_focal_loss, optax.losses.sigmoid_focal_loss)
+
+
+def _steps(losses, arguments):
+    """A call of each loss, compiled."""
+    x, y = arguments
+    y = y.astype(x.dtype) if y.dtype == bool else y
 
     def step(loss):
-        call = jax.jit(jax.value_and_grad(lambda x: loss(x, labels, gamma=0.5).mean()))
-        return lambda: jax.block_until_ready(call(logits))
+        call = jax.jit(jax.value_and_grad(lambda x, y: loss(x, y).mean()))
+        return lambda: jax.block_until_ready(call(x, y))
 
-    case = Case(
-        "JAX, value and gradient under jit, 2^20",
-        "optax",
-        None,
-        lambda: (step(parfocal.jax.sigmoid_focal_loss), step(optax.losses.sigmoid_focal_loss)),
-    )
-    result = measure(case, seconds=6.0, fewest=7)
-    ours, theirs = (f"{median(times):.1f} ms" for times in (result.ours, result.theirs))
-    yield _row(case.name, case.against, case.most, result.ratios, ours, theirs)
+    return tuple(step(loss) for loss in losses)
 
 
 def _row(

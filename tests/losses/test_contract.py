@@ -12,6 +12,7 @@ import jax.numpy as jnp
 import numpy
 import pytest
 import torch
+from jax.test_util import check_grads
 from loss_cases import FUNCTIONS, LOSSES, SHAPES, Case
 
 import parfocal
@@ -120,6 +121,35 @@ def test_the_jax_version_is_finite_at_every_cliff(case, dtype, right):
         for result in of_jax(case.jax)(to_jax(logits, dtype), to_jax(targets, dtype)):
             assert jnp.isfinite(result).all()
             assert str(result.dtype) == str(dtype).removeprefix("torch.")
+
+
+@in_jax
+def test_the_jax_version_is_mapped_scanned_weighed_and_masked(case):
+    """A map and a scan over calls are the calls; a weight multiplies, what is masked is 0."""
+    calls = [[to_jax(values, torch.float32) for values in case.draw(seed)] for seed in range(2)]
+    rows = [jnp.stack(values) for values in zip(*calls, strict=True)]
+    expected = jnp.stack([case.jax(*call) for call in calls])
+    mapped = jax.vmap(case.jax)(*rows)
+    scanned = jax.lax.scan(lambda carry, row: (carry, case.jax(*row)), 0, rows)[1]
+    weight = jnp.linspace(0.5, 2, expected[0].size).reshape(expected[0].shape)
+    where = weight > 1
+    weighed = case.jax(*calls[0], weight=weight, where=where)
+    for found, wanted in (
+        (mapped, expected),
+        (scanned, expected),
+        (weighed, jnp.where(where, weight * expected[0], 0)),
+    ):
+        numpy.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7)
+
+
+@in_jax
+def test_the_jax_version_has_three_orders(case):
+    """By differences, in float64."""
+    logits, targets = case.draw()
+    with jax.enable_x64(True):
+        x, y = (to_jax(values[:2], torch.float64) for values in (logits, targets))
+        total = jax.jit(lambda x: case.jax(x, y).sum())
+        check_grads(total, (x,), order=3, modes=["rev"], atol=1e-3, rtol=1e-3)
 
 
 @every_case
