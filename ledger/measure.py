@@ -31,8 +31,13 @@ def jobs(only: Sequence[str] = ()) -> Iterator[Job]:
             yield from (partial(binary.measure, dtype, gamma) for dtype in binary.DTYPES)
     for dtype in family.DTYPES:
         for subject in family.subjects(dtype):
-            if not only or subject.name in only or subject.name.partition(",")[0] in only:
+            if not only or subject.name in only or _loss_of(subject.name) in only:
                 yield partial(family.measure_subject, subject.name, dtype)
+
+
+def _loss_of(subject: str) -> str:
+    """Without its options, and whose it is."""
+    return subject.partition(",")[0].partition(" ")[0]
 
 
 def measure(only: Sequence[str] = (), workers: int = 2) -> list[Line]:

@@ -372,13 +372,12 @@ def _parts(
     terms = per_class.terms(pixels)
     counts = pixels.counts()
     whole: int | Tensor = max(1, terms.numel() // pixels.classes())
-    if counts is not None:
-        whole = counts.sum().clamp(min=1)
+    if counts is not None:  # a quotient of integers would be in float32
+        whole = counts.sum().clamp(min=1).to(terms.dtype)
     terms = terms.sum(dim=pixels.region(options.per_image))
     if pixels.class_dim > 1:  # each class is a problem of two
         terms, regions = terms.sum(-1), regions.mean(-1)
-    # In this order: a quotient of integers would be in float32.
-    cross_entropy = terms * terms.numel() / whole
+    cross_entropy = terms * (terms.numel() / whole)
     return options.balance * regions + (1 - options.balance) * cross_entropy
 
 
