@@ -68,9 +68,9 @@ def softmax_focal_loss(
     The loss is that of the margin ``u = x_t - logsumexp(x_j, j != t)`` at label 1, so that
     ``1 - p_t`` is no subtraction. With a single class it is 0.
 
-    Accuracy: for class indices within (1 + gamma)(8 + d + log2(C) / 2) ULP on a CPU, d the spread of
-    a row, whose differences are rounded; 16 bits are computed in float32 and rounded once. A result
-    below 16 / eps times the smallest normal number may be 0.
+    Accuracy: for class indices within (1 + gamma)(8 + d + log2(C) / 2) ULP on a CPU, d the spread
+    of a row, whose differences are rounded; 16 bits are computed in float32 and rounded once. A
+    result below 16 / eps times the smallest normal number may be 0.
 
     Example:
         >>> import jax.numpy as jnp
