@@ -123,7 +123,15 @@ def test_the_jax_version_is_finite_at_every_cliff(case, dtype, right):
             assert str(result.dtype) == str(dtype).removeprefix("torch.")
 
 
-@in_jax
+# A loss a position; regions have tests of their own.
+in_jax_by_position = pytest.mark.parametrize(
+    "case",
+    [case for case in LOSSES if case.jax and "normalizer" in case.options],
+    ids=lambda case: case.name,
+)
+
+
+@in_jax_by_position
 def test_the_jax_version_is_mapped_scanned_weighed_and_masked(case):
     """A map and a scan over calls are the calls; a weight multiplies, what is masked is 0."""
     calls = [[to_jax(values, torch.float32) for values in case.draw(seed)] for seed in range(2)]
@@ -142,7 +150,7 @@ def test_the_jax_version_is_mapped_scanned_weighed_and_masked(case):
         numpy.testing.assert_allclose(found, wanted, rtol=1e-5, atol=1e-7)
 
 
-@in_jax
+@in_jax_by_position
 def test_the_jax_version_has_three_orders(case):
     """By differences, in float64."""
     logits, targets = case.draw()
