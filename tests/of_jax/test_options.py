@@ -1,6 +1,9 @@
 """The options that JAX's losses share, where numbers are refused, and what XLA makes of them."""
 
 import functools
+import os
+import subprocess
+import sys
 
 import jax
 import jax.numpy as jnp
@@ -194,7 +197,7 @@ def test_wrong_exponents_are_refused(loss, wrong):
         ("softmax_focal_loss", {"gamma": -1}, "`gamma` >= 0, got -1"),
         ("softmax_focal_loss", {"label_smoothing": 2}, r"`label_smoothing` in \[0, 1\], got 2"),
         ("softmax_focal_loss", {"alpha": 0.25}, "one number for each of the 3 classes"),
-        ("softmax_focal_loss", {"ignore_index": 1.5}, "`ignore_index` to be an integer or None"),
+        ("softmax_focal_loss", {"ignore_index": 1.5}, "`ignore_index` to be an integer, got 1.5"),
         ("softmax_focal_loss", {"weight": np.ones(3)}, "`weight` to broadcast to the shape"),
         ("softmax_focal_loss", {"axis": 2}, "`axis` to be one of logits of shape"),
     ],
@@ -237,3 +240,28 @@ def test_less_is_read_and_written_than_by_optax():
     plain = compiled(optax.losses.softmax_cross_entropy_with_integer_labels, rows, index)
     assert ours.cost_analysis()["bytes accessed"] < plain.cost_analysis()["bytes accessed"]
     assert "scatter(" not in ours.as_text()
+
+
+SHARDED = """
+import jax, jax.numpy as jnp
+from parfocal.jax import softmax_focal_loss
+logits, labels = jnp.arange(12.0).reshape(4, 3) % 5, jnp.array([0, 1, 2, 1])
+loss = lambda x, y, alpha: softmax_focal_loss(x, y, alpha=alpha).sum()
+alpha = jnp.array([1.0, 2.0, 3.0])
+expected = jax.grad(loss, (0, 2))(logits, labels, alpha)
+with jax.set_mesh(jax.make_mesh((2,), ("batch",), (jax.sharding.AxisType.Explicit,))):
+    x, y = (jax.device_put(array, jax.P("batch")) for array in (logits, labels))
+    found = jax.jit(jax.grad(loss, (0, 2)))(x, y, alpha)
+assert all(jnp.allclose(jax.device_get(a), b) for a, b in zip(found, expected))
+print("the same")
+"""
+
+
+def test_class_weights_of_a_batch_on_two_devices():
+    """An explicit sharding, under which a gather has to say where its result is."""
+    devices = {"XLA_FLAGS": "--xla_force_host_platform_device_count=2", "JAX_PLATFORMS": "cpu"}
+    done = subprocess.run(
+        [sys.executable, "-c", SHARDED],
+        env={**os.environ, **devices}, capture_output=True, text=True, check=False,
+    )  # fmt: skip
+    assert done.stdout == "the same\n", done.stderr

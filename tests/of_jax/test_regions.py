@@ -388,20 +388,42 @@ def test_many_positions():
 @pytest.mark.parametrize(
     ("name", "options", "error", "words"),
     [
-        ("sigmoid_tversky_loss", {"smooth": -1}, ValueError, "`smooth` >= 0, got -1"),
-        ("softmax_tversky_loss", {"alpha": np.float32(-1)}, ValueError, "`alpha` >= 0"),
-        ("softmax_tversky_loss", {"beta": jnp.nan}, ValueError, "`beta` >= 0"),
-        ("sigmoid_focal_tversky_loss", {"gamma": 0}, ValueError, "`gamma` > 0, got 0"),
-        ("softmax_focal_tversky_loss", {"gamma": [1, -1]}, ValueError, "`gamma` > 0"),
+        ("sigmoid_tversky_loss", {"smooth": -1}, ValueError, "`smooth` finite and >= 0, got -1"),
+        (
+            "softmax_tversky_loss",
+            {"alpha": np.float32(-1)},
+            ValueError,
+            "`alpha` finite and >= 0, got -1",
+        ),
+        ("softmax_tversky_loss", {"beta": jnp.nan}, ValueError, "`beta` finite and >= 0, got nan"),
+        ("sigmoid_focal_tversky_loss", {"gamma": 0}, ValueError, "`gamma` finite and > 0, got 0"),
+        (
+            "softmax_focal_tversky_loss",
+            {"gamma": [1, -1]},
+            ValueError,
+            "`gamma` finite and > 0, got -1",
+        ),
         ("sigmoid_unified_focal_loss", {"gamma": 1}, ValueError, r"`gamma` in \[0, 1\), got 1"),
         ("softmax_unified_focal_loss", {"delta": 2}, ValueError, r"`delta` in \[0, 1\], got 2"),
         ("softmax_unified_focal_loss", {"background": 3}, ValueError, "one of 3 classes, got 3"),
         ("sigmoid_tversky_loss", {"labels": np.zeros((2, 5))}, ValueError, r"labels of shape"),
         ("softmax_tversky_loss", {"labels": np.zeros((2, 4))}, TypeError, "integer labels"),
         ("softmax_tversky_loss", {"labels": np.zeros(2, int)}, ValueError, r"indices of shape"),
-        ("sigmoid_tversky_loss", {"where": np.ones(3)}, TypeError, "`where` to be boolean"),
-        ("softmax_tversky_loss", {"where": np.ones(3, bool)}, ValueError, r"broadcast to \(2, 4\)"),
+        ("sigmoid_tversky_loss", {"where": np.ones(3)}, TypeError, "boolean `where`, got float64"),
+        (
+            "softmax_tversky_loss",
+            {"where": np.ones(3, bool)},
+            ValueError,
+            r"broadcast to the shape \(2, 4\)",
+        ),
         ("softmax_tversky_loss", {"weight": np.ones(2)}, ValueError, r"`weight` of shape \(3,\)"),
+        ("sigmoid_tversky_loss", {"alpha": np.inf}, ValueError, "`alpha` finite and >= 0, got inf"),
+        ("sigmoid_tversky_loss", {"alpha": True}, TypeError, "`alpha` to be a number"),
+        ("sigmoid_tversky_loss", {"smooth": None}, TypeError, "`smooth` to be a number"),
+        ("softmax_tversky_loss", {"x": 1j * logits((2, 4, 3))}, TypeError, "real `logits`"),
+        ("softmax_tversky_loss", {"ignore_index": 1.5}, TypeError, "an integer, got 1.5"),
+        ("softmax_tversky_loss", {"ignore_index": True}, TypeError, "an integer, got True"),
+        ("softmax_unified_focal_loss", {"background": 0.5}, TypeError, "an integer, got 0.5"),
         ("sigmoid_tversky_loss", {"x": logits((2, 3))}, ValueError, r"\(N, d1, ..., C\)"),
     ],
 )
@@ -411,3 +433,28 @@ def test_what_is_refused(name, options, error, words):
     y = options.pop("labels", labels_of(name, x))
     with pytest.raises(error, match=f"{name}: expected .*{words}"):
         getattr(parfocal.jax, name)(x, y, **options)
+
+
+def test_probabilities_have_no_class_to_ignore():
+    """Positions that count are said by `where`."""
+    x = logits((2, 4, 3))
+    y = jax.nn.softmax(x)
+    with pytest.raises(ValueError, match="expected no `ignore_index` beside class probabilities"):
+        parfocal.jax.softmax_tversky_loss(x, y, ignore_index=1)
+    assert (parfocal.jax.softmax_tversky_loss(x, y, ignore_index=None) > 0).all()
+
+
+@pytest.mark.parametrize("name", NAMES)
+def test_a_nan_that_is_left_out_arises_nowhere(name):
+    """Neither in the losses nor inside, where `jax.debug_nans` and checkify look."""
+    x = logits((2, 4, 3))
+    y = labels_of(name, x)
+    counts = np.array([[False, True, True, True]] * 2)
+    where = counts if name.startswith("softmax") else counts[..., None]
+    masked = np.where(counts[..., None], x, np.nan)
+    loss = partial(getattr(parfocal.jax, name), labels=y, where=where)
+    with jax.debug_nans(True):
+        found = loss(masked), jax.grad(lambda x: loss(x).sum())(masked)
+    assert_close(found, (loss(x), jax.grad(lambda x: loss(x).sum())(x)), 1e-6)
+    error, _ = checkify.checkify(jax.jit(loss), errors=checkify.float_checks)(masked)
+    assert error.get() is None

@@ -18,8 +18,10 @@ def as_tensor(values: ArrayLike) -> Tensor:
     return torch.from_numpy(np.ascontiguousarray(values, dtype=np.float64))
 
 
-def as_weights(name: str, weights: ArrayLike, like: Tensor) -> Tensor:
-    """A weight for each sample."""
+def as_weights(name: str, weights: ArrayLike | None, like: Tensor) -> Tensor | None:
+    """A weight for each sample, if there are any."""
+    if weights is None:
+        return None
     tensor = as_tensor(weights)
     if tensor.shape != like.shape[:1]:
         raise ValueError(

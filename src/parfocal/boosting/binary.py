@@ -83,7 +83,7 @@ class FocalObjective(Objective):
         y, x = _arrays(y_true, score)
         loss, sign = self._loss(y, x)
         gradient = loss.slope if sign is None else sign * loss.slope
-        second = self._second(loss)
+        second = self._policy(lambda: loss.curvature, loss.gauss_newton)
         factor = self._factor(y, sample_weight)
         if factor is not None:
             gradient, second = gradient * factor, second * factor
@@ -147,10 +147,9 @@ class FocalObjective(Objective):
 
     def _factor(self, y: Tensor, sample_weight: ArrayLike | None) -> Tensor | None:
         """alpha_t times the weight, or None if both are 1."""
-        weight = None
-        if sample_weight is not None:
-            weight = as_weights("FocalObjective", sample_weight, y)
-            weight = weight.unsqueeze(1) if y.ndim == 2 else weight
+        weight = as_weights("FocalObjective", sample_weight, y)
+        if weight is not None and y.ndim == 2:
+            weight = weight.unsqueeze(1)
         if self.alpha is None:
             return weight
         alpha_t = self.alpha * y + (1 - self.alpha) * (1 - y)
@@ -175,8 +174,7 @@ def _check(y: Tensor) -> None:
 
 def _totals(y: Tensor, sample_weight: ArrayLike | None) -> tuple[Tensor, Tensor]:
     """Each label once, with the sum of its weights."""
-    weight = torch.ones_like(y)
-    if sample_weight is not None:
-        weight = as_weights("FocalObjective", sample_weight, y)
+    weight = as_weights("FocalObjective", sample_weight, y)
     labels, index = y.unique(return_inverse=True)
+    weight = torch.ones_like(y) if weight is None else weight
     return labels, torch.zeros_like(labels).index_add_(0, index, weight)

@@ -87,9 +87,8 @@ class MulticlassFocalObjective(Objective):
             raise ValueError("MulticlassFocalObjective.initial_score: expected samples, got none")
         count = int(y.nan_to_num(0.0).max()) + 1 if self.alpha is None else len(self.alpha)
         label = _classes(y, max(count, 2))
-        weight = torch.ones_like(y)
-        if sample_weight is not None:
-            weight = as_weights("MulticlassFocalObjective", sample_weight, y)
+        weight = as_weights("MulticlassFocalObjective", sample_weight, y)
+        weight = torch.ones_like(y) if weight is None else weight
         totals = torch.zeros(max(count, 2), dtype=y.dtype).index_add_(0, label, weight)
         if not bool((totals > 0).all()):
             missing = int(totals.argmin())
@@ -137,9 +136,7 @@ class MulticlassFocalObjective(Objective):
 
     def _factor(self, label: Tensor, sample_weight: ArrayLike | None) -> Tensor | None:
         """alpha_t times the weight, or None if both are 1."""
-        weight = None
-        if sample_weight is not None:
-            weight = as_weights("MulticlassFocalObjective", sample_weight, label)
+        weight = as_weights("MulticlassFocalObjective", sample_weight, label)
         if self.alpha is None:
             return weight
         alpha_t = as_tensor(self.alpha)[label]

@@ -10,7 +10,6 @@ from numpy.typing import ArrayLike
 from torch import Tensor
 
 from parfocal.boosting.arrays import Floats, is_number, or_none
-from parfocal.numerics import HardLoss, SoftLoss
 
 Hessian = Literal["gauss_newton", "exact", "absolute", "floor"]
 
@@ -88,8 +87,7 @@ class Objective:
         ``lightgbm.train`` calls its ``feval`` with scores and data, which is understood too.
         """
         if hasattr(y_pred, "get_label"):
-            scores, data = y_true, y_pred
-            return self.lightgbm_metric(data.get_label(), scores, data.get_weight())
+            y_true, y_pred, sample_weight = y_pred.get_label(), y_true, y_pred.get_weight()
         return "focal_loss", self.focal_loss(y_true, y_pred, sample_weight), False
 
     @property
@@ -105,11 +103,8 @@ class Objective:
     def _of_data(self, scores: ArrayLike, data: Any) -> tuple[Floats, Floats]:
         return self.derivatives(data.get_label(), scores, or_none(data.get_weight()))
 
-    def _second(self, loss: HardLoss | SoftLoss) -> Tensor:
-        """The second derivative of a binary loss that a booster gets."""
-        return self._policy(lambda: loss.curvature, loss.gauss_newton)
-
     def _policy(self, exact: Callable[[], Tensor], gauss_newton: Tensor) -> Tensor:
+        """The second derivative that a booster gets."""
         match self.hessian:
             case "exact":
                 return exact()

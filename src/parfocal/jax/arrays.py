@@ -5,10 +5,15 @@ from typing import Any
 import jax.numpy as jnp
 
 
+def computation_dtype(dtype: Any) -> Any:
+    """float64, or float32 for what is narrower."""
+    return dtype if dtype.itemsize >= 4 else jnp.dtype(jnp.float32)
+
+
 def widen(logits: Any) -> tuple[Any, Any]:
     """The dtype of the logits, and the logits in that of the computation, with finite numbers."""
     x = jnp.asarray(logits)
     given = x.dtype if jnp.issubdtype(x.dtype, jnp.floating) else jnp.result_type(float)
-    x = x.astype(given if given.itemsize >= 4 else jnp.float32)
+    x = x.astype(computation_dtype(given))
     largest = jnp.finfo(x.dtype).max
     return given, jnp.where(jnp.isinf(x), jnp.sign(x) * largest, x)

@@ -28,6 +28,26 @@ def fraction(call: str, name: str, value: Any) -> None:
         _refuse(call, name, numbers, ~((numbers >= 0) & (numbers <= 1)), "in [0, 1]")
 
 
+def non_negative(call: str, name: str, value: Any) -> None:
+    """Finite numbers >= 0."""
+    at_least(call, name, value, 0.0)
+
+
+def positive(call: str, name: str, value: Any) -> None:
+    """Finite numbers > 0."""
+    numbers = _readable(call, name, value)
+    if numbers is not None:
+        wrong = ~((numbers > 0) & np.isfinite(numbers))
+        _refuse(call, name, numbers, wrong, "finite and > 0")
+
+
+def proper_fraction(call: str, name: str, value: Any) -> None:
+    """Numbers in [0, 1)."""
+    numbers = _readable(call, name, value)
+    if numbers is not None:
+        _refuse(call, name, numbers, ~((numbers >= 0) & (numbers < 1)), "in [0, 1)")
+
+
 def at_least(call: str, name: str, value: Any, least: float) -> None:
     """Finite numbers that are no smaller."""
     numbers = _readable(call, name, value)
@@ -50,16 +70,21 @@ def is_number(value: Any) -> bool:
     return not isinstance(value, jax.core.Tracer) and np.ndim(value) == 0
 
 
+def is_known_to_be_positive(value: Any) -> bool:
+    """Whether all numbers are known, and above 0."""
+    return not isinstance(value, jax.core.Tracer) and bool(np.all(np.asarray(value) > 0))
+
+
 def real(call: str, name: str, value: Any) -> None:
     """Real numbers, or booleans."""
-    dtype = jnp.result_type(value)
+    dtype = dtype_of(value)
     if not (jnp.issubdtype(dtype, jnp.floating) or is_integer(dtype) or dtype == jnp.bool_):
         raise TypeError(f"{call}: expected real `{name}`, got {dtype}")
 
 
 def boolean(call: str, name: str, value: Any) -> None:
     """True and False alone: numbers would be taken for weights."""
-    dtype = jnp.result_type(value)
+    dtype = dtype_of(value)
     if dtype != jnp.bool_:
         raise TypeError(f"{call}: expected boolean `{name}`, got {dtype}")
 
@@ -79,8 +104,13 @@ def broadcasts(call: str, name: str, value: Any, shape: tuple[int, ...]) -> None
 def index(call: str, name: str, value: Any) -> int:
     """One of Python's or NumPy's integers."""
     if isinstance(value, bool) or not isinstance(value, Integral):
-        raise TypeError(f"{call}: expected `{name}` to be an integer or None, got {value!r}")
+        raise TypeError(f"{call}: expected `{name}` to be an integer, got {value!r}")
     return int(value)
+
+
+def dtype_of(value: Any) -> Any:
+    """That of an array, a number, or a list of numbers; None has that of objects, which is none."""
+    return value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
 
 
 def is_integer(dtype: Any) -> bool:
@@ -90,7 +120,7 @@ def is_integer(dtype: Any) -> bool:
 
 def _readable(call: str, name: str, value: Any) -> Any:
     """The numbers as NumPy's; None of a tracer, and on a device that had to be waited for."""
-    dtype = jnp.result_type(value)
+    dtype = dtype_of(value)
     if not (jnp.issubdtype(dtype, jnp.floating) or is_integer(dtype)):
         raise TypeError(f"{call}: expected `{name}` to be a number or an array, got {dtype}")
     if isinstance(value, jax.core.Tracer):

@@ -1,13 +1,16 @@
 """What a call of a region loss is given: margins, targets, which positions count, and numbers."""
 
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import jax
 import jax.numpy as jnp
 import numpy as np
 
+from parfocal.jax import checks
 from parfocal.jax.arrays import widen
+from parfocal.jax.margin import is_class
+from parfocal.jax.positions import selected
 
 
 class Maps(NamedTuple):
@@ -30,6 +33,7 @@ class Maps(NamedTuple):
     def result(self, call: str, regions: Any, weight: Any) -> Any:
         """What regions have, (..., C), times one factor a class, in the dtype of the logits."""
         if weight is not None:
+            checks.real(call, "weight", weight)
             factor, classes = jnp.asarray(weight, regions.dtype), regions.shape[-1:]
             if factor.shape != classes:
                 raise ValueError(
@@ -53,16 +57,19 @@ def sigmoid_maps(
     call: str, logits: Any, labels: Any, where: Any, axis: int, per_image: bool
 ) -> Maps:
     """Each class on its own; the margin is the logit."""
-    given, x = widen(logits)
-    y = jnp.asarray(labels)
-    if y.shape != x.shape:
-        raise ValueError(f"{call}: expected labels of shape {x.shape}, got {y.shape}")
-    counts = _counts(call, where, x.shape)
-    x, y = (jnp.moveaxis(array, axis, -1) for array in (x, y.astype(x.dtype)))
+    checks.real(call, "logits", logits)
+    checks.real(call, "labels", labels)
+    shape = jnp.shape(logits)
+    if jnp.shape(labels) != shape:
+        raise ValueError(f"{call}: expected labels of shape {shape}, got {jnp.shape(labels)}")
+    counts = _counts(call, where, shape)
     if counts is not None:
+        logits, labels = (selected(counts, array, shape) for array in (logits, labels))
         counts = jnp.moveaxis(counts, axis, -1)
-        x, y = jnp.where(counts, x, 0.0), jnp.where(counts, y, 0.0)
-    return Maps(x, jax.lax.stop_gradient(y), counts, _axes(call, x, per_image), given)
+    given, x = widen(logits)
+    y = jax.lax.stop_gradient(jnp.asarray(labels).astype(x.dtype))
+    x, y = (jnp.moveaxis(array, axis, -1) for array in (x, y))
+    return Maps(x, y, counts, _axes(call, x, per_image), given)
 
 
 def softmax_maps(
@@ -70,31 +77,38 @@ def softmax_maps(
     logits: Any,
     labels: Any,
     where: Any,
-    ignore_index: int | Sequence[int],
+    ignore_index: int | Sequence[int] | None,
     axis: int,
     per_image: bool,
 ) -> Maps:
     """Each class against all others; the margin is that of the class."""
-    given, x = widen(logits)
-    y = jnp.asarray(labels)
-    is_distribution = y.shape == x.shape
-    is_wrong = None
-    x = jnp.moveaxis(x, axis, -1)
-    counts = _counts(call, where, x.shape[:-1])
-    if is_distribution:
-        y = jnp.moveaxis(y, axis, -1).astype(x.dtype)
+    checks.real(call, "logits", logits)
+    checks.real(call, "labels", labels)
+    shape = jnp.shape(logits)
+    axis = range(len(shape))[axis]
+    counts = _counts(call, where, shape[:axis] + shape[axis + 1 :])
+    is_distribution = jnp.shape(labels) == shape
+    index = None if is_distribution else _indices(call, labels, shape, axis)
+    counts = _without_ignored(call, index, counts, ignore_index)
+    if counts is not None:
+        logits = selected(jnp.expand_dims(counts, axis), logits, shape)
+    x = jnp.moveaxis(jnp.asarray(logits), axis, -1)
+    given, x = widen(x)
+    u = margins(x)
+    if index is None:
+        if counts is not None:
+            labels = selected(jnp.expand_dims(counts, axis), labels, shape)
+        y = jnp.moveaxis(jnp.asarray(labels), axis, -1)
     else:
-        index = _indices(call, y, x.shape)
-        is_ignored = jnp.isin(index, jnp.asarray(ignore_index, index.dtype))
-        counts = ~is_ignored if counts is None else counts & ~is_ignored
-        is_wrong = counts & ((index < 0) | (index >= x.shape[-1]))
-        y = _one_hot(index, x)
+        y = is_class(x, index[..., None])
+        is_wrong = (index < 0) | (index >= x.shape[-1])
+        is_wrong = is_wrong if counts is None else is_wrong & counts
+        u = jnp.where(is_wrong[..., None], jnp.nan, u)
     if counts is not None:
         counts = jnp.broadcast_to(counts[..., None], x.shape)
-        x, y = jnp.where(counts, x, 0.0), jnp.where(counts, y, 0.0)
-    if is_wrong is not None:
-        x = jnp.where(is_wrong[..., None], jnp.nan, x)
-    return Maps(margins(x), jax.lax.stop_gradient(y), counts, _axes(call, x, per_image), given)
+        y = jnp.where(counts, y, jnp.zeros((), y.dtype))
+    y = jax.lax.stop_gradient(y.astype(u.dtype))
+    return Maps(u, y, counts, _axes(call, x, per_image), given)
 
 
 def margins(x: Any) -> Any:
@@ -102,11 +116,15 @@ def margins(x: Any) -> Any:
 
     The sum over the others is that over all less a term. That cancels for the largest class alone,
     whose sum is taken over the others themselves.
+
+    `margin.margins` has rules of its own and takes infinities. This one is closer for regions,
+    whose positions are added up: in float32 a gradient of the asymmetric unified loss is within 20
+    ULP, and within 55 by the other.
     """
     largest = jnp.finfo(x.dtype).max
     if x.shape[-1] == 1:  # of probability 1
         return jnp.full_like(x, largest)
-    is_top = _one_hot(jnp.argmax(x, -1), x) > 0
+    is_top = is_class(x, jnp.argmax(x, -1, keepdims=True))
     top = jnp.sum(jnp.where(is_top, x, 0.0), -1, keepdims=True)
     fixed = jax.lax.stop_gradient(top)
     terms = jnp.where(is_top, 0.0, jnp.exp(x - fixed))
@@ -115,42 +133,6 @@ def margins(x: Any) -> Any:
     of_top = jax.nn.logsumexp(jnp.where(is_top, -jnp.inf, x), axis=-1, keepdims=True)
     u = jnp.where(is_top, x - of_top, x - fixed - jnp.log1p(jnp.where(is_top, 0.0, others)))
     return jnp.clip(u, -largest, largest)
-
-
-def non_negative(call: str, **numbers: Any) -> None:
-    """Refuses what is below 0, where it is known: inside of `jit` it isn't."""
-    _refuse(call, numbers, ">= 0", lambda values: values >= 0)
-
-
-def positive(call: str, **numbers: Any) -> None:
-    """Refuses what isn't above 0."""
-    _refuse(call, numbers, "> 0", lambda values: values > 0)
-
-
-def fraction(call: str, **numbers: Any) -> None:
-    """Refuses what is outside of [0, 1]."""
-    _refuse(call, numbers, "in [0, 1]", lambda values: (values >= 0) & (values <= 1))
-
-
-def proper_fraction(call: str, **numbers: Any) -> None:
-    """Refuses what is outside of [0, 1)."""
-    _refuse(call, numbers, "in [0, 1)", lambda values: (values >= 0) & (values < 1))
-
-
-def is_known(number: Any) -> bool:
-    """Whether it has a value, and isn't being traced."""
-    return not isinstance(number, jax.core.Tracer)
-
-
-def is_known_to_be_positive(number: Any) -> bool:
-    """Whether all its values are known, and above 0."""
-    return is_known(number) and bool(np.all(np.asarray(number) > 0))
-
-
-def _refuse(call: str, numbers: dict[str, Any], range_: str, holds: Callable[[Any], Any]) -> None:
-    for name, number in numbers.items():
-        if is_known(number) and not np.all(holds(np.asarray(number))):
-            raise ValueError(f"{call}: expected `{name}` {range_}, got {number}")
 
 
 def _axes(call: str, x: Any, per_image: bool) -> tuple[int, ...]:
@@ -169,31 +151,39 @@ def _counts(call: str, where: Any, shape: tuple[int, ...]) -> Any:
     """Which positions count, of the shape; None for all."""
     if where is None:
         return None
-    mask = jnp.asarray(where)
-    if mask.dtype != bool:
-        raise TypeError(f"{call}: expected `where` to be boolean, got {mask.dtype}")
-    try:
-        return jnp.broadcast_to(mask, shape)
-    except ValueError:
-        raise ValueError(
-            f"{call}: expected `where` to broadcast to {shape}, got shape {mask.shape}"
-        ) from None
+    checks.boolean(call, "where", where)
+    checks.broadcasts(call, "where", where, shape)
+    return jnp.broadcast_to(jnp.asarray(where), shape)
 
 
-def _indices(call: str, y: Any, shape: tuple[int, ...]) -> Any:
+def _without_ignored(
+    call: str, index: Any, counts: Any, ignore_index: int | Sequence[int] | None
+) -> Any:
+    """Which positions still count."""
+    several = () if ignore_index is None else np.ravel(np.asarray(ignore_index, object))
+    ignored = [checks.index(call, "ignore_index", one) for one in several]
+    if index is None:
+        if any(one >= 0 for one in ignored):
+            raise ValueError(
+                f"{call}: expected no `ignore_index` beside class probabilities, got "
+                f"{ignore_index}; give the positions that count as `where`"
+            )
+        return counts
+    for one in ignored:
+        if abs(one) < 2**31:
+            counts = index != one if counts is None else counts & (index != one)
+    return counts
+
+
+def _indices(call: str, labels: Any, shape: tuple[int, ...], axis: int) -> Any:
     """Class indices, in a dtype that also holds the number of classes and what is ignored."""
-    if y.shape != shape[:-1]:
+    y, positions = jnp.asarray(labels), shape[:axis] + shape[axis + 1 :]
+    if y.shape != positions:
         raise ValueError(
-            f"{call}: expected labels to be class indices of shape {shape[:-1]}, or probabilities "
+            f"{call}: expected labels to be class indices of shape {positions}, or probabilities "
             f"of the shape of the logits, got shape {y.shape}"
         )
-    if not jnp.issubdtype(y.dtype, jnp.integer):
+    if not checks.is_integer(y.dtype):
         raise TypeError(f"{call}: expected integer labels, got {y.dtype}")
     is_wide = y.dtype.itemsize >= 4 and jnp.issubdtype(y.dtype, jnp.signedinteger)
     return y if is_wide else y.astype(jnp.int32)
-
-
-def _one_hot(index: Any, x: Any) -> Any:
-    """1 at the class of an index, of the shape and dtype of x."""
-    classes = jax.lax.broadcasted_iota(index.dtype, x.shape, x.ndim - 1)
-    return (classes == index[..., None]).astype(x.dtype)

@@ -19,7 +19,7 @@ from typing import Any
 import jax
 import jax.numpy as jnp
 
-from parfocal.jax.arrays import widen
+from parfocal.jax.arrays import computation_dtype, widen
 from parfocal.jax.closed_form import tiny
 
 
@@ -35,7 +35,7 @@ def _margin_jvp(primals: Any, tangents: Any) -> Any:
     (x, index, mask), (dx, *_) = primals, tangents
     u = margin(x, index, mask)
     is_finite = jnp.isfinite(_own(x, index, mask)).astype(u.dtype)
-    slope = jnp.where(_is_class(x, index), is_finite, -shares(x, index, mask))
+    slope = jnp.where(is_class(x, index), is_finite, -shares(x, index, mask))
     return u, jnp.sum(slope * dx.astype(u.dtype), axis=-1)
 
 
@@ -66,9 +66,10 @@ def margins(x: Any, mask: Any) -> Any:
     The sum over the others of a class is the sum over all less its own term, and 1 at least. That
     is so of all but the largest class, whose margin has rules of its own.
     """
+    x = x.astype(computation_dtype(x.dtype))  # so that a gradient of many parts is rounded once
     below = jnp.where(mask, x, -jnp.inf)
     place = jnp.argmax(below, axis=-1, keepdims=True)
-    is_top = _is_class(x, place)
+    is_top = is_class(x, place)
     logits = widen(jnp.where(mask, x, jnp.zeros((), x.dtype)))[1]
     top = widen(jax.lax.stop_gradient(_top(x, mask)))[1]
     terms = jnp.where(mask, jnp.exp(jnp.where(mask, logits - top, 0.0)), 0.0)
@@ -96,7 +97,7 @@ def _relative(ahead: Any, total: Any) -> Any:
 def _terms(x: Any, index: Any, mask: Any) -> tuple[Any, Any, Any]:
     """The largest logit; exp(x_j - top), with 0 for the class itself; the sum of these."""
     top = widen(_top(x, mask))[1]
-    others = mask & ~_is_class(x, index)
+    others = mask & ~is_class(x, index)
     largest = jnp.finfo(top.dtype).max
     logits = jnp.clip(
         jnp.where(mask, x, jnp.zeros((), x.dtype)).astype(top.dtype), -largest, largest
@@ -120,6 +121,6 @@ def _own(x: Any, index: Any, mask: Any) -> Any:
     return jnp.where(counts, own, jnp.zeros((), x.dtype))
 
 
-def _is_class(x: Any, index: Any) -> Any:
+def is_class(x: Any, index: Any) -> Any:
     """Of each class, whether the index (..., 1) is it."""
     return jax.lax.broadcasted_iota(index.dtype, x.shape, x.ndim - 1) == index

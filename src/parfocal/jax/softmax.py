@@ -9,7 +9,7 @@ import jax.numpy as jnp
 
 from parfocal.jax import checks
 from parfocal.jax.closed_form import focal
-from parfocal.jax.margin import is_infinite, margin, margins
+from parfocal.jax.margin import is_class, is_infinite, margin, margins
 from parfocal.jax.positions import at_infinity
 
 if TYPE_CHECKING:
@@ -166,10 +166,10 @@ def _losses(
         y = y if y.dtype.itemsize >= 4 else y.astype(jnp.int32)  # where C would wrap around
         if ignore_index is not None and _holds(y.dtype, ignore_index):
             mask = mask & (y != ignore_index)[..., None]
-        rows, is_class = jnp.any(mask, axis=-1), (y >= 0) & (y < x.shape[-1])
-        y = jnp.where(is_class, y, 0)[..., None]
+        rows, is_index = jnp.any(mask, axis=-1), (y >= 0) & (y < x.shape[-1])
+        y = jnp.where(is_index, y, 0)[..., None]
         own_counts = jnp.take_along_axis(jnp.broadcast_to(mask, x.shape), y, -1)[..., 0]
-        is_known = is_class & own_counts | ~rows
+        is_known = is_index & own_counts | ~rows
     focusing = _of_rows(gamma, rows)
     if is_smooth or jnp.issubdtype(y.dtype, jnp.floating):
         is_far = jnp.isinf(jnp.where(mask, x, jnp.zeros((), x.dtype))).any(-1)
@@ -189,14 +189,16 @@ def _of_index(x: Any, index: Any, mask: Any, alpha: Any, gamma: Any) -> Any:
     loss = focal(u, jnp.ones_like(u), gamma.astype(u.dtype))
     if alpha is None:
         return loss
-    return jnp.take(jnp.asarray(alpha).astype(u.dtype), index[..., 0], mode="clip") * loss
+    own, weights = index[..., 0], jnp.asarray(alpha).astype(u.dtype)
+    # A gather from all classes of what may be on several devices: it stays there.
+    return weights.at[own].get(mode="clip", out_sharding=jax.typeof(own).sharding) * loss
 
 
 def _of_distribution(x: Any, y: Any, mask: Any, alpha: Any, gamma: Any, smoothing: Any) -> Any:
     """The sum of alpha_c y_c FL_c over the classes, each from its own margin."""
     u = margins(x, mask)
     if jnp.issubdtype(y.dtype, jnp.integer):  # 1 at its class
-        y = jax.lax.broadcasted_iota(y.dtype, x.shape, x.ndim - 1) == y
+        y = is_class(x, y)
     y = y.astype(u.dtype)
     if smoothing is not None:
         share = jnp.asarray(smoothing).astype(u.dtype)

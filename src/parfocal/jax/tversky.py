@@ -7,7 +7,7 @@ the others, and in an exponent.
 from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
-from parfocal.jax import maps
+from parfocal.jax import checks, maps
 from parfocal.jax.maps import Maps
 from parfocal.jax.regions import Power, region_power
 
@@ -133,7 +133,7 @@ def sigmoid_focal_tversky_loss(
     for Lesion Segmentation", ISBI 2019, equation 4.
     """
     call = "sigmoid_focal_tversky_loss"
-    maps.positive(call, gamma=gamma)
+    checks.positive(call, "gamma", gamma)
     data = maps.sigmoid_maps(call, logits, labels, where, axis, per_image)
     return _of_regions(call, data, alpha, beta, smooth, 1 / gamma, weight)
 
@@ -236,7 +236,7 @@ def softmax_focal_tversky_loss(
     Source: as `sigmoid_focal_tversky_loss`.
     """
     call = "softmax_focal_tversky_loss"
-    maps.positive(call, gamma=gamma)
+    checks.positive(call, "gamma", gamma)
     data = maps.softmax_maps(call, logits, labels, where, ignore_index, axis, per_image)
     return _of_regions(call, data, alpha, beta, smooth, 1 / gamma, weight)
 
@@ -245,8 +245,9 @@ def _of_regions(
     call: str, data: Maps, alpha: Any, beta: Any, smooth: Any, exponent: Any, weight: Any
 ) -> Any:
     """(1 - T) ** exponent of the regions, weighed."""
-    maps.non_negative(call, alpha=alpha, beta=beta, smooth=smooth)
-    is_smoothed = maps.is_known_to_be_positive(smooth)
+    for name, number in (("alpha", alpha), ("beta", beta), ("smooth", smooth)):
+        checks.non_negative(call, name, number)
+    is_smoothed = checks.is_known_to_be_positive(smooth)
     alpha, beta, smooth, exponent = map(data.per_class, (alpha, beta, smooth, exponent))
     power = Power(alpha, beta, smooth, exponent, is_smoothed)
     return data.result(call, region_power(data.u, data.y, data.counts, data.axes, power), weight)

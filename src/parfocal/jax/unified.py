@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 
 import jax.numpy as jnp
 
-from parfocal.jax import maps
+from parfocal.jax import checks, maps
 from parfocal.jax.closed_form import focal
 from parfocal.jax.maps import Maps
 from parfocal.jax.regions import Power, region_power
@@ -254,9 +254,10 @@ class Options(NamedTuple):
 
     def check(self, call: str) -> None:
         """Refuses what is out of range, in the name of the call."""
-        maps.fraction(call, delta=self.delta, balance=self.balance)
-        maps.proper_fraction(call, gamma=self.gamma)
-        maps.non_negative(call, smooth=self.smooth)
+        checks.fraction(call, "delta", self.delta)
+        checks.fraction(call, "balance", self.balance)
+        checks.proper_fraction(call, "gamma", self.gamma)
+        checks.non_negative(call, "smooth", self.smooth)
 
 
 def _of_two(call: str, data: Maps, options: Options, weight: Any) -> Any:
@@ -270,7 +271,7 @@ def _of_two(call: str, data: Maps, options: Options, weight: Any) -> Any:
 def _of_classes(call: str, data: Maps, options: Options, background: int, weight: Any) -> Any:
     """The parts of classes of which one is the background."""
     options.check(call)
-    classes = data.u.shape[-1]
+    classes, background = data.u.shape[-1], checks.index(call, "background", background)
     if not 0 <= background < classes:
         raise ValueError(
             f"{call}: expected `background` to be the index of one of {classes} classes, "
@@ -305,7 +306,7 @@ def _parts(data: Maps, options: Options, background: int) -> tuple[Any, Any]:
     focus = along_classes(gamma, 0.0 if options.is_asymmetric else gamma)
     exponent = along_classes(1.0 if options.is_asymmetric else 1 - gamma, 1 - gamma)
 
-    is_smoothed = maps.is_known_to_be_positive(options.smooth)
+    is_smoothed = checks.is_known_to_be_positive(options.smooth)
     power = Power(delta, 1 - delta, smooth, exponent, is_smoothed)
     regions = region_power(u, y, counts, axes, power)
     terms = weight * y * focal(u, jnp.ones_like(y), jnp.broadcast_to(focus, u.shape))
