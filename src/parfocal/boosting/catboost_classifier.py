@@ -11,12 +11,12 @@ from numpy.typing import ArrayLike, NDArray
 from parfocal.boosting.arrays import Floats
 from parfocal.boosting.classifier import (
     classes_of,
-    having,
     objective_of,
     places,
+    product,
     repeat,
     start_of,
-    times,
+    temporarily,
 )
 from parfocal.boosting.objective import Hessian
 
@@ -116,7 +116,7 @@ class FocalCatBoostClassifier(catboost.CatBoostClassifier):  # type: ignore[misc
         begins = given is None or not np.size(given)
         if begins:
             weight = X.get_weight() if is_pool else sample_weight
-            weight = times(weight, _class_weights(params, classes, index, weight)[index])
+            weight = product(weight, _class_weights(params, classes, index, weight)[index])
             start = start_of(objective, index, weight)
             features = _features(X, params, cat_features, text_features, embedding_features)
             if is_pool:
@@ -124,7 +124,7 @@ class FocalCatBoostClassifier(catboost.CatBoostClassifier):  # type: ignore[misc
             else:
                 baseline = repeat(start, len(index))
             eval_set = _sets_with_baseline(eval_set, start, features)
-        with having(self, _init_params=params, _canonized_params=None):
+        with temporarily(self, _init_params=params, _canonized_params=None):
             super().fit(
                 X,
                 y,

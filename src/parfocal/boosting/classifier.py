@@ -83,7 +83,7 @@ def class_weights(class_weight: Any, y: Any) -> Floats | None:
     return weights
 
 
-def times(one: ArrayLike | None, other: ArrayLike | None) -> Any:
+def product(one: ArrayLike | None, other: ArrayLike | None) -> Any:
     """The product of two weights, each of which may be None for 1."""
     if one is None or other is None:
         return other if one is None else one
@@ -125,7 +125,7 @@ class NamedMetric:
 
 
 @contextmanager
-def having(owner: object, **attributes: Any) -> Iterator[None]:
+def temporarily(owner: object, **attributes: Any) -> Iterator[None]:
     """The owner has other attributes meanwhile: a fit must not change what was set."""
     before = {name: getattr(owner, name) for name in attributes}
     try:

@@ -14,13 +14,13 @@ from parfocal.boosting.classifier import (
     class_weights,
     classes_of,
     error,
-    having,
     log_loss,
     objective_of,
     places,
+    product,
     repeat,
     start_of,
-    times,
+    temporarily,
 )
 from parfocal.boosting.objective import Hessian
 
@@ -116,14 +116,14 @@ class FocalLGBMClassifier(lightgbm.LGBMClassifier):
         from_best = params.get("boost_from_average", True) and not params.get("linear_tree")
         begins = init_score is None and init_model is None and from_best
         if begins:
-            weight = times(sample_weight, class_weights(self.class_weight, y))
+            weight = product(sample_weight, class_weights(self.class_weight, y))
             start = start_of(objective, index, weight)
             init_score = repeat(start, len(index))
             if sizes and eval_init_score is None:
                 eval_init_score = [repeat(start, size) for size in sizes]
         self._focal: AnyObjective = objective
         self._objective: Any = objective
-        with having(self, objective=objective):
+        with temporarily(self, objective=objective):
             super().fit(
                 X,
                 y,

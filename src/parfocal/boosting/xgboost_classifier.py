@@ -13,11 +13,11 @@ from parfocal.boosting.arrays import Floats
 from parfocal.boosting.classifier import (
     class_weights,
     classes_of,
-    having,
     objective_of,
     places,
+    product,
     start_of,
-    times,
+    temporarily,
 )
 from parfocal.boosting.objective import Hessian
 
@@ -85,7 +85,7 @@ class FocalXGBClassifier(xgboost.XGBClassifier):
     ) -> "FocalXGBClassifier":
         """As that of `xgboost.XGBClassifier`; with a `base_margin` or `xgb_model` from there."""
         self._refuse()
-        sample_weight = times(sample_weight, class_weights(self.class_weight, y))
+        sample_weight = product(sample_weight, class_weights(self.class_weight, y))
         classes, labels = _encoded(y)
         objective = objective_of(len(classes), self.gamma, self.alpha, self.hessian)
         base_score = self.base_score
@@ -95,7 +95,7 @@ class FocalXGBClassifier(xgboost.XGBClassifier):
         metric = objective.focal_loss if self.eval_metric is None else self.eval_metric
         sets = None if eval_set is None else [(x, places(y, classes)) for x, y in eval_set]
         self._classes: NDArray[Any] | None = None
-        with having(self, objective=objective, base_score=base_score, eval_metric=metric):
+        with temporarily(self, objective=objective, base_score=base_score, eval_metric=metric):
             super().fit(
                 X,
                 labels,
