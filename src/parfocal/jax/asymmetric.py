@@ -66,11 +66,9 @@ def asymmetric_loss(
     call = "asymmetric_loss"
     checks.exponent(call, "gamma_neg", gamma_neg)
     checks.exponent(call, "gamma_pos", gamma_pos)
-    checks.fraction(call, "margin", margin)
+    checks.proper_fraction(call, "margin", margin)  # at 1 no negative is left
     has_margin = not (checks.is_number(margin) and margin == 0)
-    if has_margin and checks.is_number(margin):
-        if margin == 1:
-            raise ValueError(f"{call}: expected `margin` < 1, at which no negative is left, got 1")
+    if checks.is_known_to_be_positive(margin):
         checks.without_cusp(
             call,
             "gamma_neg",

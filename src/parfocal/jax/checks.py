@@ -72,7 +72,8 @@ def is_number(value: Any) -> bool:
 
 def is_known_to_be_positive(value: Any) -> bool:
     """Whether all numbers are known, and above 0."""
-    return not isinstance(value, jax.core.Tracer) and bool(np.all(np.asarray(value) > 0))
+    numbers = _known(value)
+    return numbers is not None and bool((numbers > 0).all())
 
 
 def real(call: str, name: str, value: Any) -> None:
@@ -119,10 +120,15 @@ def is_integer(dtype: Any) -> bool:
 
 
 def _readable(call: str, name: str, value: Any) -> Any:
-    """The numbers as NumPy's; None of a tracer, and on a device that had to be waited for."""
+    """The numbers as NumPy's, where they are known; what is no number is refused."""
     dtype = dtype_of(value)
     if not (jnp.issubdtype(dtype, jnp.floating) or is_integer(dtype)):
         raise TypeError(f"{call}: expected `{name}` to be a number or an array, got {dtype}")
+    return _known(value)
+
+
+def _known(value: Any) -> Any:
+    """Numbers as NumPy's; None of a tracer, and on a device that had to be waited for."""
     if isinstance(value, jax.core.Tracer):
         return None
     if isinstance(value, jax.Array) and any(d.platform != "cpu" for d in value.devices()):
