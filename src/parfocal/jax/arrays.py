@@ -1,8 +1,14 @@
-"""What a call computes with: the dtype of its logits, and finite numbers."""
+"""What a call computes with: arrays, the dtype of its logits, and finite numbers."""
 
 from typing import Any
 
 import jax.numpy as jnp
+import numpy as np
+
+
+def from_list(value: Any) -> Any:
+    """A list or tuple of numbers as an array; all else as it is."""
+    return np.asarray(value) if isinstance(value, (list, tuple)) else value
 
 
 def computation_dtype(dtype: Any) -> Any:

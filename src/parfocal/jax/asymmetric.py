@@ -7,7 +7,7 @@ import jax
 import jax.numpy as jnp
 
 from parfocal.jax import checks
-from parfocal.jax.closed_form import complement, focal
+from parfocal.jax.closed_form import bounded, complement, cross_entropy, focal, power, sigmoid
 from parfocal.jax.distance import distance, even_power
 from parfocal.jax.positions import over_positions
 
@@ -52,7 +52,8 @@ def asymmetric_loss(
 
     Accuracy: positives, and negatives without a margin, as `sigmoid_focal_loss`. With one, the
     error of ``p - margin`` is that of its terms, up to 3 ULP of ``p + margin``, and is felt
-    ``1 + gamma_neg`` times. At ``p = margin`` derivatives are those from below, 0.
+    ``1 + gamma_neg`` times. At ``p = margin`` derivatives are those from below, 0; at a margin of
+    0 that in the margin is the one from above, and no larger than 1.8e19 in float32.
 
     Example:
         >>> import jax.numpy as jnp
@@ -76,20 +77,29 @@ def asymmetric_loss(
             "0 or >= 1 with a margin",
             lambda gamma: (gamma > 0) & (gamma < 1),
         )
-    loss = partial(_asymmetric, has_margin)
+    loss = partial(_asymmetric, has_margin, checks.varies(margin))
     numbers = (gamma_neg, gamma_pos, margin)
-    return over_positions(call, loss, logits, labels, numbers, weight=weight, where=where)
+    options = {"weight": weight, "where": where, "is_bounded": _is_bounded}
+    return over_positions(call, loss, logits, labels, numbers, **options)
+
+
+def _is_bounded(x: Any, gamma_neg: Any, gamma_pos: Any, margin: Any) -> Any:
+    """Whether a negative that is far above the margin has a finite loss, at most -log(margin)."""
+    return (x > 0) & (margin > 0)
 
 
 def _asymmetric(
-    has_margin: bool, x: Any, labels: Any, gamma_neg: Any, gamma_pos: Any, margin: Any
+    has_margin: bool, varies: bool, x: Any, labels: Any, gamma_neg: Any, gamma_pos: Any, margin: Any
 ) -> Any:
     """The mixture of the losses of a positive and of a negative."""
     y = jax.lax.stop_gradient(labels)
     positive = focal(x, jnp.ones_like(x), gamma_pos)
     negative = focal(x, jnp.zeros_like(x), gamma_neg)
     if has_margin:  # which a traced number may turn off
-        negative = jnp.where(margin == 0, negative, _shifted_negative(x, gamma_neg, margin))
+        is_0 = margin == 0
+        negative = jnp.where(is_0, negative, _shifted_negative(x, gamma_neg, margin))
+        if varies:
+            negative = negative + jnp.where(is_0, margin, 0.0) * _slope_in_margin(x, gamma_neg)
     return y * positive + (1 - y) * negative
 
 
@@ -102,3 +112,12 @@ def _shifted_negative(x: Any, gamma: Any, margin: Any) -> Any:
     rest = jnp.where(margin == 0, 1.0, complement(x) + margin)
     cross_entropy = jnp.log1p(p_m / rest)
     return jnp.where(counts, even_power(p_m, gamma) * cross_entropy, 0.0)
+
+
+def _slope_in_margin(x: Any, gamma: Any) -> Any:
+    """That of a negative at margin 0, from above: -p ** gamma (gamma ce / p + 1 / (1 - p))."""
+    p, info = sigmoid(x), jnp.finfo(x.dtype)
+    is_far = p < info.eps  # there ce / p is 1
+    ratio = jnp.where(is_far, 1.0, cross_entropy(x, jnp.zeros_like(x)) / jnp.where(is_far, 1.0, p))
+    inverse = 1 + jnp.exp(jnp.minimum(x, jnp.log(info.max) / 2))
+    return -power(x, jnp.zeros_like(x), gamma) * (gamma * bounded(ratio) + inverse)

@@ -21,6 +21,15 @@ def exponent(call: str, name: str, value: Any) -> None:
     _refuse(call, name, numbers, numbers > LARGEST_EXPONENT, "at most 2 ** 20")
 
 
+def one_number(call: str, name: str, value: Any) -> None:
+    """A number, or an array without dimensions."""
+    _readable(call, name, value)
+    if jnp.ndim(value) != 0:
+        raise ValueError(
+            f"{call}: expected `{name}` to be one number, got the shape {jnp.shape(value)}"
+        )
+
+
 def fraction(call: str, name: str, value: Any) -> None:
     """Numbers in [0, 1]."""
     numbers = _readable(call, name, value)
@@ -76,16 +85,21 @@ def is_known_to_be_positive(value: Any) -> bool:
     return numbers is not None and bool((numbers > 0).all())
 
 
+def varies(*values: Any) -> bool:
+    """Whether a derivative may be taken in one of them, or a program is traced with it."""
+    return any(isinstance(value, jax.core.Tracer) for value in values)
+
+
 def real(call: str, name: str, value: Any) -> None:
     """Real numbers, or booleans."""
-    dtype = dtype_of(value)
+    dtype = dtype_of(call, name, value)
     if not (jnp.issubdtype(dtype, jnp.floating) or is_integer(dtype) or dtype == jnp.bool_):
         raise TypeError(f"{call}: expected real `{name}`, got {dtype}")
 
 
 def boolean(call: str, name: str, value: Any) -> None:
     """True and False alone: numbers would be taken for weights."""
-    dtype = dtype_of(value)
+    dtype = dtype_of(call, name, value)
     if dtype != jnp.bool_:
         raise TypeError(f"{call}: expected boolean `{name}`, got {dtype}")
 
@@ -109,9 +123,32 @@ def index(call: str, name: str, value: Any) -> int:
     return int(value)
 
 
-def dtype_of(value: Any) -> Any:
+def axis_of_classes(call: str, axis: Any, shape: tuple[int, ...]) -> int:
+    """The axis of logits of a shape, from the front."""
+    axis = index(call, "axis", axis)
+    if not -len(shape) <= axis < len(shape):
+        raise ValueError(
+            f"{call}: expected `axis` to be one of logits of shape {shape}, got {axis}"
+        )
+    return axis % len(shape)
+
+
+def has_classes(call: str, shape: tuple[int, ...], axis: int) -> None:
+    """Logits of one class at least, over which a softmax can be taken."""
+    if shape[axis] == 0:
+        raise ValueError(f"{call}: expected logits of one class at least, got the shape {shape}")
+
+
+def dtype_of(call: str, name: str, value: Any) -> Any:
     """That of an array, a number, or a list of numbers; None has that of objects, which is none."""
-    return value.dtype if hasattr(value, "dtype") else np.asarray(value).dtype
+    if hasattr(value, "dtype"):
+        return value.dtype
+    try:
+        return np.asarray(value).dtype
+    except (TypeError, ValueError):  # of lists of several lengths, or of what is traced
+        raise TypeError(
+            f"{call}: expected `{name}` to be an array, got a {type(value).__name__} that is none"
+        ) from None
 
 
 def is_integer(dtype: Any) -> bool:
@@ -121,7 +158,7 @@ def is_integer(dtype: Any) -> bool:
 
 def _readable(call: str, name: str, value: Any) -> Any:
     """The numbers as NumPy's, where they are known; what is no number is refused."""
-    dtype = dtype_of(value)
+    dtype = dtype_of(call, name, value)
     if not (jnp.issubdtype(dtype, jnp.floating) or is_integer(dtype)):
         raise TypeError(f"{call}: expected `{name}` to be a number or an array, got {dtype}")
     return _known(value)
@@ -138,4 +175,6 @@ def _known(value: Any) -> Any:
 
 def _refuse(call: str, name: str, numbers: Any, wrong: Any, expected: str) -> None:
     if wrong.any():
-        raise ValueError(f"{call}: expected `{name}` {expected}, got {numbers[wrong].flat[0]:g}")
+        first = float(numbers[wrong].flat[0])
+        exact = int(first) if first.is_integer() and abs(first) < 2**53 else first
+        raise ValueError(f"{call}: expected `{name}` {expected}, got {exact}")

@@ -8,7 +8,7 @@ import jax.numpy as jnp
 import numpy as np
 
 from parfocal.jax import checks
-from parfocal.jax.arrays import widen
+from parfocal.jax.arrays import from_list, widen
 from parfocal.jax.margin import is_class
 from parfocal.jax.positions import selected
 
@@ -25,13 +25,18 @@ class Maps(NamedTuple):
     axes: tuple[int, ...]
     given: Any
 
-    def per_class(self, number: Any) -> Any:
-        """A number, or one a class (C), beside the margins."""
+    def per_class(self, call: str, name: str, number: Any) -> Any:
+        """An option that is a number, or one a class (C), beside the margins."""
+        checks.broadcasts(call, name, number, self.u.shape[-1:])
         array = jnp.broadcast_to(jnp.asarray(number, self.u.dtype), self.u.shape[-1:])
         return array.reshape(*(1,) * (self.u.ndim - 1), -1)
 
-    def result(self, call: str, regions: Any, weight: Any) -> Any:
-        """What regions have, (..., C), times one factor a class, in the dtype of the logits."""
+    def result(self, call: str, regions: Any, weight: Any, is_infinite: Any = False) -> Any:
+        """What regions have, (..., C), times one factor a class, in the dtype of the logits.
+
+        is_infinite: where it is, unless the factor is 0.
+        """
+        limit = jnp.where(is_infinite, jnp.inf, jnp.zeros_like(regions))
         if weight is not None:
             checks.real(call, "weight", weight)
             factor, classes = jnp.asarray(weight, regions.dtype), regions.shape[-1:]
@@ -39,8 +44,10 @@ class Maps(NamedTuple):
                 raise ValueError(
                     f"{call}: expected `weight` of shape {classes}, got {factor.shape}"
                 )
-            regions = jnp.broadcast_to(factor, regions.shape) * regions
-        return regions.astype(self.given)
+            factor = jnp.broadcast_to(factor, regions.shape)
+            regions = factor * regions
+            limit = jnp.where(factor == 0, 0.0, jnp.copysign(limit, factor))
+        return (regions + limit).astype(self.given)
 
     def as_two_classes(self) -> "Maps":
         """Each class as a problem of two: that it isn't there, with margin -u, and that it is."""
@@ -59,7 +66,9 @@ def sigmoid_maps(
     """Each class on its own; the margin is the logit."""
     checks.real(call, "logits", logits)
     checks.real(call, "labels", labels)
+    logits, labels, where = map(from_list, (logits, labels, where))
     shape = jnp.shape(logits)
+    axis = checks.axis_of_classes(call, axis, shape)
     if jnp.shape(labels) != shape:
         raise ValueError(f"{call}: expected labels of shape {shape}, got {jnp.shape(labels)}")
     counts = _counts(call, where, shape)
@@ -84,8 +93,10 @@ def softmax_maps(
     """Each class against all others; the margin is that of the class."""
     checks.real(call, "logits", logits)
     checks.real(call, "labels", labels)
+    logits, labels, where = map(from_list, (logits, labels, where))
     shape = jnp.shape(logits)
-    axis = range(len(shape))[axis]
+    axis = checks.axis_of_classes(call, axis, shape)
+    checks.has_classes(call, shape, axis)
     counts = _counts(call, where, shape[:axis] + shape[axis + 1 :])
     is_distribution = jnp.shape(labels) == shape
     index = None if is_distribution else _indices(call, labels, shape, axis)

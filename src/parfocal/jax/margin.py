@@ -85,6 +85,11 @@ def is_infinite(x: Any, index: Any, mask: Any) -> Any:
     return (jnp.isinf(_own(x, index, mask)) | jnp.isinf(_top(x, mask)))[..., 0]
 
 
+def are_infinite(x: Any, mask: Any) -> Any:
+    """The same of every class, (..., C); of one that doesn't count, by the largest alone."""
+    return jnp.isinf(jnp.where(mask, x, jnp.zeros((), x.dtype))) | jnp.isinf(_top(x, mask))
+
+
 def _relative(ahead: Any, total: Any) -> Any:
     """ahead - log(total), within the numbers; of a class without others the largest."""
     largest = jnp.finfo(ahead.dtype).max

@@ -8,10 +8,7 @@ import jax
 import jax.numpy as jnp
 
 from parfocal.jax import checks
-from parfocal.jax.arrays import widen
-
-# Losses beyond are those of an infinite logit: no finite limit of one, times a weight, is so large.
-_INFINITE = 2.0**64
+from parfocal.jax.arrays import from_list, widen
 
 
 def over_positions(
@@ -23,10 +20,13 @@ def over_positions(
     *,
     weight: Any = None,
     where: Any = None,
+    is_bounded: Callable[..., Any] | None = None,
 ) -> Any:
     """weight loss(x, y, *numbers) at each position that counts, in the dtype of the logits.
 
     loss: of arrays of one shape and dtype, float32 or float64; x is finite.
+    is_bounded: of x and the numbers, where the limit of the loss at an infinite logit is finite
+        though it isn't 0; nowhere if None.
     """
     checks.real(call, "logits", logits)
     checks.real(call, "labels", labels)
@@ -36,6 +36,7 @@ def over_positions(
         arrays.append(weight)
     if where is not None:
         checks.boolean(call, "where", where)
+    arrays, where = [from_list(array) for array in arrays], from_list(where)
     shape = _common_shape(call, [*arrays, *([] if where is None else [where])])
     arrays = [_of_shape(array, shape, where) for array in arrays]
     given, x = widen(arrays[0])
@@ -44,17 +45,23 @@ def over_positions(
     value = loss(x, y, *others)
     for factor in factors:
         value = factor * value
-    value = at_infinity(jnp.isinf(arrays[0]), value)
+    is_infinite = jnp.isinf(arrays[0])
+    if is_bounded is not None:
+        is_infinite = is_infinite & ~is_bounded(x, *others)
+    value = at_infinity(is_infinite, value)
     if where is not None:
         value = jnp.where(_of_shape(where, shape), value, 0)
     return value.astype(given)
 
 
 def at_infinity(is_infinite: Any, value: Any) -> Any:
-    """The limit of a loss that was evaluated at the largest number, where a logit is infinite."""
-    is_large = is_infinite & (jnp.abs(value) > _INFINITE)
+    """The limit of a loss that was evaluated at the largest number, where it may be infinite.
+
+    It is, unless it is 0: then a label or a weight rules the infinite logit out.
+    """
     # What is added is a constant: the gradient in what is finite stays.
-    return value + jax.lax.stop_gradient(jnp.where(is_large, jnp.copysign(jnp.inf, value), 0.0))
+    limit = jnp.where(is_infinite & (value != 0), jnp.copysign(jnp.inf, value), 0.0)
+    return value + jax.lax.stop_gradient(limit)
 
 
 def _of_shape(values: Any, shape: tuple[int, ...], where: Any = None) -> Any:

@@ -61,7 +61,7 @@ def quality_focal_loss(
     """
     call = "quality_focal_loss"
     checks.exponent(call, "beta", beta)
-    are_soft = jnp.issubdtype(jnp.result_type(labels), jnp.floating)
+    are_soft = jnp.issubdtype(checks.dtype_of(call, "labels", labels), jnp.floating)
     if are_soft:
         checks.without_cusp(
             call, "beta", beta, ">= 1 at labels of a floating dtype", lambda beta: beta < 1

@@ -15,6 +15,12 @@ itself, with c of the region such that the largest term is between 1 / e and 1. 
 
 Derivatives come through the terms, whose rule is exp(c) s(u) s(-u), and through the logarithm of
 G / E', of which the power is an exponential: no power of E is ever divided by.
+
+What has the weight 0 is no term of E or G, and says nothing about their scale. The derivative in
+such a weight is added, in logarithms: with S = G + E
+
+    d(1 - T) ** k / dE = k (E / S) ** (k - 1) G / S ** 2
+    d(1 - T) ** k / dG = -k (E / S) ** k / S
 """
 
 from typing import Any, NamedTuple
@@ -34,6 +40,7 @@ class Power(NamedTuple):
     Each is a number, or an array of as many dimensions as the margins, which broadcasts to regions.
 
     is_smoothed: whether what is added is known to be above 0.
+    varies: whether a derivative may be taken in alpha, beta or smooth.
     """
 
     alpha: Any
@@ -41,6 +48,7 @@ class Power(NamedTuple):
     smooth: Any
     exponent: Any
     is_smoothed: bool
+    varies: bool
 
 
 def region_power(u: Any, y: Any, counts: Any, axes: tuple[int, ...], power: Power) -> Any:
@@ -57,7 +65,8 @@ def region_power(u: Any, y: Any, counts: Any, axes: tuple[int, ...], power: Powe
         u without `axes`. A region of which nothing counts has 0; one without TP, where smooth is
         0, has 1.
     """
-    alpha, beta, k = power.alpha, power.beta, power.exponent
+    k = power.exponent
+    alpha, beta = (jnp.where(weight == 0, 0.0, weight) for weight in (power.alpha, power.beta))
     wrong, c_wrong = _scaled_sum(u, beta * (1 - y), alpha * y, counts, axes)
     right, c_right = _right(u, y, counts, axes, power)
     ahead = c_wrong - c_right
@@ -72,7 +81,45 @@ def region_power(u: Any, y: Any, counts: Any, axes: tuple[int, ...], power: Powe
     ratio = fixed_g / fixed_e * jnp.exp(-missing)
     base = jnp.exp(-c) + ratio
     result = base**-k * jnp.exp(-k * jnp.log1p(ratio / base * jnp.expm1(h)))
-    return jnp.squeeze(jnp.where(is_regular, result * _scale(c, k), limit), axes)
+    result = jnp.where(is_regular, result * _scale(c, k), limit)
+    if power.varies:
+        terms = _log(wrong, c_wrong), _log(right, c_right)
+        result = result + _of_weights_at_0(u, y, counts, axes, power, *terms)
+    return jnp.squeeze(result, axes)
+
+
+def _of_weights_at_0(
+    u: Any, y: Any, counts: Any, axes: tuple[int, ...], power: Power, log_e: Any, log_g: Any
+) -> Any:
+    """0, with the derivatives of (1 - T) ** k in alpha, beta and smooth where these are 0."""
+    k, nothing, lowest = power.exponent, jnp.zeros_like(u), _lowest(u)
+    log_s = jnp.logaddexp(log_e, log_g)
+    in_e = jnp.log(k) + (k - 1) * (log_e - log_s) + log_g - 2 * log_s
+    in_g = jnp.log(k) + k * (log_e - log_s) - log_s
+
+    def term(weight: Any, exists: Any, logarithm: Any) -> Any:
+        largest = jnp.log(jnp.finfo(u.dtype).max) / 2
+        slope = jnp.exp(jnp.minimum(jnp.where(exists, logarithm, lowest), largest))
+        return jnp.where(weight == 0, weight, 0.0) * slope
+
+    log_fn = _log(*_scaled_sum(u, nothing, y, counts, axes))
+    log_fp = _log(*_scaled_sum(u, 1 - y, nothing, counts, axes))
+    has_right = log_g > lowest
+    of_fn = term(power.alpha, has_right & (log_fn > lowest), in_e + log_fn)
+    of_fp = term(power.beta, has_right & (log_fp > lowest), in_e + log_fp)
+    return of_fn + of_fp - term(power.smooth, log_e > lowest, in_g)
+
+
+def _log(scaled: Any, c: Any) -> Any:
+    """The logarithm of a sum that is given as exp(c) times itself; of 0 the lowest."""
+    is_zero = scaled <= 0
+    logarithm = jnp.log(jnp.where(is_zero, 1.0, scaled)) - c
+    return jnp.where(is_zero, _lowest(scaled), jnp.maximum(logarithm, _lowest(scaled) / 2))
+
+
+def _lowest(like: Any) -> Any:
+    """A logarithm of 0, of which a sum of several is finite."""
+    return -jnp.finfo(like.dtype).max / 16
 
 
 def _right(u: Any, y: Any, counts: Any, axes: tuple[int, ...], power: Power) -> tuple[Any, Any]:

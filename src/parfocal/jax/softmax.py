@@ -1,6 +1,5 @@
 """The focal loss of classes of JAX arrays."""
 
-import operator
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -8,12 +7,17 @@ import jax
 import jax.numpy as jnp
 
 from parfocal.jax import checks
+from parfocal.jax.arrays import from_list
 from parfocal.jax.closed_form import focal
-from parfocal.jax.margin import is_class, is_infinite, margin, margins
+from parfocal.jax.margin import are_infinite, is_class, is_infinite, margin, margins
 from parfocal.jax.positions import at_infinity
 
 if TYPE_CHECKING:
     from jax.typing import ArrayLike
+
+# A margin below, with an infinite logit in its row, is infinite; among equal infinities it is
+# -log(C) at least.
+_INFINITE = -(2.0**64)
 
 
 def softmax_focal_loss(
@@ -47,7 +51,7 @@ def softmax_focal_loss(
         alpha: Weight of each class, (C); None for none.
         gamma: Focusing exponent, in [0, 2 ** 20], of a shape that broadcasts to the positions.
         axis: Where the classes are.
-        label_smoothing: In [0, 1].
+        label_smoothing: In [0, 1], of a shape that broadcasts to the positions.
         ignore_index: Index of positions that don't count: their loss and gradients are exactly 0,
             whatever `logits` hold there. None for none.
         weight: Factor of each position, of a shape that broadcasts to the positions.
@@ -85,7 +89,7 @@ def softmax_focal_loss(
     axis = _check_arrays(call, logits, labels, axis)
     shape = jnp.shape(logits)
     positions = shape[:axis] + shape[axis + 1 :]
-    are_soft = jnp.issubdtype(jnp.result_type(labels), jnp.floating)
+    are_soft = jnp.issubdtype(checks.dtype_of(call, "labels", labels), jnp.floating)
     checks.exponent(call, "gamma", gamma)
     checks.broadcasts(call, "gamma", gamma, positions)
     if alpha is not None:
@@ -96,6 +100,7 @@ def softmax_focal_loss(
                 f"classes, got the shape {jnp.shape(alpha)}"
             )
     checks.fraction(call, "label_smoothing", label_smoothing)
+    checks.broadcasts(call, "label_smoothing", label_smoothing, positions)
     if weight is not None:
         checks.real(call, "weight", weight)
         checks.broadcasts(call, "weight", weight, positions)
@@ -112,19 +117,15 @@ def softmax_focal_loss(
             )
     is_smooth = not (checks.is_number(label_smoothing) and label_smoothing == 0)
     arrays = (logits, labels, alpha, gamma, label_smoothing, weight, where)
-    return _losses(*arrays, axis, ignore_index, is_smooth)
+    return _losses(*map(from_list, arrays), axis, ignore_index, is_smooth)
 
 
 def _check_arrays(call: str, logits: Any, labels: Any, axis: int) -> int:
     """The axis of the classes, from the front."""
     checks.real(call, "logits", logits)
-    dtype, shape = jnp.result_type(labels), jnp.shape(logits)
-    axis = operator.index(axis)
-    if not -len(shape) <= axis < len(shape):
-        raise ValueError(
-            f"{call}: expected `axis` to be one of logits of shape {shape}, got {axis}"
-        )
-    axis %= len(shape)
+    dtype, shape = checks.dtype_of(call, "labels", labels), jnp.shape(logits)
+    axis = checks.axis_of_classes(call, axis, shape)
+    checks.has_classes(call, shape, axis)
     positions = shape[:axis] + shape[axis + 1 :]
     if not (checks.is_integer(dtype) or jnp.issubdtype(dtype, jnp.floating)):
         raise TypeError(
@@ -172,43 +173,51 @@ def _losses(
         is_known = is_index & own_counts | ~rows
     focusing = _of_rows(gamma, rows)
     if is_smooth or jnp.issubdtype(y.dtype, jnp.floating):
-        is_far = jnp.isinf(jnp.where(mask, x, jnp.zeros((), x.dtype))).any(-1)
-        smoothing = label_smoothing if is_smooth else None
-        loss = _of_distribution(x, y, mask, alpha, focusing, smoothing)
+        smoothing = _of_rows(label_smoothing, rows) if is_smooth else None
+        loss, is_limit = _of_distribution(x, y, mask, alpha, focusing, smoothing)
     else:
-        is_far, loss = is_infinite(x, y, mask), _of_index(x, y, mask, alpha, focusing)
+        loss, is_limit = _of_index(x, y, mask, alpha, focusing)
     if weight is not None:
         loss = _of_rows(weight, rows).astype(loss.dtype) * loss
-    loss = jnp.where(is_known, 1.0, jnp.nan) * at_infinity(is_far, loss)
+    loss = jnp.where(is_known, 1.0, jnp.nan) * at_infinity(is_limit, loss)
     return jnp.where(rows, loss, 0.0).astype(x.dtype)
 
 
-def _of_index(x: Any, index: Any, mask: Any, alpha: Any, gamma: Any) -> Any:
-    """alpha_t FL_t, from the margin of t."""
+def _of_index(x: Any, index: Any, mask: Any, alpha: Any, gamma: Any) -> tuple[Any, Any]:
+    """alpha_t FL_t, from the margin of t, and where FL_t is infinite."""
     u = margin(x, index, mask)
     loss = focal(u, jnp.ones_like(u), gamma.astype(u.dtype))
+    is_limit = is_infinite(x, index, mask) & (u < _INFINITE)
     if alpha is None:
-        return loss
+        return loss, is_limit
     own, weights = index[..., 0], jnp.asarray(alpha).astype(u.dtype)
     # A gather from all classes of what may be on several devices: it stays there.
-    return weights.at[own].get(mode="clip", out_sharding=jax.typeof(own).sharding) * loss
+    factor = weights.at[own].get(mode="clip", out_sharding=jax.typeof(own).sharding)
+    return factor * loss, is_limit
 
 
-def _of_distribution(x: Any, y: Any, mask: Any, alpha: Any, gamma: Any, smoothing: Any) -> Any:
-    """The sum of alpha_c y_c FL_c over the classes, each from its own margin."""
+def _of_distribution(
+    x: Any, y: Any, mask: Any, alpha: Any, gamma: Any, smoothing: Any
+) -> tuple[Any, Any]:
+    """The sum of alpha_c y_c FL_c over the classes, each from its own margin; where it's infinite.
+
+    gamma, smoothing: of each row.
+    """
     u = margins(x, mask)
     if jnp.issubdtype(y.dtype, jnp.integer):  # 1 at its class
         y = is_class(x, y)
     y = y.astype(u.dtype)
     if smoothing is not None:
-        share = jnp.asarray(smoothing).astype(u.dtype)
+        share = smoothing.astype(u.dtype)[..., None]
         classes = jnp.broadcast_to(mask, x.shape)
         count = jnp.maximum(jnp.sum(classes, axis=-1, keepdims=True), 1).astype(u.dtype)
         y = jnp.where(classes, (1 - share) * y + share / count, 0.0)
     if alpha is not None:
         y = jnp.asarray(alpha).astype(u.dtype).reshape((1,) * (x.ndim - 1) + (-1,)) * y
     exponent = jnp.broadcast_to(gamma.astype(u.dtype)[..., None], x.shape)
-    return jnp.sum(y * focal(u, jnp.ones_like(u), exponent), axis=-1)
+    loss = jnp.sum(y * focal(u, jnp.ones_like(u), exponent), axis=-1)
+    is_limit = are_infinite(x, mask) & (u < _INFINITE) & (y != 0)
+    return loss, jnp.any(is_limit, axis=-1)
 
 
 def _mask(where: Any, x: Any, axis: int) -> Any:

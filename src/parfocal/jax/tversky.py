@@ -8,6 +8,7 @@ from collections.abc import Sequence
 from typing import TYPE_CHECKING, Any
 
 from parfocal.jax import checks, maps
+from parfocal.jax.arrays import from_list
 from parfocal.jax.maps import Maps
 from parfocal.jax.regions import Power, region_power
 
@@ -135,7 +136,7 @@ def sigmoid_focal_tversky_loss(
     call = "sigmoid_focal_tversky_loss"
     checks.positive(call, "gamma", gamma)
     data = maps.sigmoid_maps(call, logits, labels, where, axis, per_image)
-    return _of_regions(call, data, alpha, beta, smooth, 1 / gamma, weight)
+    return _of_regions(call, data, alpha, beta, smooth, gamma, weight)
 
 
 def softmax_tversky_loss(
@@ -238,16 +239,21 @@ def softmax_focal_tversky_loss(
     call = "softmax_focal_tversky_loss"
     checks.positive(call, "gamma", gamma)
     data = maps.softmax_maps(call, logits, labels, where, ignore_index, axis, per_image)
-    return _of_regions(call, data, alpha, beta, smooth, 1 / gamma, weight)
+    return _of_regions(call, data, alpha, beta, smooth, gamma, weight)
 
 
 def _of_regions(
-    call: str, data: Maps, alpha: Any, beta: Any, smooth: Any, exponent: Any, weight: Any
+    call: str, data: Maps, alpha: Any, beta: Any, smooth: Any, gamma: Any, weight: Any
 ) -> Any:
-    """(1 - T) ** exponent of the regions, weighed."""
+    """(1 - T) ** (1 / gamma) of the regions, weighed."""
     for name, number in (("alpha", alpha), ("beta", beta), ("smooth", smooth)):
         checks.non_negative(call, name, number)
-    is_smoothed = checks.is_known_to_be_positive(smooth)
-    alpha, beta, smooth, exponent = map(data.per_class, (alpha, beta, smooth, exponent))
-    power = Power(alpha, beta, smooth, exponent, is_smoothed)
+    power = Power(
+        alpha=data.per_class(call, "alpha", alpha),
+        beta=data.per_class(call, "beta", beta),
+        smooth=data.per_class(call, "smooth", smooth),
+        exponent=data.per_class(call, "gamma", 1 / from_list(gamma)),
+        is_smoothed=checks.is_known_to_be_positive(smooth),
+        varies=checks.varies(alpha, beta, smooth),
+    )
     return data.result(call, region_power(data.u, data.y, data.counts, data.axes, power), weight)

@@ -151,10 +151,12 @@ def softmax_unified_focal_loss(
         labels: Class indices of an integer dtype and of the shape of `logits` without `axis`; one
             out of range makes its region NaN. Or probabilities, also one-hot, of the shape of
             `logits`. Data: no gradient flows to them.
-        delta: Weight of what was missed, and of the foreground, in [0, 1].
+        delta: Weight of what was missed, and of the foreground, in [0, 1]. As `gamma`, `balance`
+            and `smooth` one number for all classes; several are refused.
         gamma: Strength of the focus, in [0, 1).
         balance: Share of the regions, in [0, 1]; the paper's lambda.
-        smooth, per_image, axis: as in `softmax_tversky_loss`.
+        smooth: Number of positions, >= 0, that is added to what is right.
+        per_image, axis: as in `softmax_tversky_loss`.
         weight: One factor a class, (C), of its cross-entropy and of its regions.
         background: Index of the class that is the background.
         ignore_index: A class whose positions don't count, or several; for indices only.
@@ -253,7 +255,10 @@ class Options(NamedTuple):
     is_asymmetric: bool
 
     def check(self, call: str) -> None:
-        """Refuses what is out of range, in the name of the call."""
+        """Refuses what is no number, or out of range, in the name of the call."""
+        numbers = ("delta", self.delta), ("gamma", self.gamma), ("balance", self.balance)
+        for name, number in (*numbers, ("smooth", self.smooth)):
+            checks.one_number(call, name, number)
         checks.fraction(call, "delta", self.delta)
         checks.fraction(call, "balance", self.balance)
         checks.proper_fraction(call, "gamma", self.gamma)
@@ -263,9 +268,9 @@ class Options(NamedTuple):
 def _of_two(call: str, data: Maps, options: Options, weight: Any) -> Any:
     """The parts of classes that are each a problem of two."""
     options.check(call)
-    regions, cross_entropy = _parts(data.as_two_classes(), options, 0)
+    regions, cross_entropy, is_infinite = _parts(data.as_two_classes(), options, 0)
     parts = _balanced(options.balance, regions.mean(-1), cross_entropy.sum(-1))
-    return data.result(call, parts, weight)
+    return data.result(call, parts, weight, is_infinite.any(-1))
 
 
 def _of_classes(call: str, data: Maps, options: Options, background: int, weight: Any) -> Any:
@@ -277,8 +282,9 @@ def _of_classes(call: str, data: Maps, options: Options, background: int, weight
             f"{call}: expected `background` to be the index of one of {classes} classes, "
             f"got {background}"
         )
-    parts = _balanced(options.balance, *_parts(data, options, background))
-    return data.result(call, parts, weight)
+    regions, cross_entropy, is_infinite = _parts(data, options, background)
+    parts = _balanced(options.balance, regions, cross_entropy)
+    return data.result(call, parts, weight, is_infinite)
 
 
 def _balanced(balance: Any, regions: Any, cross_entropy: Any) -> Any:
@@ -291,8 +297,8 @@ def _balanced(balance: Any, regions: Any, cross_entropy: Any) -> Any:
     return share * regions + (1 - share) * (regions.size * cross_entropy)
 
 
-def _parts(data: Maps, options: Options, background: int) -> tuple[Any, Any]:
-    """The power of each region, and its share of the mean cross-entropy."""
+def _parts(data: Maps, options: Options, background: int) -> tuple[Any, Any, Any]:
+    """The power of each region, its share of the mean cross-entropy, and where that is infinite."""
     u, y, counts, axes, _ = data
     delta, gamma, smooth = (
         jnp.asarray(n, u.dtype) for n in (options.delta, options.gamma, options.smooth)
@@ -300,19 +306,22 @@ def _parts(data: Maps, options: Options, background: int) -> tuple[Any, Any]:
     is_background = jnp.arange(u.shape[-1]) == background
 
     def along_classes(of_background: Any, of_foreground: Any) -> Any:
-        return data.per_class(jnp.where(is_background, of_background, of_foreground))
+        per_class = jnp.where(is_background, of_background, of_foreground)
+        return per_class.astype(u.dtype).reshape(*(1,) * (u.ndim - 1), -1)
 
     weight = along_classes(1 - delta, delta)
     focus = along_classes(gamma, 0.0 if options.is_asymmetric else gamma)
     exponent = along_classes(1.0 if options.is_asymmetric else 1 - gamma, 1 - gamma)
 
     is_smoothed = checks.is_known_to_be_positive(options.smooth)
-    power = Power(delta, 1 - delta, smooth, exponent, is_smoothed)
+    varies = checks.varies(options.delta, options.smooth)
+    power = Power(delta, 1 - delta, smooth, exponent, is_smoothed, varies)
     regions = region_power(u, y, counts, axes, power)
     terms = weight * y * focal(u, jnp.ones_like(y), jnp.broadcast_to(focus, u.shape))
-    # An infinite loss of weight 0 adds nothing.
-    total = jnp.sum(jnp.where(y > 0, terms, 0.0), axes, where=counts)
-    return regions, total / _number_of_positions(data)
+    is_limit = (u <= -jnp.finfo(u.dtype).max) & (terms > 0)  # of an infinite logit
+    total = jnp.sum(jnp.where(is_limit, 0.0, terms), axes, where=counts)
+    is_infinite = jnp.any(is_limit, axes, where=counts) & (jnp.asarray(options.balance) < 1)
+    return regions, total / _number_of_positions(data), is_infinite
 
 
 def _number_of_positions(data: Maps) -> Any:
