@@ -68,7 +68,7 @@ def asymmetric_loss(
     checks.exponent(call, "gamma_neg", gamma_neg)
     checks.exponent(call, "gamma_pos", gamma_pos)
     checks.proper_fraction(call, "margin", margin)  # at 1 no negative is left
-    has_margin = not (checks.is_number(margin) and margin == 0)
+    has_margin = not checks.is_zero(margin)
     if checks.is_known_to_be_positive(margin):
         checks.without_cusp(
             call,

@@ -11,6 +11,9 @@ import numpy as np
 # The largest exponent: products of it with any logit that a form keeps are finite.
 LARGEST_EXPONENT = 2.0**20
 
+# The largest factor of a loss, as a power of two.
+_LARGEST_FACTOR = 64
+
 
 def exponent(call: str, name: str, value: Any) -> None:
     """Numbers >= 0, with which a logit may be multiplied."""
@@ -57,6 +60,20 @@ def proper_fraction(call: str, name: str, value: Any) -> None:
         _refuse(call, name, numbers, ~((numbers >= 0) & (numbers < 1)), "in [0, 1)")
 
 
+def smoothing(call: str, epsilon: Any, gamma: Any) -> None:
+    """One number >= 0 whose factor, (1 + epsilon) ** gamma, leaves room for the loss."""
+    one_number(call, "epsilon", epsilon)
+    non_negative(call, "epsilon", epsilon)
+    numbers, exponents = _known(epsilon), _known(gamma)
+    if numbers is None or exponents is None or exponents.size == 0:
+        return
+    if exponents.max() * np.log2(1 + numbers) > _LARGEST_FACTOR:
+        raise ValueError(
+            f"{call}: expected (1 + epsilon) ** gamma to be at most 2 ** {_LARGEST_FACTOR}, got "
+            f"`epsilon` {float(numbers)} and `gamma` {float(exponents.max())}"
+        )
+
+
 def at_least(call: str, name: str, value: Any, least: float) -> None:
     """Finite numbers that are no smaller."""
     numbers = _readable(call, name, value)
@@ -77,6 +94,11 @@ def without_cusp(
 def is_number(value: Any) -> bool:
     """Whether an option is a number that is known while a program is traced."""
     return not isinstance(value, jax.core.Tracer) and np.ndim(value) == 0
+
+
+def is_zero(value: Any) -> bool:
+    """Whether an option is a number that is known to be 0."""
+    return is_number(value) and bool(value == 0)
 
 
 def is_known_to_be_positive(value: Any) -> bool:
@@ -125,12 +147,12 @@ def index(call: str, name: str, value: Any) -> int:
 
 def axis_of_classes(call: str, axis: Any, shape: tuple[int, ...]) -> int:
     """The axis of logits of a shape, from the front."""
-    axis = index(call, "axis", axis)
-    if not -len(shape) <= axis < len(shape):
+    place = index(call, "axis", axis)
+    if not -len(shape) <= place < len(shape):
         raise ValueError(
-            f"{call}: expected `axis` to be one of logits of shape {shape}, got {axis}"
+            f"{call}: expected `axis` to be one of logits of shape {shape}, got {place}"
         )
-    return axis % len(shape)
+    return place % len(shape)
 
 
 def has_classes(call: str, shape: tuple[int, ...], axis: int) -> None:

@@ -1,10 +1,13 @@
 """The binary focal loss of JAX arrays."""
 
+from collections.abc import Callable
+from functools import partial
 from typing import TYPE_CHECKING, Any
 
 from parfocal.jax import checks
 from parfocal.jax.closed_form import focal
 from parfocal.jax.positions import over_positions
+from parfocal.jax.smoothed import smoothed_focal
 
 if TYPE_CHECKING:
     from jax.typing import ArrayLike
@@ -16,6 +19,7 @@ def sigmoid_focal_loss(
     *,
     alpha: "ArrayLike | None" = None,
     gamma: "ArrayLike" = 2.0,
+    epsilon: "ArrayLike" = 0.0,
     weight: "ArrayLike | None" = None,
     where: "ArrayLike | None" = None,
 ) -> Any:
@@ -23,7 +27,7 @@ def sigmoid_focal_loss(
 
     With ``p = sigmoid(logits)`` and ``p_t = labels p + (1 - labels)(1 - p)``::
 
-        L = alpha_t (1 - p_t) ** gamma (-labels log p - (1 - labels) log(1 - p))
+        L = alpha_t (1 - p_t + epsilon) ** gamma (-labels log p - (1 - labels) log(1 - p))
 
     Args:
         logits: Any shape; float64, float32, float16 or bfloat16. An infinity gives the limit of the
@@ -31,6 +35,8 @@ def sigmoid_focal_loss(
         labels: 0, 1 or between, of a shape that broadcasts.
         alpha: Weight of positives, in [0, 1]; negatives get ``1 - alpha``. None for neither.
         gamma: Focusing exponent, in [0, 2 ** 20]; a number, or an array that broadcasts.
+        epsilon: Smoothing constant of van Leeuwen et al., one number >= 0. The default 0 is the
+            exact loss, which needs none.
         weight: Factor of each position; broadcasts.
         where: Booleans that broadcast, True where a position counts. Elsewhere the loss and all its
             gradients are exactly 0, whatever the other arrays hold there, NaN included.
@@ -40,8 +46,8 @@ def sigmoid_focal_loss(
 
     Raises:
         TypeError: complex logits, labels or weights, a `where` of numbers.
-        ValueError: shapes that don't broadcast; a gamma or alpha out of its range or NaN. Numbers
-            that are traced, or on a device other than a CPU, are not looked at.
+        ValueError: shapes that don't broadcast; a gamma, alpha or epsilon out of its range or NaN.
+            Numbers that are traced, or on a device other than a CPU, are not looked at.
 
     `jit`, `vmap`, `grad`, `jvp`, `hessian` and further orders work, also in `gamma` and `labels`.
 
@@ -60,20 +66,27 @@ def sigmoid_focal_loss(
         Array([-1.4036435e-13,  1.9885434e-01], dtype=float32)
 
     Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 5; the call is
-    that of ``optax.losses.sigmoid_focal_loss``.
+    that of ``optax.losses.sigmoid_focal_loss``; epsilon: van Leeuwen et al., "A Note On The
+    Stability Of The Focal Loss", TMLR 2025.
     """
     call = "sigmoid_focal_loss"
     checks.exponent(call, "gamma", gamma)
-    if alpha is None:
-        return over_positions(call, focal, logits, labels, (gamma,), weight=weight, where=where)
-    checks.fraction(call, "alpha", alpha)
-    numbers = (gamma, alpha)
-    return over_positions(call, _weighted, logits, labels, numbers, weight=weight, where=where)
+    checks.smoothing(call, epsilon, gamma)
+    is_exact, is_weighted = checks.is_zero(epsilon), alpha is not None
+    numbers = [gamma] if is_exact else [gamma, epsilon]
+    if is_weighted:
+        checks.fraction(call, "alpha", alpha)
+        numbers.append(alpha)
+    loss = focal if is_exact else smoothed_focal
+    if is_weighted:
+        loss = partial(_weighted, loss)
+    return over_positions(call, loss, logits, labels, numbers, weight=weight, where=where)
 
 
-def _weighted(x: Any, y: Any, gamma: Any, alpha: Any) -> Any:
-    """alpha_t L."""
-    return alpha_t(y, alpha) * focal(x, y, gamma)
+def _weighted(loss: Callable[..., Any], x: Any, y: Any, *numbers: Any) -> Any:
+    """alpha_t L, of the numbers of L, then alpha."""
+    *others, alpha = numbers
+    return alpha_t(y, alpha) * loss(x, y, *others)
 
 
 def alpha_t(y: Any, alpha: Any) -> Any:

@@ -1,5 +1,6 @@
 """The focal loss of classes of JAX arrays."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -11,6 +12,7 @@ from parfocal.jax.arrays import from_list
 from parfocal.jax.closed_form import focal
 from parfocal.jax.margin import are_infinite, is_class, is_infinite, margin, margins
 from parfocal.jax.positions import at_infinity
+from parfocal.jax.smoothed import smoothed_focal
 
 if TYPE_CHECKING:
     from jax.typing import ArrayLike
@@ -28,6 +30,7 @@ def softmax_focal_loss(
     gamma: "ArrayLike" = 2.0,
     axis: int = -1,
     label_smoothing: "ArrayLike" = 0.0,
+    epsilon: "ArrayLike" = 0.0,
     ignore_index: int | None = -100,
     weight: "ArrayLike | None" = None,
     where: "ArrayLike | None" = None,
@@ -36,7 +39,7 @@ def softmax_focal_loss(
 
     With ``p = softmax(logits)`` over the C classes, and class weights ``alpha``::
 
-        FL_c = -(1 - p_c) ** gamma log p_c
+        FL_c = -(1 - p_c + epsilon) ** gamma log p_c
         L    = alpha_t FL_t                                     for a class index t
         L    = sum over c of alpha_c y_c FL_c                   for class probabilities y
 
@@ -52,6 +55,7 @@ def softmax_focal_loss(
         gamma: Focusing exponent, in [0, 2 ** 20], of a shape that broadcasts to the positions.
         axis: Where the classes are.
         label_smoothing: In [0, 1], of a shape that broadcasts to the positions.
+        epsilon: Smoothing constant of van Leeuwen et al., one number >= 0; 0 is the exact loss.
         ignore_index: Index of positions that don't count: their loss and gradients are exactly 0,
             whatever `logits` hold there. None for none.
         weight: Factor of each position, of a shape that broadcasts to the positions.
@@ -83,7 +87,8 @@ def softmax_focal_loss(
         Array([6.7093206e-13], dtype=float32)
 
     Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 4, with the
-    softmax for p.
+    softmax for p; epsilon: van Leeuwen et al., "A Note On The Stability Of The Focal Loss", TMLR
+    2025.
     """
     call = "softmax_focal_loss"
     axis = _check_arrays(call, logits, labels, axis)
@@ -92,6 +97,7 @@ def softmax_focal_loss(
     are_soft = jnp.issubdtype(checks.dtype_of(call, "labels", labels), jnp.floating)
     checks.exponent(call, "gamma", gamma)
     checks.broadcasts(call, "gamma", gamma, positions)
+    checks.smoothing(call, epsilon, gamma)
     if alpha is not None:
         checks.real(call, "alpha", alpha)
         if jnp.shape(alpha) != shape[axis : axis + 1]:
@@ -115,9 +121,10 @@ def softmax_focal_loss(
                 f"{call}: expected no `ignore_index` beside class probabilities, got "
                 f"{ignore_index}; give the positions that count as `where`"
             )
-    is_smooth = not (checks.is_number(label_smoothing) and label_smoothing == 0)
-    arrays = (logits, labels, alpha, gamma, label_smoothing, weight, where)
-    return _losses(*map(from_list, arrays), axis, ignore_index, is_smooth)
+    smoothing = None if checks.is_zero(label_smoothing) else label_smoothing
+    epsilon = None if checks.is_zero(epsilon) else epsilon
+    arrays = (logits, labels, alpha, gamma, smoothing, epsilon, weight, where)
+    return _losses(*map(from_list, arrays), axis, ignore_index)
 
 
 def _check_arrays(call: str, logits: Any, labels: Any, axis: int) -> int:
@@ -141,18 +148,18 @@ def _check_arrays(call: str, logits: Any, labels: Any, axis: int) -> int:
     return axis
 
 
-@partial(jax.jit, static_argnums=(7, 8, 9))
+@partial(jax.jit, static_argnums=(8, 9))
 def _losses(
     logits: Any,
     labels: Any,
     alpha: Any,
     gamma: Any,
-    label_smoothing: Any,
+    smoothing: Any,
+    epsilon: Any,
     weight: Any,
     where: Any,
     axis: int,
     ignore_index: int | None,
-    is_smooth: bool,
 ) -> Any:
     """The loss of each position. Compiled as one: see `positions.selected`."""
     x = jnp.moveaxis(jnp.asarray(logits), axis, -1)
@@ -171,22 +178,35 @@ def _losses(
         y = jnp.where(is_index, y, 0)[..., None]
         own_counts = jnp.take_along_axis(jnp.broadcast_to(mask, x.shape), y, -1)[..., 0]
         is_known = is_index & own_counts | ~rows
-    focusing = _of_rows(gamma, rows)
-    if is_smooth or jnp.issubdtype(y.dtype, jnp.floating):
-        smoothing = _of_rows(label_smoothing, rows) if is_smooth else None
-        loss, is_limit = _of_distribution(x, y, mask, alpha, focusing, smoothing)
+    of_margins = partial(_of_margins, gamma=_of_rows(gamma, rows), epsilon=epsilon)
+    if smoothing is not None or jnp.issubdtype(y.dtype, jnp.floating):
+        share = None if smoothing is None else _of_rows(smoothing, rows)
+        loss, is_limit = _of_distribution(x, y, mask, alpha, share, of_margins)
     else:
-        loss, is_limit = _of_index(x, y, mask, alpha, focusing)
+        loss, is_limit = _of_index(x, y, mask, alpha, of_margins)
     if weight is not None:
         loss = _of_rows(weight, rows).astype(loss.dtype) * loss
     loss = jnp.where(is_known, 1.0, jnp.nan) * at_infinity(is_limit, loss)
     return jnp.where(rows, loss, 0.0).astype(x.dtype)
 
 
-def _of_index(x: Any, index: Any, mask: Any, alpha: Any, gamma: Any) -> tuple[Any, Any]:
+def _of_margins(u: Any, *, gamma: Any, epsilon: Any) -> Any:
+    """FL of the margins u of rows, (...), or of their classes, (..., C); gamma of each row."""
+    exponent = gamma.astype(u.dtype)
+    if u.ndim > gamma.ndim:
+        exponent = jnp.broadcast_to(exponent[..., None], u.shape)
+    if epsilon is None:
+        return focal(u, jnp.ones_like(u), exponent)
+    constant = jnp.broadcast_to(jnp.asarray(epsilon).astype(u.dtype), u.shape)
+    return smoothed_focal(u, jnp.ones_like(u), exponent, constant)
+
+
+def _of_index(
+    x: Any, index: Any, mask: Any, alpha: Any, of_margins: Callable[[Any], Any]
+) -> tuple[Any, Any]:
     """alpha_t FL_t, from the margin of t, and where FL_t is infinite."""
     u = margin(x, index, mask)
-    loss = focal(u, jnp.ones_like(u), gamma.astype(u.dtype))
+    loss = of_margins(u)
     is_limit = is_infinite(x, index, mask) & (u < _INFINITE)
     if alpha is None:
         return loss, is_limit
@@ -197,11 +217,11 @@ def _of_index(x: Any, index: Any, mask: Any, alpha: Any, gamma: Any) -> tuple[An
 
 
 def _of_distribution(
-    x: Any, y: Any, mask: Any, alpha: Any, gamma: Any, smoothing: Any
+    x: Any, y: Any, mask: Any, alpha: Any, smoothing: Any, of_margins: Callable[[Any], Any]
 ) -> tuple[Any, Any]:
     """The sum of alpha_c y_c FL_c over the classes, each from its own margin; where it's infinite.
 
-    gamma, smoothing: of each row.
+    smoothing: of each row, or None.
     """
     u = margins(x, mask)
     if jnp.issubdtype(y.dtype, jnp.integer):  # 1 at its class
@@ -214,8 +234,7 @@ def _of_distribution(
         y = jnp.where(classes, (1 - share) * y + share / count, 0.0)
     if alpha is not None:
         y = jnp.asarray(alpha).astype(u.dtype).reshape((1,) * (x.ndim - 1) + (-1,)) * y
-    exponent = jnp.broadcast_to(gamma.astype(u.dtype)[..., None], x.shape)
-    loss = jnp.sum(y * focal(u, jnp.ones_like(u), exponent), axis=-1)
+    loss = jnp.sum(y * of_margins(u), axis=-1)
     is_limit = are_infinite(x, mask) & (u < _INFINITE) & (y != 0)
     return loss, jnp.any(is_limit, axis=-1)
 
