@@ -1,10 +1,12 @@
 """What the guard, the objectives of boosting and JAX cost: writes benchmarks/overheads.md.
 
-    python benchmarks/overheads.py
+    python benchmarks/overheads.py               everything
+    python benchmarks/overheads.py --only jax    the lines of JAX; all others stay
 
-Two minutes. Every ratio is of times that were taken in turn, in one process.
+Three minutes. Every ratio is of times that were taken in turn, in one process.
 """
 
+import argparse
 import platform
 import warnings
 from collections.abc import Iterator
@@ -16,6 +18,7 @@ import boosting
 import catboost
 import jax
 import jax.numpy as jnp
+import jax_formulas
 import lightgbm
 import optax
 import torch
@@ -63,23 +66,32 @@ def of_jax() -> Iterator[Row]:
         ce = cross_entropy(x, t)
         return (1 - jnp.exp(-ce)) ** 0.5 * ce
 
-    pairs = (
-        ("sigmoid, 2^20", "optax", 0.5, (*sigmoid,), (logits, logits > 0)),
-        (
-            "softmax, 65536 x 1000",
-            "optax's cross-entropy",
-            0.5,
-            (softmax, cross_entropy),
-            (rows, index),
+    large, binary = "softmax, 65536 x 1000", (logits, logits > 0)
+    pairs = [
+        ("sigmoid, 2^20", "optax", 0.5, (*sigmoid,), binary),
+        *(
+            (f"{name}, 2^20", "its formula in jax.numpy", None, losses, binary)
+            for name, *losses in jax_formulas.PAIRS
         ),
-        ("softmax, 65536 x 1000", "focal of that", None, (softmax, composed), (rows, index)),
-    )
-    for what, against, most, losses, arguments in pairs:
-        name = f"JAX, value and gradient under jit, {what}"
-        case = Case(name, against, most, partial(_steps, losses, arguments))
-        result = measure(case, seconds=6.0, fewest=7)
+        (large, "optax's cross-entropy", 0.5, (softmax, cross_entropy), (rows, index)),
+        (large, "focal of that", None, (softmax, composed), (rows, index)),
+    ]
+    cases = [
+        (f"value and gradient under jit, {what}", against, most, partial(_steps, losses, arguments))
+        for what, against, most, losses, arguments in pairs
+    ]
+
+    def doubled():
+        double = jax.jit(lambda x: x * 2)
+        theirs = _steps((cross_entropy,), (rows, index))
+        return lambda: jax.block_until_ready(double(rows)), *theirs
+
+    name = "`x * 2` under jit, 65536 x 1000"
+    cases.append((name, "optax's cross-entropy, value and gradient", None, doubled))
+    for what, against, most, prepare in cases:
+        result = measure(Case(f"JAX, {what}", against, most, prepare), seconds=6.0, fewest=7)
         ours, theirs = (f"{median(times):.1f} ms" for times in (result.ours, result.theirs))
-        yield _row(case.name, case.against, case.most, result.ratios, ours, theirs)
+        yield _row(f"JAX, {what}", against, most, result.ratios, ours, theirs)
 
 
 _SIGMOID = (parfocal.jax.sigmoid_focal_loss, optax.losses.sigmoid_focal_loss)
@@ -106,9 +118,22 @@ def _row(
     return what, beside, aim, found, f"{ours} / {theirs}", met
 
 
+def _line(row: Row) -> str:
+    """A line of the table."""
+    return f"| {' | '.join(row)} |"
+
+
+def with_jax(text: str, rows: list[Row]) -> str:
+    """overheads.md with other lines of JAX, in the place of its own."""
+    lines = text.splitlines()
+    first = next(place for place, line in enumerate(lines) if line.startswith("| JAX"))
+    others = [line for line in lines if not line.startswith("| JAX")]
+    return "\n".join([*others[:first], *map(_line, rows), *others[first:], ""])
+
+
 def report(rows: list[Row], derivatives: float) -> str:
     """overheads.md."""
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    table = "\n".join(map(_line, rows))
     return f"""# What the guard, boosting and JAX cost
 
 Made by `python benchmarks/overheads.py`, the second part of `make bench`. Ratios of times that were
@@ -131,14 +156,20 @@ of {ROWS} rows take {1e3 * derivatives:.0f} ms. CatBoost asks an objective in Py
 
 def main() -> None:
     """Measure and write."""
+    parser = argparse.ArgumentParser(description="What the guard, boosting and JAX cost.")
+    parser.add_argument("--only", choices=("jax",), help="measure these lines alone")
+    only = parser.parse_args().only
     warnings.simplefilter("ignore")  # of the libraries that are compared with
     rows = []
-    for part in (of_guard, of_jax, of_boosting):
+    for part in (of_jax,) if only else (of_guard, of_jax, of_boosting):
         torch.set_num_threads(2)
         for row in part():
             rows.append(row)
             print("  ".join(row), flush=True)
-    OUT.write_text(report(rows, boosting.seconds_of_derivatives(ROWS)))
+    if only:
+        OUT.write_text(with_jax(OUT.read_text(), rows))
+    else:
+        OUT.write_text(report(rows, boosting.seconds_of_derivatives(ROWS)))
 
 
 if __name__ == "__main__":

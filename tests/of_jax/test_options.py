@@ -202,6 +202,25 @@ def test_wrong_exponents_are_refused(loss, wrong):
         ("softmax_focal_loss", {"ignore_index": 1.5}, "`ignore_index` to be an integer, got 1.5"),
         ("softmax_focal_loss", {"weight": np.ones(3)}, "`weight` to broadcast to the shape"),
         ("softmax_focal_loss", {"axis": 2}, "`axis` to be one of logits of shape"),
+        ("softmax_focal_loss", {"axis": 1.0}, "`axis` to be an integer, got 1.0"),
+        ("softmax_focal_loss", {"label_smoothing": np.full(3, 0.1)}, "to broadcast to the shape"),
+        ("sigmoid_focal_loss", {"gamma": 2**21}, r"at most 2 \*\* 20, got 2097152$"),
+        (
+            "sigmoid_focal_loss",
+            {"weight": [[1.0], [1.0, 2.0]]},
+            "`weight` to be an array, got a list",
+        ),
+        ("sigmoid_focal_loss", {"epsilon": -0.1}, "`epsilon` finite and >= 0, got -0.1"),
+        (
+            "sigmoid_focal_loss",
+            {"epsilon": [0.1]},
+            r"`epsilon` to be one number, got the shape \(1,",
+        ),
+        (
+            "softmax_focal_loss",
+            {"epsilon": 1.0, "gamma": 100.0},
+            r"\(1 \+ epsilon\) \*\* gamma to be at most 2 \*\* 64",
+        ),
     ],
 )
 def test_wrong_options_are_refused(name, options, words):
@@ -209,6 +228,81 @@ def test_wrong_options_are_refused(name, options, words):
     labels = np.array([0, 1]) if "softmax" in name else np.float32([[0, 1, 1], [1, 0, 0]])
     with pytest.raises((TypeError, ValueError), match=f"^{name}: expected .*{words}"):
         getattr(losses, name)(np.zeros((2, 3), np.float32), labels, **options)
+
+
+def test_logits_without_classes_are_refused():
+    """Over which no softmax can be taken."""
+    for name in ("softmax_focal_loss", "softmax_tversky_loss"):
+        with pytest.raises(ValueError, match=f"^{name}: expected logits of one class at least"):
+            getattr(losses, name)(np.zeros((2, 3, 0), np.float32), np.zeros((2, 3), int))
+
+
+def test_lists_are_arrays():
+    """Wherever an array may be given."""
+    x, y = [[1.0, -2.0], [0.5, 3.0]], [[1, 0], [0, 1]]
+    options = {"weight": [1.0, 2.0], "where": [True, False], "gamma": [0.5, 2.0]}
+    arrays = {name: np.array(value) for name, value in options.items()}
+    for loss, labels in ((losses.sigmoid_focal_loss, y), (losses.softmax_focal_loss, [0, 1])):
+        found, expected = loss(x, labels, **options), loss(np.array(x), np.array(labels), **arrays)
+        np.testing.assert_array_equal(found, expected)
+    maps = losses.softmax_tversky_loss([x], [[0, 1]], weight=[1.0, 2.0])
+    arrays = np.array([x]), np.array([[0, 1]])
+    np.testing.assert_array_equal(
+        maps, losses.softmax_tversky_loss(*arrays, weight=np.array([1.0, 2.0]))
+    )
+
+
+def test_label_smoothing_of_each_position():
+    """Each is as with its own number."""
+    x, index, share = X[1] * np.float32([[0.1], [0.2]]), np.array([0, 2]), np.float32([0.1, 0.4])
+    found = losses.softmax_focal_loss(x, index, label_smoothing=share)
+    for place, one in enumerate(share):
+        alone = losses.softmax_focal_loss(x, index, label_smoothing=float(one))[place]
+        assert float(found[place]) == pytest.approx(float(alone), rel=1e-6)
+
+
+def test_an_infinite_logit_of_any_weight():
+    """The limit is infinite however small the factors are, 0 of factors of 0, or finite."""
+    x, y = np.float32([-np.inf, np.inf, np.inf]), np.float32([1, 0, 1])
+    for options in ({"weight": 1e-25}, {"alpha": 1e-25}):
+        found = losses.sigmoid_focal_loss(x, y, gamma=0.5, **options)
+        np.testing.assert_array_equal(found, [np.inf, np.inf, 0])
+    zero = losses.sigmoid_focal_loss(x, y, alpha=0.0, weight=np.float32([1, 0, 1]))
+    np.testing.assert_array_equal(zero, [0, 0, 0])
+    found = losses.asymmetric_loss(x, y, weight=1e-25)
+    of_margin = 1e-25 * 0.95**4 * -np.log(0.05)
+    np.testing.assert_allclose(found, [np.inf, of_margin, 0], rtol=1e-6)
+    rows = np.float32([[-np.inf, 0, 1], [np.inf, np.inf, 1], [0, -np.inf, 1]])
+    smoothed = losses.softmax_focal_loss(rows, np.zeros(3, int), weight=1e-30, label_smoothing=0.1)
+    np.testing.assert_array_equal(smoothed, [np.inf, np.inf, np.inf])
+    found = losses.softmax_focal_loss(rows, np.zeros(3, int), weight=1e-30, gamma=0.0)
+    np.testing.assert_allclose(
+        found, [np.inf, 1e-30 * np.log(2), 1e-30 * np.log1p(np.e)], rtol=1e-6
+    )
+
+
+@pytest.mark.parametrize("gamma", [0.0, 0.5, 1.0, 4.0])
+def test_slope_in_a_margin_of_0_is_that_from_above(gamma):
+    """By automatic differentiation of the formula in float64, also of its mixed derivative."""
+
+    def formula(margin, x):
+        p_m = jax.nn.sigmoid(x) - margin
+        return (p_m**gamma * -jnp.log1p(-p_m)).sum()
+
+    def ours(margin, x):
+        return losses.asymmetric_loss(x, 0.0, gamma_neg=gamma, margin=margin).sum()
+
+    x = np.linspace(-30, 12, 43)
+    with jax.enable_x64(True):
+        expected, mixed = (
+            jax.jit(f)(0.0, x) for f in (jax.grad(formula), jax.grad(jax.grad(formula), 1))
+        )
+    found, found_mixed = (
+        jax.jit(f)(np.float32(0), x.astype(np.float32))
+        for f in (jax.grad(ours), jax.grad(jax.grad(ours), 1))
+    )
+    assert float(found) == pytest.approx(float(expected), rel=1e-5)
+    np.testing.assert_allclose(found_mixed, mixed, rtol=1e-4, atol=1e-9)
 
 
 @pytest.mark.parametrize(

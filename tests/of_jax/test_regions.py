@@ -4,6 +4,7 @@ from functools import partial
 
 import jax
 import jax.numpy as jnp
+import mpmath
 import numpy as np
 import pytest
 import torch
@@ -162,6 +163,74 @@ def test_focal_tversky_in_saturation(exponent):
                 is_normal = np.abs(exact) > 2.0**-98
                 assert (np.abs(np.asarray(result) - exact) <= bound)[is_normal].all()
                 assert (np.abs(result) <= 2.0**-97)[~is_normal].all()
+
+
+@jax.jit
+@partial(jax.grad, argnums=(0, 1, 2))
+def slopes_in_weights(alpha, beta, smooth, x, y, gamma):
+    """Of the loss of one region, in alpha, beta and smooth."""
+    options = {"alpha": alpha, "beta": beta, "smooth": smooth, "gamma": gamma}
+    return parfocal.jax.sigmoid_focal_tversky_loss(x, y, **options).sum()
+
+
+def true_slopes(alpha, beta, smooth, x, y, gamma):
+    """Of (E / (G + E)) ** k in as many digits as it takes, from E on that is not 0."""
+    with mpmath.workdps(300):
+        p = [1 / (1 + mpmath.exp(-mpmath.mpf(float(u)))) for u in x]
+        q = [1 / (1 + mpmath.exp(mpmath.mpf(float(u)))) for u in x]
+        y = [mpmath.mpf(float(label)) for label in y]
+        fn, fp = mpmath.fdot(y, q), mpmath.fdot([1 - label for label in y], p)
+        e = alpha * fn + beta * fp
+        s, k = mpmath.fdot(y, p) + smooth + e, 1 / mpmath.mpf(gamma)
+        in_e = k * (e / s) ** (k - 1) * (s - e) / s**2 if e else 0  # k is 1 there
+        in_e = in_e if e else 1 / s
+        return [in_e * fn, in_e * fp, -k * (e / s) ** k / s]
+
+
+@pytest.mark.parametrize("labels", [[1, 1, 0, 0], [0, 0, 0, 0], [0.5, 1, 0, 0.25]], ids=str)
+@pytest.mark.parametrize("weights", [(0.0, 0.5, 1.0), (0.75, 0.0, 1.0), (0.75, 0.25, 0.0)], ids=str)
+def test_slope_in_a_weight_of_0(weights, labels):
+    """The limit, also where errors with that weight are of another size than all others."""
+    y = np.float32(labels).reshape(1, 4, 1)
+    for margins in ([1.0, -0.5, -2.0, 0.75], *SATURATED.values(), [-3.0, 2.0, -120.0, -130.0]):
+        x = np.float32(margins)
+        for gamma in (1.0, 2.0, 0.5):
+            numbers = *map(np.float32, weights), x.reshape(y.shape), y, np.float32(gamma)
+            found = slopes_in_weights(*numbers)
+            if not any(labels) and weights[1] == 0:  # nothing is wrong, and nothing would be
+                continue
+            truth = true_slopes(*weights, x, labels, gamma)
+            for place in np.flatnonzero(np.array(weights) == 0):
+                if abs(truth[place]) < 1e18:  # beyond, where the truth grows to infinity, a bound
+                    assert float(found[place]) == pytest.approx(float(truth[place]), 2e-4, 1e-36)
+
+
+def test_slope_in_logits_and_a_weight_of_0():
+    """The mixed derivative, in both orders, beside the value a little above 0."""
+    x, y = np.float32([[[20.0], [0.5], [-18.0], [-2.0]]]), np.float32([[[1], [1], [0], [0]]])
+
+    def loss(smooth, x):
+        return parfocal.jax.sigmoid_tversky_loss(x, y, alpha=0.7, smooth=smooth).sum()
+
+    mixed = jax.jit(jax.grad(lambda s, x: (jax.grad(loss, 1)(s, x) * x).sum()))
+    other = jax.jit(lambda s, x: (jax.grad(jax.grad(loss), 1)(s, x) * x).sum())
+    near = mixed(np.float32(1e-3), x)
+    for found in (mixed(np.float32(0), x), other(np.float32(0), x)):
+        assert float(found) == pytest.approx(float(near), rel=5e-3)
+
+
+@pytest.mark.parametrize("name", UNIFIED)
+def test_infinite_cross_entropy(name):
+    """The part of a class whose logit rules its label out is infinite, and no other."""
+    inf = np.inf
+    x = np.float32([[[-inf, 0.0, 1.0], [0.0, 3.0, 2.0]]])
+    y = np.array([[0, 1]]) if "softmax" in name else np.float32([[[1, 0, 0], [1, 1, 0]]])
+    loss = getattr(parfocal.jax, name)
+    found = loss(x, y, weight=[1e-30, 1.0, 1.0])
+    assert found[0, 0] == inf
+    assert jnp.isfinite(found[0, 1:]).all()
+    assert loss(x, y, weight=[0.0, 1.0, 1.0])[0, 0] == 0
+    assert jnp.isfinite(loss(x, y, balance=1.0)).all()
 
 
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
@@ -425,6 +494,18 @@ def test_many_positions():
         ("softmax_tversky_loss", {"ignore_index": True}, TypeError, "an integer, got True"),
         ("softmax_unified_focal_loss", {"background": 0.5}, TypeError, "an integer, got 0.5"),
         ("sigmoid_tversky_loss", {"x": logits((2, 3))}, ValueError, r"\(N, d1, ..., C\)"),
+        ("sigmoid_tversky_loss", {"axis": 3}, ValueError, r"`axis` to be one of logits of shape"),
+        ("softmax_tversky_loss", {"axis": 1.0}, TypeError, "`axis` to be an integer, got 1.0"),
+        (
+            "sigmoid_focal_tversky_loss",
+            {"gamma": [1.0, 2.0]},
+            ValueError,
+            r"`gamma` to broadcast to the shape \(3,\), got \(2,\)",
+        ),
+        *(
+            (name, {option: [0.1, 0.2]}, ValueError, f"`{option}` to be one number, got the shape")
+            for name, option in zip(UNIFIED, ("delta", "gamma", "balance", "smooth"), strict=True)
+        ),
     ],
 )
 def test_what_is_refused(name, options, error, words):

@@ -1,5 +1,6 @@
 """The asymmetric loss of multi-label classification, of JAX arrays."""
 
+from collections.abc import Callable
 from functools import partial
 from typing import TYPE_CHECKING, Any
 
@@ -68,8 +69,8 @@ def asymmetric_loss(
     checks.exponent(call, "gamma_neg", gamma_neg)
     checks.exponent(call, "gamma_pos", gamma_pos)
     checks.proper_fraction(call, "margin", margin)  # at 1 no negative is left
-    has_margin = not checks.is_zero(margin)
-    if checks.is_known_to_be_positive(margin):
+    is_positive = checks.is_known_to_be_positive(margin)
+    if is_positive:
         checks.without_cusp(
             call,
             "gamma_neg",
@@ -77,7 +78,13 @@ def asymmetric_loss(
             "0 or >= 1 with a margin",
             lambda gamma: (gamma > 0) & (gamma < 1),
         )
-    loss = partial(_asymmetric, has_margin, checks.varies(margin))
+    if is_positive:
+        of_negative = _shifted_negative
+    elif checks.is_zero(margin):
+        of_negative = _plain_negative
+    else:
+        of_negative = partial(_negative, checks.varies(margin))
+    loss = partial(_asymmetric, of_negative)
     numbers = (gamma_neg, gamma_pos, margin)
     options = {"weight": weight, "where": where, "is_bounded": _is_bounded}
     return over_positions(call, loss, logits, labels, numbers, **options)
@@ -89,18 +96,32 @@ def _is_bounded(x: Any, gamma_neg: Any, gamma_pos: Any, margin: Any) -> Any:
 
 
 def _asymmetric(
-    has_margin: bool, varies: bool, x: Any, labels: Any, gamma_neg: Any, gamma_pos: Any, margin: Any
+    of_negative: Callable[..., Any],
+    x: Any,
+    labels: Any,
+    gamma_neg: Any,
+    gamma_pos: Any,
+    margin: Any,
 ) -> Any:
     """The mixture of the losses of a positive and of a negative."""
     y = jax.lax.stop_gradient(labels)
     positive = focal(x, jnp.ones_like(x), gamma_pos)
-    negative = focal(x, jnp.zeros_like(x), gamma_neg)
-    if has_margin:  # which a traced number may turn off
-        is_0 = margin == 0
-        negative = jnp.where(is_0, negative, _shifted_negative(x, gamma_neg, margin))
-        if varies:
-            negative = negative + jnp.where(is_0, margin, 0.0) * _slope_in_margin(x, gamma_neg)
-    return y * positive + (1 - y) * negative
+    return y * positive + (1 - y) * of_negative(x, gamma_neg, margin)
+
+
+def _negative(varies: bool, x: Any, gamma: Any, margin: Any) -> Any:
+    """The loss of a negative at a margin that may be 0 or not, position by position."""
+    is_0 = margin == 0
+    plain, shifted = (of(x, gamma, margin) for of in (_plain_negative, _shifted_negative))
+    negative = jnp.where(is_0, plain, shifted)
+    if varies:
+        negative = negative + jnp.where(is_0, margin, 0.0) * _slope_in_margin(x, gamma)
+    return negative
+
+
+def _plain_negative(x: Any, gamma: Any, _: Any) -> Any:
+    """p ** gamma (-log(1 - p)), without a margin."""
+    return focal(x, jnp.zeros_like(x), gamma)
 
 
 def _shifted_negative(x: Any, gamma: Any, margin: Any) -> Any:

@@ -27,9 +27,9 @@ def exponent(call: str, name: str, value: Any) -> None:
 def one_number(call: str, name: str, value: Any) -> None:
     """A number, or an array without dimensions."""
     _readable(call, name, value)
-    if jnp.ndim(value) != 0:
+    if np.ndim(value) != 0:
         raise ValueError(
-            f"{call}: expected `{name}` to be one number, got the shape {jnp.shape(value)}"
+            f"{call}: expected `{name}` to be one number, got the shape {np.shape(value)}"
         )
 
 
@@ -129,12 +129,12 @@ def boolean(call: str, name: str, value: Any) -> None:
 def broadcasts(call: str, name: str, value: Any, shape: tuple[int, ...]) -> None:
     """An array that broadcasts to the shape."""
     try:
-        fits = jnp.broadcast_shapes(jnp.shape(value), shape) == shape
+        fits = jnp.broadcast_shapes(np.shape(value), shape) == shape
     except ValueError:
         fits = False
     if not fits:
         raise ValueError(
-            f"{call}: expected `{name}` to broadcast to the shape {shape}, got {jnp.shape(value)}"
+            f"{call}: expected `{name}` to broadcast to the shape {shape}, got {np.shape(value)}"
         )
 
 

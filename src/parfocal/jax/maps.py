@@ -67,10 +67,10 @@ def sigmoid_maps(
     checks.real(call, "logits", logits)
     checks.real(call, "labels", labels)
     logits, labels, where = map(from_list, (logits, labels, where))
-    shape = jnp.shape(logits)
+    shape = np.shape(logits)
     axis = checks.axis_of_classes(call, axis, shape)
-    if jnp.shape(labels) != shape:
-        raise ValueError(f"{call}: expected labels of shape {shape}, got {jnp.shape(labels)}")
+    if np.shape(labels) != shape:
+        raise ValueError(f"{call}: expected labels of shape {shape}, got {np.shape(labels)}")
     counts = _counts(call, where, shape)
     if counts is not None:
         logits, labels = (selected(counts, array, shape) for array in (logits, labels))
@@ -94,11 +94,11 @@ def softmax_maps(
     checks.real(call, "logits", logits)
     checks.real(call, "labels", labels)
     logits, labels, where = map(from_list, (logits, labels, where))
-    shape = jnp.shape(logits)
+    shape = np.shape(logits)
     axis = checks.axis_of_classes(call, axis, shape)
     checks.has_classes(call, shape, axis)
     counts = _counts(call, where, shape[:axis] + shape[axis + 1 :])
-    is_distribution = jnp.shape(labels) == shape
+    is_distribution = np.shape(labels) == shape
     index = None if is_distribution else _indices(call, labels, shape, axis)
     counts = _without_ignored(call, index, counts, ignore_index)
     if counts is not None:

@@ -6,6 +6,7 @@ from typing import Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from parfocal.jax import checks
 from parfocal.jax.arrays import from_list, widen
@@ -66,7 +67,7 @@ def at_infinity(is_infinite: Any, value: Any) -> Any:
 
 def _of_shape(values: Any, shape: tuple[int, ...], where: Any = None) -> Any:
     """An array of the shape, with 0 where a position is left out."""
-    if where is None or jnp.ndim(values) == 0:
+    if where is None or np.ndim(values) == 0:
         return jnp.broadcast_to(jnp.asarray(values), shape)
     return selected(where, values, shape)
 
@@ -80,7 +81,7 @@ def selected(where: Any, values: Any, shape: tuple[int, ...]) -> Any:
 
 def _common_shape(call: str, arrays: Sequence[Any]) -> tuple[int, ...]:
     """That to which all of them broadcast."""
-    shapes = [jnp.shape(array) for array in arrays]
+    shapes = [np.shape(array) for array in arrays]
     try:
         return jnp.broadcast_shapes(*shapes)
     except ValueError:

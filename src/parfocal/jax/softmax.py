@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 
 import jax
 import jax.numpy as jnp
+import numpy as np
 
 from parfocal.jax import checks
 from parfocal.jax.arrays import from_list
@@ -92,7 +93,7 @@ def softmax_focal_loss(
     """
     call = "softmax_focal_loss"
     axis = _check_arrays(call, logits, labels, axis)
-    shape = jnp.shape(logits)
+    shape = np.shape(logits)
     positions = shape[:axis] + shape[axis + 1 :]
     are_soft = jnp.issubdtype(checks.dtype_of(call, "labels", labels), jnp.floating)
     checks.exponent(call, "gamma", gamma)
@@ -100,10 +101,10 @@ def softmax_focal_loss(
     checks.smoothing(call, epsilon, gamma)
     if alpha is not None:
         checks.real(call, "alpha", alpha)
-        if jnp.shape(alpha) != shape[axis : axis + 1]:
+        if np.shape(alpha) != shape[axis : axis + 1]:
             raise ValueError(
                 f"{call}: expected `alpha` to have one number for each of the {shape[axis]} "
-                f"classes, got the shape {jnp.shape(alpha)}"
+                f"classes, got the shape {np.shape(alpha)}"
             )
     checks.fraction(call, "label_smoothing", label_smoothing)
     checks.broadcasts(call, "label_smoothing", label_smoothing, positions)
@@ -112,7 +113,7 @@ def softmax_focal_loss(
         checks.broadcasts(call, "weight", weight, positions)
     if where is not None:
         checks.boolean(call, "where", where)
-        of_logits = jnp.ndim(where) == len(shape)
+        of_logits = np.ndim(where) == len(shape)
         checks.broadcasts(call, "where", where, shape if of_logits else positions)
     if ignore_index is not None:
         ignore_index = checks.index(call, "ignore_index", ignore_index)
@@ -130,7 +131,7 @@ def softmax_focal_loss(
 def _check_arrays(call: str, logits: Any, labels: Any, axis: int) -> int:
     """The axis of the classes, from the front."""
     checks.real(call, "logits", logits)
-    dtype, shape = checks.dtype_of(call, "labels", labels), jnp.shape(logits)
+    dtype, shape = checks.dtype_of(call, "labels", labels), np.shape(logits)
     axis = checks.axis_of_classes(call, axis, shape)
     checks.has_classes(call, shape, axis)
     positions = shape[:axis] + shape[axis + 1 :]
@@ -139,11 +140,11 @@ def _check_arrays(call: str, logits: Any, labels: Any, axis: int) -> int:
             f"{call}: expected integer labels, or probabilities of a floating dtype, got {dtype}"
         )
     expected = positions if checks.is_integer(dtype) else shape
-    if jnp.shape(labels) != expected:
+    if np.shape(labels) != expected:
         what = "indices" if checks.is_integer(dtype) else "probabilities"
         raise ValueError(
             f"{call}: expected class {what}, of the dtype {dtype}, to have the shape {expected}, "
-            f"got {jnp.shape(labels)}"
+            f"got {np.shape(labels)}"
         )
     return axis
 
