@@ -7,14 +7,17 @@ if TYPE_CHECKING:
     from parfocal.guard import FocalGuard
     from parfocal.losses.asymmetric import asymmetric_loss
     from parfocal.losses.gaussian import gaussian_focal_loss
+    from parfocal.losses.likelihood import likelihood_focal_loss
     from parfocal.losses.matching import focal_matching_cost
     from parfocal.losses.modules import (
         AsymmetricLoss,
         FocalMatchingCost,
         GaussianFocalLoss,
+        LikelihoodFocalLoss,
         PolyFocalLoss,
         QualityFocalLoss,
         SigmoidFocalLoss,
+        SoftmaxAsymmetricLoss,
         SoftmaxFocalLoss,
         VarifocalLoss,
     )
@@ -33,6 +36,7 @@ if TYPE_CHECKING:
     from parfocal.losses.setup import init_prior_bias_, positive_count
     from parfocal.losses.sigmoid import sigmoid_focal_loss
     from parfocal.losses.softmax import softmax_focal_loss
+    from parfocal.losses.softmax_asymmetric import softmax_asymmetric_loss
     from parfocal.losses.tversky import (
         sigmoid_focal_tversky_loss,
         sigmoid_tversky_loss,
@@ -52,6 +56,7 @@ __all__ = [
     "FocalGuard",
     "FocalMatchingCost",
     "GaussianFocalLoss",
+    "LikelihoodFocalLoss",
     "PolyFocalLoss",
     "QualityFocalLoss",
     "SigmoidAsymmetricUnifiedFocalLoss",
@@ -59,6 +64,7 @@ __all__ = [
     "SigmoidFocalTverskyLoss",
     "SigmoidTverskyLoss",
     "SigmoidUnifiedFocalLoss",
+    "SoftmaxAsymmetricLoss",
     "SoftmaxAsymmetricUnifiedFocalLoss",
     "SoftmaxFocalLoss",
     "SoftmaxFocalTverskyLoss",
@@ -69,6 +75,7 @@ __all__ = [
     "focal_matching_cost",
     "gaussian_focal_loss",
     "init_prior_bias_",
+    "likelihood_focal_loss",
     "poly_focal_loss",
     "positive_count",
     "quality_focal_loss",
@@ -77,6 +84,7 @@ __all__ = [
     "sigmoid_focal_tversky_loss",
     "sigmoid_tversky_loss",
     "sigmoid_unified_focal_loss",
+    "softmax_asymmetric_loss",
     "softmax_asymmetric_unified_focal_loss",
     "softmax_focal_loss",
     "softmax_focal_tversky_loss",
@@ -92,6 +100,7 @@ _FILES = {
     "FocalGuard": "guard",
     "FocalMatchingCost": "losses.modules",
     "GaussianFocalLoss": "losses.modules",
+    "LikelihoodFocalLoss": "losses.modules",
     "PolyFocalLoss": "losses.modules",
     "QualityFocalLoss": "losses.modules",
     "SigmoidAsymmetricUnifiedFocalLoss": "losses.region_modules",
@@ -99,6 +108,7 @@ _FILES = {
     "SigmoidFocalTverskyLoss": "losses.region_modules",
     "SigmoidTverskyLoss": "losses.region_modules",
     "SigmoidUnifiedFocalLoss": "losses.region_modules",
+    "SoftmaxAsymmetricLoss": "losses.modules",
     "SoftmaxAsymmetricUnifiedFocalLoss": "losses.region_modules",
     "SoftmaxFocalLoss": "losses.modules",
     "SoftmaxFocalTverskyLoss": "losses.region_modules",
@@ -109,6 +119,7 @@ _FILES = {
     "focal_matching_cost": "losses.matching",
     "gaussian_focal_loss": "losses.gaussian",
     "init_prior_bias_": "losses.setup",
+    "likelihood_focal_loss": "losses.likelihood",
     "poly_focal_loss": "losses.poly",
     "positive_count": "losses.setup",
     "quality_focal_loss": "losses.quality",
@@ -117,6 +128,7 @@ _FILES = {
     "sigmoid_focal_tversky_loss": "losses.tversky",
     "sigmoid_tversky_loss": "losses.tversky",
     "sigmoid_unified_focal_loss": "losses.unified",
+    "softmax_asymmetric_loss": "losses.softmax_asymmetric",
     "softmax_asymmetric_unified_focal_loss": "losses.unified",
     "softmax_focal_loss": "losses.softmax",
     "softmax_focal_tversky_loss": "losses.tversky",

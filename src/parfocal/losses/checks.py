@@ -20,16 +20,21 @@ _FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _SMALLEST = 2.0**-40
 
 
-def logits(call: str, inputs: Tensor) -> None:
+def logits(call: str, inputs: Tensor, name: str = "inputs", what: str = "logits") -> None:
     """Check that logits are a dense floating-point tensor."""
     if not isinstance(inputs, Tensor):
-        raise TypeError(f"{call}: expected `inputs` to be a tensor, got {kind(inputs)}")
+        raise TypeError(f"{call}: expected `{name}` to be a tensor, got {kind(inputs)}")
     if inputs.dtype not in _FLOATING:
         raise TypeError(
-            f"{call}: expected `inputs` to be logits in float64, float32, float16 or bfloat16, "
+            f"{call}: expected `{name}` to be {what} in float64, float32, float16 or bfloat16, "
             f"got {_describe(inputs)}"
         )
-    _dense(call, "inputs", inputs)
+    _dense(call, name, inputs)
+
+
+def likelihoods(call: str, nll: Tensor) -> None:
+    """Check that negative log-likelihoods are what logits have to be."""
+    logits(call, nll, "nll", "negative log-likelihoods")
 
 
 def logits_and_targets(

@@ -13,11 +13,13 @@ from torch import Tensor, nn
 from parfocal.losses import checks, numbers
 from parfocal.losses.asymmetric import asymmetric, asymmetric_loss
 from parfocal.losses.gaussian import gaussian, gaussian_focal_loss
+from parfocal.losses.likelihood import likelihood, likelihood_focal_loss
 from parfocal.losses.matching import focal_matching_cost, matching
 from parfocal.losses.poly import poly, poly_focal_loss
 from parfocal.losses.quality import quality, quality_focal_loss
 from parfocal.losses.sigmoid import focal, sigmoid_focal_loss
 from parfocal.losses.softmax import softmax_focal_loss
+from parfocal.losses.softmax_asymmetric import softmax_asymmetric_loss
 from parfocal.losses.varifocal import varifocal, varifocal_loss
 
 
@@ -318,6 +320,102 @@ class AsymmetricLoss(_ElementwiseLoss):
     ) -> None:
         loss = asymmetric(type(self).__name__, gamma_neg, gamma_pos, margin)
         super().__init__(reduction=reduction, **loss._asdict())
+
+
+class LikelihoodFocalLoss(StoredLoss):
+    """`likelihood_focal_loss` as a module, which reduces by the mean unless it is told otherwise.
+
+    Args:
+        gamma, reduction: as in `likelihood_focal_loss`, checked here already.
+
+    Shape:
+        nll of any shape; the result is of that shape for ``reduction="none"``, else a scalar.
+
+    Example:
+        >>> import torch
+        >>> from parfocal import LikelihoodFocalLoss
+        >>> LikelihoodFocalLoss(gamma=0.5)(torch.tensor([0.0, 2.0]))
+        tensor(0.9299)
+    """
+
+    _function = staticmethod(likelihood_focal_loss)
+
+    def __init__(self, gamma: float | Tensor = 2, reduction: str = "mean") -> None:
+        loss = likelihood(type(self).__name__, gamma)
+        super().__init__(reduction=reduction, **loss._asdict())
+
+    def forward(
+        self,
+        nll: Tensor,
+        *,
+        weight: Tensor | None = None,
+        mask: Tensor | None = None,
+        normalizer: float | Tensor | None = None,
+    ) -> Tensor:
+        """The loss of a batch; see `likelihood_focal_loss`."""
+        return self._apply_function(nll, weight=weight, mask=mask, normalizer=normalizer)
+
+
+class SoftmaxAsymmetricLoss(StoredLoss):
+    """`softmax_asymmetric_loss` as a module, called as ``nn.CrossEntropyLoss`` is.
+
+    Args:
+        weight, gamma_neg, gamma_pos, ignore_index, reduction, label_smoothing: as in
+            `softmax_asymmetric_loss`, checked here already.
+
+    Shape:
+        input (C), (N, C) or (N, C, d1, ...); target indices without C.
+
+    Example:
+        >>> import torch
+        >>> from parfocal import SoftmaxAsymmetricLoss
+        >>> SoftmaxAsymmetricLoss()(torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([0]))
+        tensor(0.3806)
+    """
+
+    _function = staticmethod(softmax_asymmetric_loss)
+
+    def __init__(
+        self,
+        weight: Tensor | None = None,
+        gamma_neg: float | Tensor = 4,
+        gamma_pos: float | Tensor = 0,
+        *,
+        ignore_index: int | Sequence[int] = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.1,
+    ) -> None:
+        call = type(self).__name__
+        super().__init__(
+            weight=weight,
+            gamma_neg=checks.gamma(call, gamma_neg, name="gamma_neg"),
+            gamma_pos=checks.gamma(call, gamma_pos, name="gamma_pos"),
+            ignore_index=ignore_index,
+            reduction=reduction,
+            label_smoothing=numbers.fraction(call, "label_smoothing", label_smoothing),
+        )
+
+    def forward(
+        self,
+        input: Tensor | None = None,
+        target: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        position_weight: Tensor | None = None,
+        normalizer: float | Tensor | None = None,
+        inputs: Tensor | None = None,
+        targets: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of a batch; see `softmax_asymmetric_loss`."""
+        return self._apply_function(
+            input,
+            target,
+            mask=mask,
+            position_weight=position_weight,
+            normalizer=normalizer,
+            inputs=inputs,
+            targets=targets,
+        )
 
 
 class FocalMatchingCost(StoredLoss):

@@ -12,7 +12,7 @@ import torch
 from torch import Tensor
 
 from parfocal.losses.numbers import LARGEST_EXPONENT
-from parfocal.numerics import Loss, is_readable
+from parfocal.numerics import LEAST, Loss, is_readable
 
 # Where a call of the user isn't: in a loss, or in the call of a module.
 _OURS = (str(Path(__file__).parent), str(Path(torch.nn.__file__).parent))
@@ -84,6 +84,20 @@ def probabilities(call: str, targets: Tensor) -> None:
                 f"{call}: expected `targets` in [0, 1], got {outside[0].item():g}; "
                 "positions that don't count, such as void labels, are left out by `mask`"
             )
+
+
+def likelihoods(call: str, nll: Tensor, mask: Tensor | None) -> None:
+    """Negative log-likelihoods, of which some rounded 0 may be below it, where looking is free."""
+    if not is_readable(nll, mask) or nll.numel() == 0:
+        return
+    if all(part.amin().item() >= LEAST for part in nll.detach().reshape(-1).split(_UNDIVIDED)):
+        return
+    value = _first(nll < LEAST, nll, mask)
+    if value is not None:
+        raise ValueError(
+            f"{call}: expected `nll` >= 0, down to {LEAST:g} by rounding, got {value:g}, for which "
+            "exp(-nll) is no probability; that of a density is `nll - log(cell)`, of a small cell"
+        )
 
 
 def parameters(call: str, loss: Loss, mask: Tensor | None) -> None:

@@ -8,6 +8,7 @@ from parfocal.numerics.autograd import focal
 from parfocal.numerics.closed_form import BRANCH_BOUNDS
 from parfocal.numerics.data import Data, Loss, computation, prepare, tensors_of, with_tensors
 from parfocal.numerics.derivatives import HardLoss, SoftLoss
+from parfocal.numerics.likelihood import LEAST
 from parfocal.numerics.margin import margin, margins
 from parfocal.numerics.matching import opposed
 from parfocal.numerics.region import Power, composed_power
@@ -23,6 +24,7 @@ from parfocal.numerics.tracing import is_readable, replicate_beside, varies
 
 __all__ = [
     "BRANCH_BOUNDS",
+    "LEAST",
     "Data",
     "HardLoss",
     "Loss",

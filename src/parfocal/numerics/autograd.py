@@ -1,7 +1,7 @@
 """The binding of the closed forms to autograd, forward mode, torch.func and torch.compile."""
 
 from collections.abc import Callable
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor
@@ -9,6 +9,7 @@ from torch import Tensor
 from parfocal.numerics import closed_form
 from parfocal.numerics.backends import backend_of
 from parfocal.numerics.closed_form import Gamma, round_exponent
+from parfocal.numerics.data import Evaluation
 from parfocal.numerics.tracing import is_batched, is_traced, is_watched, varies
 
 
@@ -150,3 +151,54 @@ def _evaluate(
         return None
     result: Tensor | None = backend.pointwise(form, x, y, gamma, epsilon, t, incoming)
     return result
+
+
+class ClosedForm(NamedTuple):
+    """A function of x and an exponent, beside constants.
+
+    evaluate: value and slope in x of numbers, by `needs_slope`.
+    gamma_slope: the slope in the exponent, of numbers.
+    compose: the value, as autograd may differentiate it any number of times in every mode.
+    """
+
+    evaluate: Callable[..., Evaluation]
+    gamma_slope: Callable[..., Tensor]
+    compose: Callable[..., Tensor]
+
+
+def bind(form: ClosedForm, x: Tensor, gamma: Gamma, *constants: Tensor) -> Tensor:
+    """The value of a form at each x, differentiable any number of times in every mode."""
+    watched = is_watched(x, gamma)
+    if watched or is_traced():
+        if not isinstance(gamma, Tensor):  # as a tensor it may change without a new compilation
+            gamma = torch.full((), gamma, dtype=x.dtype, device=x.device)
+        return form.compose(x, gamma, *constants)
+    return _Bound.apply(form, x, round_exponent(gamma, x.dtype), *constants)  # type: ignore[no-any-return]
+
+
+class _Bound(torch.autograd.Function):
+    """A form with its slope, made beside the value; further derivatives are the composition's."""
+
+    @staticmethod
+    def forward(
+        ctx: Any, form: ClosedForm, x: Tensor, gamma: Gamma, *constants: Tensor
+    ) -> Tensor:
+        value, slope = form.evaluate(x, gamma, *constants, needs_slope=ctx.needs_input_grad[1])
+        is_tensor = isinstance(gamma, Tensor)
+        ctx.save_for_backward(x, gamma if is_tensor else None, slope, *constants)
+        ctx.form, ctx.gamma = form, None if is_tensor else gamma
+        return value
+
+    @staticmethod
+    def backward(ctx: Any, grad: Tensor) -> tuple[Tensor | None, ...]:
+        x, gamma, slope, *constants = ctx.saved_tensors
+        needed, rest = ctx.needs_input_grad[1:3], (None,) * len(constants)
+        arguments = (x, ctx.gamma if gamma is None else gamma)
+        if torch.is_grad_enabled():  # create_graph: the result will be differentiated itself
+            value = ctx.form.compose(*arguments, *constants)
+            varied = [a for a, need in zip(arguments, needed, strict=True) if need]
+            slopes = iter(torch.autograd.grad(value.sum(), varied, create_graph=True))
+            return None, *(grad * next(slopes) if need else None for need in needed), *rest
+        of_x = grad * slope if needed[0] else None
+        of_gamma = grad * ctx.form.gamma_slope(*arguments, *constants) if needed[1] else None
+        return None, of_x, of_gamma, *rest

@@ -12,8 +12,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from parfocal.numerics import hard
-from parfocal.numerics.autograd import focal
+from parfocal.numerics import hard, likelihood, negative
+from parfocal.numerics.autograd import ClosedForm, bind, focal
 from parfocal.numerics.closed_form import (
     Gamma,
     alpha_t,
@@ -28,7 +28,7 @@ from parfocal.numerics.closed_form import (
     value_and_slope,
 )
 from parfocal.numerics.data import ClassKernel, Evaluation, Form, Kernel, Number
-from parfocal.numerics.margin import margin, margins
+from parfocal.numerics.margin import is_class, margin, margins
 
 
 class Focal(NamedTuple):
@@ -326,6 +326,37 @@ class Asymmetric(NamedTuple):
         return weighted(factor.mul_(cross_entropy), slope, weight)
 
 
+class Likelihood(NamedTuple):
+    """(1 - exp(-L)) ** gamma L of a negative log-likelihood L, which has no target."""
+
+    gamma: Number
+
+    def kernel(self) -> Kernel | None:
+        """None."""
+
+    def composition(self, x: Tensor, _: Tensor) -> Tensor:
+        """The loss of each position."""
+        return bind(_LIKELIHOOD, x, self.gamma)
+
+    def forms(self, dtype: torch.dtype) -> tuple[Form, ...]:
+        """One, of numbers and tensors alike."""
+        return (self.evaluate,)
+
+    def evaluate(
+        self, x: Tensor, _: Tensor, *, weight: Tensor | None, needs_slope: bool
+    ) -> Evaluation | None:
+        """Where no L is below 0 or infinite."""
+        if not is_between(x, 0.0, torch.finfo(x.dtype).max):
+            return None
+        gamma = round_exponent(self.gamma, x.dtype)
+        return likelihood.evaluate(x, gamma, weight, needs_slope=needs_slope, ordinary=True)
+
+
+_LIKELIHOOD = ClosedForm(
+    partial(likelihood.evaluate, ordinary=False), likelihood.gamma_slope, likelihood.compose
+)
+
+
 class ClassFocal(ClassKernel):
     """FL_t of one class a row; with smoothing the sum over c of w_c y_c FL_c.
 
@@ -357,6 +388,42 @@ def of_distribution(
         y = y * weight.to(y.dtype).view(-1, *(1,) * (y.ndim - 2))
     # A class that was ruled out, by a logit of -inf and a probability of 0, adds nothing.
     return (y * torch.where((y == 0) & terms.isinf(), 0.0, terms)).sum(dim=1)
+
+
+_NEGATIVE = ClosedForm(negative.evaluate, negative.gamma_slope, negative.compose)
+
+
+def asymmetric_of_index(
+    x: Tensor,
+    index: Tensor,
+    weight: Tensor | None,
+    gamma_neg: Gamma,
+    gamma_pos: Gamma,
+    smoothing: float,
+) -> Tensor:
+    """w_t y_t (1 - p_t) ** gamma_pos ce_t + the sum over c != t of w_c y_c p_c ** gamma_neg ce_c.
+
+    ce_c = -log p_c, and y is 1 at t, smoothed. An exponent that is a tensor has the shape of x.
+    """
+    own = index.unsqueeze(1)
+    if isinstance(gamma_pos, Tensor):
+        gamma_pos = gamma_pos.gather(1, own).squeeze(1)
+    if smoothing == 0:
+        u, t = margin(x, index)
+    else:
+        every_u, every_t = margins(x)
+        u, t = every_u.gather(1, own).squeeze(1), every_t.gather(1, own).squeeze(1)
+    share = smoothing / x.shape[1]
+    loss = (1 - smoothing + share) * focal(u, torch.ones_like(u), gamma_pos, 0.0, t)
+    if weight is not None:
+        weight = weight.to(x.dtype)
+        loss = weight[index] * loss
+    if smoothing == 0:
+        return loss
+    terms = torch.where(is_class(x, own), 0.0, bind(_NEGATIVE, every_u, gamma_neg, every_t))
+    if weight is not None:
+        terms = weight.view(-1, *(1,) * (x.ndim - 2)) * terms
+    return loss + share * terms.sum(dim=1)
 
 
 def kernel(

@@ -118,12 +118,12 @@ def _composed(x: Tensor, index: Tensor) -> Margin:
     """The margin of classes (N, 1, ...), differentiable any number of times in every mode."""
     logits, x = x.detach(), finite(x)
     own = x.gather(1, index).squeeze(1)
-    others = x.masked_fill(_is_class(x, index), -torch.inf)
+    others = x.masked_fill(is_class(x, index), -torch.inf)
     top, place = others.max(dim=1, keepdim=True)
     fixed = top.detach()
     is_crowded = (others.detach() - fixed).exp().sum(dim=1, keepdim=True) > 2
     base = torch.where(is_crowded, fixed, top)
-    beside = (others - base).masked_fill(_is_class(x, place), -torch.inf).exp().sum(dim=1)
+    beside = (others - base).masked_fill(is_class(x, place), -torch.inf).exp().sum(dim=1)
     is_crowded, step = is_crowded.squeeze(1), (top - fixed).squeeze(1)
     log_others = torch.where(is_crowded, (step.exp() + beside).log(), torch.log1p(beside))
     is_ruled_out = _is_ruled_out(logits.gather(1, index), logits.gather(1, place)).squeeze(1)
@@ -165,9 +165,9 @@ class _CompiledMargin(torch.autograd.Function):
     @staticmethod
     def forward(ctx: Any, x: Tensor, index: Tensor) -> tuple[Tensor, Tensor]:
         bounded = finite(x)
-        others = torch.where(_is_class(x, index), -torch.inf, bounded)
+        others = torch.where(is_class(x, index), -torch.inf, bounded)
         top, place = others.max(dim=1, keepdim=True)
-        terms = torch.where(_is_class(x, place), 0.0, (others - top).exp())
+        terms = torch.where(is_class(x, place), 0.0, (others - top).exp())
         beside = terms.sum(dim=1, keepdim=True)
         total = 1 + beside
         is_ruled_out = _is_ruled_out(x.gather(1, index), x.gather(1, place))
@@ -181,7 +181,7 @@ class _CompiledMargin(torch.autograd.Function):
     def backward(ctx: Any, grad: Tensor, _: Tensor) -> tuple[Tensor, None]:
         x, index, top, total = ctx.saved_tensors
         grad = grad.unsqueeze(1)
-        slope = torch.where(_is_class(x, index), grad, -(grad / total) * (finite(x) - top).exp())
+        slope = torch.where(is_class(x, index), grad, -(grad / total) * (finite(x) - top).exp())
         return slope * x.isfinite(), None
 
 
@@ -202,7 +202,7 @@ def _composed_all(x: Tensor, _: None = None) -> Margin:
     """The margins of all classes, differentiable any number of times in every mode."""
     logits, x = x.detach(), finite(x)
     top, index = x.detach().max(dim=1, keepdim=True)
-    is_top = _is_class(x, index)
+    is_top = is_class(x, index)
     second, of_top = _sum_exp(x.masked_fill(is_top, -torch.inf))
     terms = (x - top).exp()
     beside_top = terms.masked_fill(is_top, 0.0)
@@ -299,7 +299,7 @@ def _is_plain(x: Tensor) -> bool:
     return type(x) in (Tensor, Parameter)
 
 
-def _is_class(x: Tensor, index: Tensor) -> Tensor:
+def is_class(x: Tensor, index: Tensor) -> Tensor:
     """Of each class along dim 1 of x, whether the index (N, 1, ...) is it."""
     if not _is_plain(x):  # a DTensor, say, is compared with its like alone
         return torch.zeros_like(x, dtype=torch.bool).scatter(1, index, True)
