@@ -23,13 +23,15 @@ SHAPES = {
     "classes": (6, CLASSES),
     "multilabel maps": (2, CLASSES, 4, 3),
     "class maps": (2, CLASSES, 4, 3),
+    "likelihoods": (4, 5),
 }
 
 
 class Case(NamedTuple):
     """A loss with one set of options.
 
-    kind: the shape of its inputs, a key of SHAPES.
+    kind: the shape of its inputs, a key of SHAPES. Likelihoods are >= 0, and have no targets: what
+        is drawn of these isn't looked at.
     targets: how targets of a shape are drawn.
     formula: the textbook's, of logits and targets; a loss a position, a region, or a scalar.
     original: the public implementation, of logits and targets, reduced or not like `formula`.
@@ -53,6 +55,7 @@ class Case(NamedTuple):
         generator = torch.Generator().manual_seed(seed)
         shape = SHAPES[self.kind]
         logits = torch.randn(shape, generator=generator, dtype=torch.float64).to(dtype)
+        logits = logits.abs() if self.kind == "likelihoods" else logits
         return logits, self.targets(shape, generator)
 
     def unreduced(self, *arguments: Any, **options: Any) -> Tensor:
@@ -104,6 +107,11 @@ def one_vs_rest(index: Tensor) -> Tensor:
 def probabilities(shape: tuple[int, ...], generator: torch.Generator) -> Tensor:
     """Class probabilities."""
     return torch.randn(shape, generator=generator, dtype=torch.float64).softmax(1)
+
+
+def of_nll(loss: Callable[..., Any], nll: Any, _: Any, **options: Any) -> Any:
+    """A loss without targets, called as one with."""
+    return loss(nll, **options)
 
 
 LOSSES = [
@@ -244,6 +252,38 @@ LOSSES = [
         lambda x, y: textbook.poly(x, one_vs_rest(y), 0.25),
         None,
         ELEMENTWISE,
+    ),
+    Case(
+        "likelihood_focal_loss",
+        partial(of_nll, parfocal.likelihood_focal_loss, gamma=0.5),
+        "likelihoods",
+        hard,
+        lambda nll, _: textbook.likelihood(nll, 0.5),
+        None,
+        ELEMENTWISE,
+        jax=partial(of_nll, parfocal_jax.likelihood_focal_loss, gamma=0.5),
+    ),
+    Case(
+        "softmax_asymmetric_loss",
+        partial(parfocal.softmax_asymmetric_loss, gamma_neg=1.5, gamma_pos=0.5),
+        "classes",
+        indices,
+        lambda x, y: textbook.softmax_asymmetric(x, textbook.one_hot(y), 1.5, 0.5, 0.1),
+        original.timm_single_label,
+        OF_CLASSES | {"ignore_index"},
+        jax=partial(parfocal_jax.softmax_asymmetric_loss, gamma_neg=1.5, gamma_pos=0.5),
+    ),
+    Case(
+        "softmax_asymmetric_loss, maps",
+        partial(parfocal.softmax_asymmetric_loss, gamma_neg=0.5, label_smoothing=0.3),
+        "class maps",
+        indices,
+        lambda x, y: textbook.softmax_asymmetric(x, textbook.one_hot(y), 0.5, 0.0, 0.3),
+        None,
+        OF_CLASSES | {"ignore_index"},
+        jax=partial(
+            parfocal_jax.softmax_asymmetric_loss, gamma_neg=0.5, label_smoothing=0.3, axis=1
+        ),
     ),
     Case(
         "sigmoid_tversky_loss",

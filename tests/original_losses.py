@@ -27,6 +27,13 @@ def monai_softmax(x: Tensor, y: Tensor) -> Tensor:
     return loss(x, one_hot(y)).sum(1)
 
 
+def timm_single_label(x: Tensor, y: Tensor) -> Tensor:
+    """gamma_neg 1.5, gamma_pos 0.5, smoothing 0.1."""
+    from timm.loss import AsymmetricLossSingleLabel
+
+    return AsymmetricLossSingleLabel(0.5, 1.5, eps=0.1, reduction="none")(x, y)
+
+
 def monai_tversky(x: Tensor, y: Tensor) -> Tensor:
     """alpha is that of false positives there."""
     from monai.losses import TverskyLoss

@@ -92,7 +92,7 @@ LAYERS = {
         {"autograd"},
         {"backends"},
         {"cpu", "triton"},
-        {"derivatives", "hard", "margin", "region"},
+        {"derivatives", "hard", "likelihood", "margin", "negative", "region"},
         {"closed_form", "data"},
         {"tracing"},
     ],
@@ -112,9 +112,9 @@ LAYERS = {
     "losses": [
         {"region_modules"},
         {"modules"},
-        {"unified"},
+        {"softmax_asymmetric", "unified"},
         {"tversky", "sigmoid", "softmax", "matching"}
-        | {"varifocal", "gaussian", "quality", "asymmetric", "poly"},
+        | {"varifocal", "gaussian", "quality", "asymmetric", "poly", "likelihood"},
         {"positions", "rows"},
         {"reduction", "setup"},
         {"checks"},

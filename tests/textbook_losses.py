@@ -64,6 +64,22 @@ def poly(x: Tensor, y: Tensor, alpha: float) -> Tensor:
     return alpha_t * (focal(x, y, 0.5) + (1 - p_t_of(x, y)) ** 1.5)
 
 
+def likelihood(nll: Tensor, gamma: float) -> Tensor:
+    """Lin et al., equation 4, of any probability."""
+    p = (-nll).exp()
+    return -((1 - p) ** gamma) * p.log()
+
+
+def softmax_asymmetric(
+    x: Tensor, y: Tensor, gamma_neg: float, gamma_pos: float, smoothing: float
+) -> Tensor:
+    """ASLSingleLabel of Ben-Baruch et al.: (1 - p) ** gamma_pos, p ** gamma_neg, targets smoothed."""
+    p = x.softmax(1)
+    factor = torch.where(y == 1, (1 - p) ** gamma_pos, p**gamma_neg)
+    smoothed = (1 - smoothing) * y + smoothing / y.shape[1]
+    return -(smoothed * factor * p.log()).sum(1)
+
+
 def tversky(
     p: Tensor, y: Tensor, exponent: float | Tensor, dims: tuple[int, ...], **options: Any
 ) -> Tensor:

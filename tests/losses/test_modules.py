@@ -13,7 +13,7 @@ import parfocal
 
 # What belongs to one batch; the rest is stored.
 OF_A_BATCH = {
-    *("input", "inputs", "target", "targets", "labels"),
+    *("input", "inputs", "nll", "target", "targets", "labels"),
     *("mask", "normalizer", "position_weight"),
 }
 
@@ -39,14 +39,14 @@ def batch_of(name):
     if name == "focal_matching_cost":
         return torch.linspace(-3, 3, 8).view(4, 2), torch.tensor([0, 1, 1])
     case = next(case for case in LOSSES if case.name.partition(",")[0] == name)
-    return case.draw(dtype=torch.float32)
+    batch = case.draw(dtype=torch.float32)
+    return batch[:1] if case.kind == "likelihoods" else batch
 
 
 def is_elementwise(name):
     """Whether a weight is one of positions."""
-    return parameters_of(getattr(parfocal, name)).keys() >= {"inputs", "weight", "normalizer"} - {
-        "inputs" if name == "softmax_focal_loss" else ""
-    } and not name.startswith("softmax")
+    names = parameters_of(getattr(parfocal, name)).keys()
+    return names >= {"weight", "normalizer"} and not name.startswith("softmax")
 
 
 @every_loss

@@ -31,6 +31,7 @@ def elementwise(case, is_hard):
     def of_logits(x, **options):
         y = case.targets(x.shape, torch.Generator().manual_seed(1))
         y = (y >= 0.5).to(y.dtype) if is_hard else y
+        x = x.abs() if case.kind == "likelihoods" else x
         return case.loss(x, y, **{"reduction": "mean", **options})
 
     of_logits.__name__ = f"{case.name}, hard" if is_hard else case.name

@@ -12,10 +12,12 @@ with extras.needs("jax", "parfocal.jax"):
 
 from parfocal.jax.asymmetric import asymmetric_loss
 from parfocal.jax.gaussian import gaussian_focal_loss
+from parfocal.jax.likelihood import likelihood_focal_loss
 from parfocal.jax.poly import poly_focal_loss
 from parfocal.jax.quality import quality_focal_loss
 from parfocal.jax.sigmoid import sigmoid_focal_loss
 from parfocal.jax.softmax import softmax_focal_loss
+from parfocal.jax.softmax_asymmetric import softmax_asymmetric_loss
 from parfocal.jax.tversky import (
     sigmoid_focal_tversky_loss,
     sigmoid_tversky_loss,
@@ -33,6 +35,7 @@ from parfocal.jax.varifocal import varifocal_loss
 __all__ = [
     "asymmetric_loss",
     "gaussian_focal_loss",
+    "likelihood_focal_loss",
     "poly_focal_loss",
     "quality_focal_loss",
     "sigmoid_asymmetric_unified_focal_loss",
@@ -40,6 +43,7 @@ __all__ = [
     "sigmoid_focal_tversky_loss",
     "sigmoid_tversky_loss",
     "sigmoid_unified_focal_loss",
+    "softmax_asymmetric_loss",
     "softmax_asymmetric_unified_focal_loss",
     "softmax_focal_loss",
     "softmax_focal_tversky_loss",

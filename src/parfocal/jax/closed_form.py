@@ -130,6 +130,25 @@ def _softplus_jvp(primals: Any, tangents: Any) -> Any:
     return softplus(x), sigmoid(x) * dx
 
 
+@jax.custom_jvp
+def negative(x: Any, gamma: Any) -> Any:
+    """p ** gamma (-log p), the term of a wrong class; its slope is p ** gamma q (gamma ce - 1)."""
+    return power(x, jnp.zeros_like(x), gamma) * cross_entropy(x, jnp.ones_like(x))
+
+
+def _negative_jvp(primals: Any, tangents: Any) -> Any:
+    (x, gamma), (dx, dgamma) = primals, tangents
+    factor, ce = power(x, jnp.zeros_like(x), gamma), cross_entropy(x, jnp.ones_like(x))
+    return factor * ce, along(
+        factor,
+        (dx, lambda: factor * (complement(x) * (gamma * bounded(ce) - 1))),
+        (dgamma, lambda: factor * (ce * log_base(x, jnp.zeros_like(x)))),
+    )
+
+
+negative.defjvp(_negative_jvp, symbolic_zeros=True)
+
+
 def base(x: Any, y: Any) -> Any:
     """q, as one quotient: no rounding but its own is felt gamma times."""
     t = jnp.exp(-jnp.abs(x))

@@ -10,7 +10,7 @@ import numpy as np
 
 from parfocal.jax import checks
 from parfocal.jax.arrays import from_list
-from parfocal.jax.closed_form import focal
+from parfocal.jax.closed_form import focal, negative
 from parfocal.jax.margin import are_infinite, is_class, is_infinite, margin, margins
 from parfocal.jax.positions import at_infinity
 from parfocal.jax.smoothed import smoothed_focal
@@ -92,13 +92,35 @@ def softmax_focal_loss(
     2025.
     """
     call = "softmax_focal_loss"
+    axis, ignore_index = check_options(
+        call, logits, labels, alpha, axis, label_smoothing, ignore_index, weight, where
+    )
+    shape = np.shape(logits)
+    checks.exponent(call, "gamma", gamma)
+    checks.broadcasts(call, "gamma", gamma, shape[:axis] + shape[axis + 1 :])
+    checks.smoothing(call, epsilon, gamma)
+    smoothing = None if checks.is_zero(label_smoothing) else label_smoothing
+    epsilon = None if checks.is_zero(epsilon) else epsilon
+    arrays = (logits, labels, alpha, gamma, None, smoothing, epsilon, weight, where)
+    return losses(*map(from_list, arrays), axis, ignore_index)
+
+
+def check_options(
+    call: str,
+    logits: Any,
+    labels: Any,
+    alpha: Any,
+    axis: int,
+    label_smoothing: Any,
+    ignore_index: int | None,
+    weight: Any,
+    where: Any,
+) -> tuple[int, int | None]:
+    """The axis of the classes, from the front, and the index of what doesn't count."""
     axis = _check_arrays(call, logits, labels, axis)
     shape = np.shape(logits)
     positions = shape[:axis] + shape[axis + 1 :]
     are_soft = jnp.issubdtype(checks.dtype_of(call, "labels", labels), jnp.floating)
-    checks.exponent(call, "gamma", gamma)
-    checks.broadcasts(call, "gamma", gamma, positions)
-    checks.smoothing(call, epsilon, gamma)
     if alpha is not None:
         checks.real(call, "alpha", alpha)
         if np.shape(alpha) != shape[axis : axis + 1]:
@@ -122,10 +144,7 @@ def softmax_focal_loss(
                 f"{call}: expected no `ignore_index` beside class probabilities, got "
                 f"{ignore_index}; give the positions that count as `where`"
             )
-    smoothing = None if checks.is_zero(label_smoothing) else label_smoothing
-    epsilon = None if checks.is_zero(epsilon) else epsilon
-    arrays = (logits, labels, alpha, gamma, smoothing, epsilon, weight, where)
-    return _losses(*map(from_list, arrays), axis, ignore_index)
+    return axis, ignore_index
 
 
 def _check_arrays(call: str, logits: Any, labels: Any, axis: int) -> int:
@@ -149,12 +168,13 @@ def _check_arrays(call: str, logits: Any, labels: Any, axis: int) -> int:
     return axis
 
 
-@partial(jax.jit, static_argnums=(8, 9))
-def _losses(
+@partial(jax.jit, static_argnums=(9, 10))
+def losses(
     logits: Any,
     labels: Any,
     alpha: Any,
     gamma: Any,
+    gamma_neg: Any,
     smoothing: Any,
     epsilon: Any,
     weight: Any,
@@ -162,7 +182,10 @@ def _losses(
     axis: int,
     ignore_index: int | None,
 ) -> Any:
-    """The loss of each position. Compiled as one: see `positions.selected`."""
+    """The loss of each position. Compiled as one: see `positions.selected`.
+
+    gamma_neg: the exponent of the wrong classes of the asymmetric loss; None for the focal loss.
+    """
     x = jnp.moveaxis(jnp.asarray(logits), axis, -1)
     if not jnp.issubdtype(x.dtype, jnp.floating):
         x = x.astype(float)
@@ -182,7 +205,10 @@ def _losses(
     of_margins = partial(_of_margins, gamma=_of_rows(gamma, rows), epsilon=epsilon)
     if smoothing is not None or jnp.issubdtype(y.dtype, jnp.floating):
         share = None if smoothing is None else _of_rows(smoothing, rows)
-        loss, is_limit = _of_distribution(x, y, mask, alpha, share, of_margins)
+        of_wrong = None
+        if gamma_neg is not None:
+            of_wrong = partial(_of_wrong_margins, gamma=_of_rows(gamma_neg, rows))
+        loss, is_limit = _of_distribution(x, y, mask, alpha, share, of_margins, of_wrong)
     else:
         loss, is_limit = _of_index(x, y, mask, alpha, of_margins)
     if weight is not None:
@@ -202,6 +228,11 @@ def _of_margins(u: Any, *, gamma: Any, epsilon: Any) -> Any:
     return smoothed_focal(u, jnp.ones_like(u), exponent, constant)
 
 
+def _of_wrong_margins(u: Any, *, gamma: Any) -> Any:
+    """p ** gamma (-log p) of the margins u of classes, (..., C); gamma of each row."""
+    return negative(u, jnp.broadcast_to(gamma.astype(u.dtype)[..., None], u.shape))
+
+
 def _of_index(
     x: Any, index: Any, mask: Any, alpha: Any, of_margins: Callable[[Any], Any]
 ) -> tuple[Any, Any]:
@@ -218,15 +249,25 @@ def _of_index(
 
 
 def _of_distribution(
-    x: Any, y: Any, mask: Any, alpha: Any, smoothing: Any, of_margins: Callable[[Any], Any]
+    x: Any,
+    y: Any,
+    mask: Any,
+    alpha: Any,
+    smoothing: Any,
+    of_margins: Callable[[Any], Any],
+    of_wrong: Callable[[Any], Any] | None,
 ) -> tuple[Any, Any]:
     """The sum of alpha_c y_c FL_c over the classes, each from its own margin; where it's infinite.
 
-    smoothing: of each row, or None.
+    smoothing: of each row, or None. of_wrong: the term of a class that isn't that of the index y,
+    or None for the same.
     """
     u = margins(x, mask)
+    terms = of_margins(u)
     if jnp.issubdtype(y.dtype, jnp.integer):  # 1 at its class
         y = is_class(x, y)
+        if of_wrong is not None:
+            terms = jnp.where(y, terms, of_wrong(u))
     y = y.astype(u.dtype)
     if smoothing is not None:
         share = smoothing.astype(u.dtype)[..., None]
@@ -235,9 +276,9 @@ def _of_distribution(
         y = jnp.where(classes, (1 - share) * y + share / count, 0.0)
     if alpha is not None:
         y = jnp.asarray(alpha).astype(u.dtype).reshape((1,) * (x.ndim - 1) + (-1,)) * y
-    loss = jnp.sum(y * of_margins(u), axis=-1)
-    is_limit = are_infinite(x, mask) & (u < _INFINITE) & (y != 0)
-    return loss, jnp.any(is_limit, axis=-1)
+    terms = y * terms
+    is_limit = are_infinite(x, mask) & (u < _INFINITE) & (terms != 0)
+    return jnp.sum(terms, axis=-1), jnp.any(is_limit, axis=-1)
 
 
 def _mask(where: Any, x: Any, axis: int) -> Any:
