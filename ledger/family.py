@@ -144,6 +144,14 @@ def at_targets(*targets: float) -> Callable[[torch.dtype], Points]:
     return points
 
 
+def likelihoods(dtype: torch.dtype) -> Points:
+    """Negative log-likelihoods, from the least normal number on; 0 itself has a test of its own."""
+    least = max(torch.finfo(dtype).tiny, 1e-40)
+    x = torch.logspace(math.log10(least), math.log10(REACH[dtype]), 240, dtype=torch.float64)
+    x = torch.cat([x, torch.linspace(0.05, 5, 80, dtype=torch.float64)]).to(dtype).view(-1, 1)
+    return Points(x, torch.zeros_like(x), [None] * len(x))
+
+
 def class_rows(classes: int, soft: bool = False) -> Callable[[torch.dtype], Points]:
     """Rows of every spread, shifted as a whole; the class of every second is the largest."""
 
@@ -258,6 +266,14 @@ def lost_in_shift(x: float) -> float:
     return (p + 0.0625) / max(abs(p - 0.0625), 1e-300)
 
 
+def lost_in_slope(row: Row, gamma: float) -> float:
+    """By how much the parts of gamma ce - 1 of a wrong class are larger than it is, at most."""
+    top = max(row)
+    log_sum = top + math.log(sum(math.exp(x - top) for x in row))
+    parts = [gamma * (log_sum - x) for x in row[1:]]
+    return max((part + 1) / max(abs(part - 1), 1e-300) for part in parts)
+
+
 def softmax_focal(s: Series, y: Any, k: arb) -> Series:
     """Of the probabilities y, or of class 0."""
     weights = y if isinstance(y, list) else [1.0] + [0.0] * (len(s) - 1)
@@ -267,6 +283,24 @@ def softmax_focal(s: Series, y: Any, k: arb) -> Series:
             p = 1 / sum((u - s[c]).exp() for u in s)
             others = [(u - s[c]).exp() for i, u in enumerate(s) if i != c]
             terms.append(-arb(weight) * (sum(others) * p) ** k * p.log())
+    return terms
+
+
+def likelihood(s: Series, y: None, k: arb) -> Series:
+    """Of any probability exp(-L)."""
+    return [(1 - (-s[0]).exp()) ** k * s[0]]
+
+
+def softmax_asymmetric(s: Series, y: Any, k: arb) -> Series:
+    """Of class 0, smoothing 1/8, gamma_pos 1/2; p ** gamma_neg of the others."""
+    terms, share = [], arb("0.125") / len(s)
+    for c in range(len(s)):
+        p = 1 / sum((u - s[c]).exp() for u in s)
+        if c:
+            terms.append(-share * p**k * p.log())
+        else:
+            others = sum((u - s[0]).exp() for u in s[1:])
+            terms.append(-(arb("0.875") + share) * (others * p) ** arb("0.5") * p.log())
     return terms
 
 
@@ -428,6 +462,21 @@ def subjects_of_torch(dtype: torch.dtype) -> list[Subject]:
             lambda row, y, g: of_class(row, g),
             variables=(0, 1),
             of_scale=True,
+        ),
+        *(
+            Subject(
+                f"softmax_asymmetric_loss, {classes} classes",
+                focusing,
+                class_rows(classes),
+                lambda x, y, g: parfocal.softmax_asymmetric_loss(
+                    x, y, gamma_neg=g, gamma_pos=0.5, label_smoothing=0.125, reduction="none"
+                ),
+                softmax_asymmetric,
+                lambda row, y, g: of_class(row, max(g, 0.5)) * lost_in_slope(row, g),
+                variables=(0, 1, classes - 1),
+                of_scale=True,
+            )
+            for classes in (3, 21)
         ),
         *(way for subject in elementwise_subjects(dtype) for way in both_ways(subject)),
         Subject(
@@ -628,6 +677,14 @@ def elementwise_subjects(dtype: torch.dtype) -> list[Subject]:
             lambda x, y, g, **how: parfocal.asymmetric_loss(x, y, g, margin=2.0**-4, **how),
             shifted,
             lambda row, y, g: 6 + 3 * (1 + g) * lost_in_shift(row[0]),
+        ),
+        Subject(
+            "likelihood_focal_loss",
+            focusing,
+            likelihoods,
+            lambda x, y, g, **how: parfocal.likelihood_focal_loss(x, g, **how),
+            likelihood,
+            lambda row, y, g: 4 + 2 * g,
         ),
         *(
             Subject(

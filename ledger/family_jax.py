@@ -59,6 +59,13 @@ LOSSES: dict[str, Callable[..., Any]] = {
     ),
     "poly_focal_loss, epsilon_1 1.0": losses.poly_focal_loss,
     "poly_focal_loss, epsilon_1 -0.5": partial(losses.poly_focal_loss, epsilon_1=-0.5),
+    "likelihood_focal_loss": lambda x, y, gamma: losses.likelihood_focal_loss(x, gamma=gamma),
+    **{
+        f"softmax_asymmetric_loss, {c} classes": lambda x, y, gamma: losses.softmax_asymmetric_loss(
+            x, y, gamma_neg=gamma, gamma_pos=0.5, label_smoothing=0.125
+        )
+        for c in (3, 21)
+    },
     "softmax_focal_loss, probabilities": losses.softmax_focal_loss,
     **{f"softmax_focal_loss, {c} classes": losses.softmax_focal_loss for c in (2, 3, 21, 40)},
     "sigmoid_focal_tversky_loss": of_maps(losses.sigmoid_focal_tversky_loss),

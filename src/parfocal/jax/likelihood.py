@@ -74,7 +74,7 @@ def likelihood_focal_loss(
         >>> import jax.numpy as jnp
         >>> from parfocal.jax import likelihood_focal_loss
         >>> likelihood_focal_loss(jnp.array([0.0, 1e-9, 2.0]), gamma=0.5)
-        Array([0.0000000e+00, 3.1622778e-14, 1.8597496e+00], dtype=float32)
+        Array([0.0000000e+00, 3.1622776e-14, 1.8597471e+00], dtype=float32)
 
     Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 4; of a
     sequence: Feng et al., "Focal CTC Loss for Chinese Optical Character Recognition on Unbalanced

@@ -51,14 +51,14 @@ def softmax_asymmetric_loss(
         ValueError: as `softmax_focal_loss`.
 
     Accuracy: within (1 + g)(8 + d + log2(C) / 2) ULP of the sum of the absolute values of the terms
-    on a CPU, g the larger exponent and d the spread of a row; 16 bits are computed in float32 and
-    rounded once. A result below 16 / eps times the smallest normal number may be 0.
+    on a CPU, g the larger exponent and d the spread of a row; the slope of a wrong class has two, of
+    opposite signs. 16 bits are computed in float32 and rounded once. A result below 16 / eps times the smallest normal number may be 0.
 
     Example:
         >>> import jax.numpy as jnp
         >>> from parfocal.jax import softmax_asymmetric_loss
         >>> softmax_asymmetric_loss(jnp.array([[2.0, 0.0, 1.0]]), jnp.array([0]))
-        Array([0.3806], dtype=float32)
+        Array([0.3806058], dtype=float32)
 
     Source: Ben-Baruch et al., "Asymmetric Loss For Multi-Label Classification", ICCV 2021, equation
     4, with the softmax for p; this form is that of ``ASLSingleLabel`` in its authors' code.

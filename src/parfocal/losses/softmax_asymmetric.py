@@ -67,8 +67,8 @@ def softmax_asymmetric_loss(
 
     Accuracy: within (1 + g)(8 + d + log2(C) / 2) ULP of the sum of the absolute values of the terms
     in float64 and float32, g the larger exponent and d the spread of a row of C logits; in float16
-    and bfloat16 within 1 ULP of that of float32. The slope of a wrong class changes sign, at
-    ``p_c = exp(-1 / gamma_neg)``.
+    and bfloat16 within 1 ULP of that of float32. The slope of a wrong class has two parts of
+    opposite signs, ``gamma_neg ce`` to 1 with ``ce = -log p_c``: there the error is that of both.
 
     Example:
         >>> import torch
