@@ -18,6 +18,7 @@ from fuzzing.chance import (
     INTEGERS,
     LOGITS,
     LOSSES,
+    OF_CLASSES,
     TAKES_INDICES,
     Draw,
     module_of,
@@ -99,7 +100,7 @@ def _arguments(d: Draw, name: str) -> dict[str, Any]:
         return _matching(d)
     if name in BINARY:
         return _binary(d, name)
-    return _classes(d) if name == "softmax_focal_loss" else _regions(d, name)
+    return _classes(d, name) if name in OF_CLASSES else _regions(d, name)
 
 
 @cache
@@ -245,11 +246,14 @@ def _matching(d: Draw) -> dict[str, Any]:
 
 
 def _class_targets(
-    d: Draw, shape: Sequence[int], classes: int
+    d: Draw, shape: Sequence[int], classes: int, *, indices: bool = False
 ) -> tuple[Tensor, Tensor, dict[str, Any]]:
-    """Targets, the classes that are right (N, ...), and `ignore_index` if it is used."""
+    """Targets, the classes that are right (N, ...), and `ignore_index` if it is used.
+
+    indices: whether no target may be probabilities.
+    """
     labels = d.integers(shape, classes)
-    if d.chance(0.25):
+    if not indices and d.chance(0.25):
         whole = (*shape[:1], classes, *shape[1:]) if shape else (classes,)
         y = d.uniform(whole) ** 3
         dim = 1 if shape else 0
@@ -308,8 +312,8 @@ def _poisoned_rows(d: Draw, x: Tensor, targets: Tensor, counts: Tensor) -> tuple
     return x, targets
 
 
-def _classes(d: Draw) -> dict[str, Any]:
-    """softmax_focal_loss."""
+def _classes(d: Draw, name: str) -> dict[str, Any]:
+    """A loss of classes that exclude each other."""
     classes = d.pick(1, 2, 3, 3, 5, 10, 21)
     shape = d.pick((), (0,), (1,), (8,), (40,), (2, 0), (2, 5), (2, 4, 3), (3, 2, 2, 2), (400,))
     if d.chance(0.05):
@@ -320,11 +324,12 @@ def _classes(d: Draw) -> dict[str, Any]:
         d.note("several blocks")
     whole = (*shape[:1], classes, *shape[1:]) if shape else (classes,)
     d.note(f"{len(whole)} dimensions of classes", *(["no rows"] if 0 in shape else []))
-    targets, labels, arguments = _class_targets(d, shape, classes)
+    of_indices = name != "softmax_focal_loss"
+    targets, labels, arguments = _class_targets(d, shape, classes, indices=of_indices)
     x = d.expanded(_class_logits(d, labels, classes, infinite=True).to(d.pick(*LOGITS)))
     options: dict[str, Callable[[], Any]] = {
         "weight": lambda: d.learned(d.weight((classes,))),
-        "gamma": lambda: d.gamma(whole),
+        **dict.fromkeys(("gamma", "gamma_neg", "gamma_pos"), lambda: d.gamma(whole)),
         "label_smoothing": lambda: d.number(d.pick(0.0, 0.1, 0.5, 1.0)),
         "epsilon": lambda: d.number(d.pick(0.0, 1e-3, 0.1)),
         "mask": lambda: d.mask(shape),
@@ -332,7 +337,7 @@ def _classes(d: Draw) -> dict[str, Any]:
     }
     rare = {"label_smoothing", "epsilon"}
     for option, make in options.items():
-        if option in parameters("softmax_focal_loss") and d.chance(0.2 if option in rare else 0.4):
+        if option in parameters(name) and d.chance(0.2 if option in rare else 0.4):
             arguments[option] = make()
     _reduction(d, arguments, normalizer=True)
     counts = _ignored(targets, arguments, shape)

@@ -15,7 +15,11 @@ from torch import Tensor
 import parfocal
 from fuzzing import elementwise
 
-LOSSES = (*sorted(n for n in parfocal.__all__ if n.endswith("_loss")), "focal_matching_cost")
+# All losses but the one that has no targets, and the cost of a matcher.
+LOSSES = (
+    *sorted(n for n in parfocal.__all__ if n.endswith("_loss") and not n.startswith("likelihood")),
+    "focal_matching_cost",
+)
 LOGITS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 INTEGERS = (torch.uint8, torch.int8, torch.int16, torch.int32, torch.int64)
 LAYOUTS = ("contiguous", "transposed", "stepped", "expanded", "offset", "channels_last")
@@ -25,6 +29,7 @@ LOGIT_KINDS = ("mild", "wide", "saturated", "right", "shifted", "infinite", "NaN
 BINARY = frozenset(n for n in LOSSES if n.endswith("_loss") and hasattr(elementwise, n))
 # Those whose targets may be class indices, C for no class.
 TAKES_INDICES = ("sigmoid_focal_loss", "poly_focal_loss", "asymmetric_loss")
+OF_CLASSES = ("softmax_focal_loss", "softmax_asymmetric_loss")
 HAS_ALPHA_TENSOR = ("sigmoid_focal_loss", "poly_focal_loss")
 
 

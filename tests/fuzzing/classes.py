@@ -1,4 +1,4 @@
-"""What softmax_focal_loss must give, by its docstring; and rows of class logits."""
+"""What the losses of exclusive classes must give, by their docstrings; and rows of class logits."""
 
 import math
 from collections.abc import Sequence
@@ -108,19 +108,78 @@ def softmax_focal_loss(
     position_weight: Tensor | None = None,
 ) -> Expected:
     r = class_rows(inputs, a, targets, ignore_index, mask, float(label_smoothing))
+    exponent = as_rows(a.exponent(gamma).expand(inputs.shape))
+    terms = stable.focal(r.margins.u, torch.ones_like(r.margins.u), exponent, float(epsilon))
+    is_simple = not label_smoothing and r.labels is not None
+    weights = _Weights(weight, position_weight, reduction, normalizer)
+    return _of_rows(inputs, a, incoming, r, terms, exponent, weights, is_simple=is_simple)
+
+
+def softmax_asymmetric_loss(
+    inputs: Tensor,
+    a: Arithmetic,
+    incoming: Incoming,
+    targets: Tensor,
+    weight: Tensor | None = None,
+    gamma_neg: Any = 4,
+    gamma_pos: Any = 0,
+    *,
+    ignore_index: int | Sequence[int] = -100,
+    reduction: str = "mean",
+    label_smoothing: Any = 0.1,
+    mask: Tensor | None = None,
+    normalizer: Any = None,
+    position_weight: Tensor | None = None,
+) -> Expected:
+    r = class_rows(inputs, a, targets, ignore_index, mask, float(label_smoothing))
+    u = r.margins.u
+    of_wrong, of_true = (
+        as_rows(a.exponent(gamma).expand(inputs.shape)) for gamma in (gamma_neg, gamma_pos)
+    )
+    is_true = torch.zeros_like(u, dtype=torch.bool)
+    if u.numel():
+        assert r.labels is not None
+        is_true.scatter_(1, r.labels.unsqueeze(1), True)
+    true = stable.focal(u, torch.ones_like(u), of_true)
+    terms = true.where(is_true, stable.negative(u, of_wrong))
+    steepest = torch.maximum(of_wrong, of_true)
+    weights = _Weights(weight, position_weight, reduction, normalizer)
+    return _of_rows(inputs, a, incoming, r, terms, steepest, weights, is_simple=False)
+
+
+class _Weights(NamedTuple):
+    """The options of the same names."""
+
+    of_classes: Tensor | None
+    of_positions: Tensor | None
+    reduction: str
+    normalizer: Any
+
+
+def _of_rows(
+    inputs: Tensor,
+    a: Arithmetic,
+    incoming: Incoming,
+    r: _Rows,
+    terms: Terms,
+    exponent: Tensor,
+    weights: _Weights,
+    *,
+    is_simple: bool,
+) -> Expected:
+    """The sum over the classes of each row of y_c times its term, weighed and reduced."""
+    weight, position_weight, reduction, normalizer = weights
     u = r.margins.u
     classes = u.shape[1]
-    exponent = as_rows(a.exponent(gamma).expand(inputs.shape))
     class_weight = torch.ones(classes, dtype=torch.float64)
     if weight is not None:
         class_weight = a.operand(weight)
-    terms = stable.focal(u, torch.ones_like(u), exponent, float(epsilon))
     factor = r.y * class_weight
     terms = Terms(*(torch.where(factor == 0, 0.0, part) for part in terms.times(factor)))
     counts = r.counts.unsqueeze(1)
     steepest = exponent.amax(1) if classes else r.spread
     bound = (1 + steepest) * (10 + r.spread + math.log2(max(1, classes)) / 2)
-    if label_smoothing or r.labels is None:
+    if not is_simple:
         bound = bound + 8
     bound = bound + truth_ulps(a, (2 + steepest) * u.abs().amax(1)) if classes else bound
     off = 1.5 * a.ulp * bound

@@ -88,6 +88,16 @@ def focal(u: Tensor, y: Tensor, gamma: Tensor, epsilon: float = 0.0) -> Terms:
     return Terms(value, factor * slope, value, factor * scale)
 
 
+def negative(u: Tensor, gamma: Tensor) -> Terms:
+    """p ** gamma (-log p), whose slope has two parts of opposite signs."""
+    _, _, log_p, log_q = logistic(u)
+    factor = torch.where(gamma == 0, 1.0, (gamma * log_p).exp())
+    value = torch.where(factor == 0, 0.0, -factor * log_p)
+    ends = torch.where(gamma == 0, log_q, gamma * log_p + log_q).exp()
+    focus = torch.where(factor == 0, 0.0, -gamma * log_p * ends)
+    return Terms(value, focus - ends, value, focus + ends)
+
+
 def varifocal(u: Tensor, y: Tensor, gamma: Tensor) -> Terms:
     """A cross-entropy where q > 0, else a focal loss; without their factors, q and alpha."""
     zeros = torch.zeros_like(y)

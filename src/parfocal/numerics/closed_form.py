@@ -337,9 +337,9 @@ def _develop(
     return Development(s, z, a, torch.log1p(sd), b_shift, one, factor)
 
 
-def modulator(x: Tensor, y: Tensor, gamma: Gamma, t: Tensor | None = None) -> Tensor:
+def modulator(x: Tensor, y: Tensor, gamma: Gamma) -> Tensor:
     """(1 - p_t) ** gamma, which autograd may differentiate any number of times in x and gamma."""
-    return _develop(finite(x, _HEADROOM), y, gamma, 0.0, t).factor
+    return _develop(finite(x, _HEADROOM), y, gamma, 0.0).factor
 
 
 def differentiable_value(
