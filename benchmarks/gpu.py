@@ -29,12 +29,15 @@ from gpu_session import (
     compiled,
     indices,
     liger,
+    likelihood,
     measure,
     milliseconds,
     one_hot,
     sigmoid,
     softmax,
+    softmax_asymmetric,
     torchvision,
+    usual_likelihood,
 )
 
 from parfocal.numerics import backends
@@ -127,6 +130,16 @@ def index_times(session: Session) -> None:
         measure(session, f"one-hot torchvision {name}", one_hot(torchvision), *data)
 
 
+def composition_times(session: Session) -> None:
+    """Losses without a kernel of their own, beside what they replace."""
+    n, shape = session.size.flat[-1], session.size.shapes[0]
+    nll = F.softplus(binary(session.device, n, torch.float32)[0].detach()).requires_grad_()
+    measure(session, f"parfocal likelihood float32 {n}", likelihood, nll)
+    measure(session, f"usual likelihood float32 {n}", usual_likelihood, nll)
+    data = classes(session.device, shape, torch.float32)
+    measure(session, f"parfocal softmax asymmetric float32 {shape}", softmax_asymmetric, *data)
+
+
 def compiled_times(session: Session) -> None:
     """What others gain by torch.compile."""
     n = session.size.flat[-1]
@@ -174,6 +187,7 @@ PARTS = (
     softmax_times,
     option_times,
     index_times,
+    composition_times,
     gpu_checks.more_than_int32,
     gpu_checks.compiled_code_is_right,
     compiled_times,

@@ -102,6 +102,21 @@ def softmax(x: Tensor, index: Tensor, smoothing: float = 0.0) -> Tensor:
     return parfocal.softmax_focal_loss(x, index, gamma=2.0, label_smoothing=smoothing)
 
 
+def softmax_asymmetric(x: Tensor, index: Tensor) -> Tensor:
+    """Ours."""
+    return parfocal.softmax_asymmetric_loss(x, index)
+
+
+def likelihood(nll: Tensor) -> Tensor:
+    """Ours."""
+    return parfocal.likelihood_focal_loss(nll, reduction="mean")
+
+
+def usual_likelihood(nll: Tensor) -> Tensor:
+    """What ours replaces."""
+    return ((1 - torch.exp(-nll)) ** 2 * nll).mean()
+
+
 def torchvision(x: Tensor, y: Tensor, gamma: float = 2.0, reduction: str = "mean") -> Tensor:
     """What ours replaces."""
     from torchvision.ops import sigmoid_focal_loss

@@ -167,6 +167,10 @@ def family_cases() -> Iterator[Case]:
         x, y = binary(2**22)
         return x.detach().view(16, 4, 256, 256).requires_grad_(), y.view(16, 4, 256, 256)
 
+    def likelihoods() -> tuple[Tensor]:
+        x, _ = binary(2**22)
+        return (F.softplus(x.detach()).requires_grad_(),)
+
     def queries() -> tuple[Tensor, Tensor]:
         x, _ = classes(2**14, 256)
         return x, torch.arange(256)
@@ -179,6 +183,16 @@ def family_cases() -> Iterator[Case]:
         (parfocal.asymmetric_loss, originals.asymmetric, hard, "timm"),
     ):
         yield Case(ours.__name__, against, 0.8, both(partial(ours, **mean), theirs, draw))
+    for ours, theirs, draw, against in (
+        (parfocal.likelihood_focal_loss, originals.likelihood, likelihoods, "the usual form"),
+        (
+            parfocal.softmax_asymmetric_loss,
+            originals.single_label,
+            partial(classes, 2**16, 64),
+            "timm",
+        ),
+    ):
+        yield Case(ours.__name__, against, 1.0, both(partial(ours, **mean), theirs, draw))
     for ours, theirs, draw in (
         (parfocal.sigmoid_tversky_loss, originals.tversky, maps),
         (parfocal.sigmoid_focal_tversky_loss, originals.focal_tversky, maps),

@@ -48,6 +48,18 @@ def asymmetric(x: Tensor, y: Tensor) -> Tensor:
     return AsymmetricLossMultiLabel(reduction="mean")(x, y)
 
 
+def single_label(x: Tensor, y: Tensor) -> Tensor:
+    """timm's, gamma_pos 0 as that of the authors."""
+    from timm.loss import AsymmetricLossSingleLabel
+
+    return AsymmetricLossSingleLabel(gamma_pos=0)(x, y)
+
+
+def likelihood(nll: Tensor) -> Tensor:
+    """The usual form, gamma 2."""
+    return ((1 - torch.exp(-nll)) ** 2 * nll).mean()
+
+
 def matching_cost(x: Tensor, labels: Tensor) -> Tensor:
     """The usual form."""
     p = x.sigmoid()

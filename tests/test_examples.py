@@ -73,6 +73,16 @@ def test_example_learns(name, epochs, reached):
     assert scores[-1] > reached
 
 
+def test_ctc_trains_on_with_one_loss_alone():
+    """The printed formula ends at the first sequence that is sure; ours is sure of most."""
+    ctc = example("ctc")
+    usual, exact = (list(ctc.train(loss, 10)) for loss in (ctc.usual, ctc.exact))
+    assert math.isnan(usual[-1].loss)
+    assert len(usual) < len(exact) == 10
+    assert exact[-1].right > 0.95
+    assert exact[-1].sure > 0.2
+
+
 def test_flax_trains_on_with_one_loss_alone():
     """The printed formula gives NaN in the second epoch, in bfloat16; ours goes on to learn."""
     pytest.importorskip("flax")

@@ -98,7 +98,7 @@ LAYERS = {
     ],
     "numerics/cpu": [
         {"__init__"},
-        {"elementwise", "classes", "binary_regions", "class_regions"},
+        {"asymmetric", "elementwise", "classes", "binary_regions", "class_regions"},
         {"blocks"},
         {"threads", "memory"},
     ],

@@ -73,7 +73,7 @@ def likelihood(nll: Tensor, gamma: float) -> Tensor:
 def softmax_asymmetric(
     x: Tensor, y: Tensor, gamma_neg: float, gamma_pos: float, smoothing: float
 ) -> Tensor:
-    """ASLSingleLabel of Ben-Baruch et al.: (1 - p) ** gamma_pos, p ** gamma_neg, targets smoothed."""
+    """ASLSingleLabel of Ben-Baruch et al.: smoothed targets, a factor of each class."""
     p = x.softmax(1)
     factor = torch.where(y == 1, (1 - p) ** gamma_pos, p**gamma_neg)
     smoothed = (1 - smoothing) * y + smoothing / y.shape[1]

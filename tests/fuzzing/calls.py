@@ -29,7 +29,9 @@ from fuzzing.nonsense import NONSENSE
 
 WAYS = ("grad", "backward", "twice", "create_graph", "no_grad", "frozen", "autocast", "two threads")
 # What is drawn in turn: the losses with most ways of their own more often.
-_ROUND = LOSSES + 4 * ("softmax_focal_loss",) + 2 * ("sigmoid_focal_loss",) + ("poly_focal_loss",)
+_MANY = LOSSES + 4 * ("softmax_focal_loss",) + 2 * ("sigmoid_focal_loss",)
+# An odd number, so that nonsense, each eighth call, is drawn of all.
+_ROUND = _MANY + ("poly_focal_loss",) * (1 - len(_MANY) % 2)
 
 
 class Call(NamedTuple):

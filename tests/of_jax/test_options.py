@@ -201,6 +201,13 @@ def test_wrong_exponents_are_refused(loss, wrong):
         ("softmax_focal_loss", {"alpha": 0.25}, "one number for each of the 3 classes"),
         ("softmax_focal_loss", {"ignore_index": 1.5}, "`ignore_index` to be an integer, got 1.5"),
         ("softmax_focal_loss", {"weight": np.ones(3)}, "`weight` to broadcast to the shape"),
+        ("softmax_asymmetric_loss", {"gamma_neg": -1}, "`gamma_neg` >= 0, got -1"),
+        ("softmax_asymmetric_loss", {"gamma_pos": np.ones(3)}, "`gamma_pos` to broadcast to the"),
+        (
+            "softmax_asymmetric_loss",
+            {"label_smoothing": 2},
+            r"`label_smoothing` in \[0, 1\], got 2",
+        ),
         ("softmax_focal_loss", {"axis": 2}, "`axis` to be one of logits of shape"),
         ("softmax_focal_loss", {"axis": 1.0}, "`axis` to be an integer, got 1.0"),
         ("softmax_focal_loss", {"label_smoothing": np.full(3, 0.1)}, "to broadcast to the shape"),
@@ -312,6 +319,35 @@ def test_complex_logits_are_refused(loss):
     """Whose loss would be no number that has an order."""
     with pytest.raises(TypeError, match="expected real `logits`, got complex64"):
         loss(jnp.zeros((2, 3), jnp.complex64), jnp.zeros((2, 3)))
+
+
+def test_likelihoods_at_every_size():
+    """0 below 0, NaN where p is no probability; three orders, and the exponent's, without a NaN."""
+    loss = losses.likelihood_focal_loss
+
+    def one(x, gamma):
+        return loss(x, gamma=gamma)
+
+    functions = [one]
+    for _ in range(3):
+        functions.append(jax.grad(functions[-1]))
+    functions += [jax.grad(one, 1), jax.grad(jax.grad(one, 1), 0)]
+    x, gammas = jnp.array([*FAR, jnp.inf]), jnp.array([0.0, 0.1, 1.0, 2.0, 5.0, 2.0**20])
+    for place, function in enumerate(functions):
+        of_all = jax.jit(jax.vmap(jax.vmap(function, (0, None)), (None, 0)))
+        assert not jnp.isnan(of_all(x, gammas)).any(), place
+    ends = jnp.array([0.0, -1e-7, -1.0, jnp.nan, jnp.inf])
+    for gamma in (0.0, 0.5):
+        value, slope = both(lambda x, gamma=gamma: loss(x, gamma=gamma))(ends)
+        of_0 = float(gamma == 0)
+        np.testing.assert_allclose(value, [0, -1e-7 * of_0, np.nan, np.nan, np.inf])
+        np.testing.assert_allclose(slope[:2], [of_0, of_0])
+        assert slope[4] == 0
+        where = jnp.array([True, True, False, False, True])
+        with jax.debug_nans(True):
+            masked, masked_slope = both(lambda x, g=gamma: loss(x, gamma=g, where=where))(ends)
+        np.testing.assert_array_equal(masked, jnp.where(where, value, 0))
+        np.testing.assert_array_equal(masked_slope, jnp.where(where, slope, 0))
 
 
 def compiled(loss, x, y):

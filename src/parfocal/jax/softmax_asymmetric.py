@@ -51,8 +51,9 @@ def softmax_asymmetric_loss(
         ValueError: as `softmax_focal_loss`.
 
     Accuracy: within (1 + g)(8 + d + log2(C) / 2) ULP of the sum of the absolute values of the terms
-    on a CPU, g the larger exponent and d the spread of a row; the slope of a wrong class has two, of
-    opposite signs. 16 bits are computed in float32 and rounded once. A result below 16 / eps times the smallest normal number may be 0.
+    on a CPU, g the larger exponent and d the spread of a row; the slope of a wrong class has two
+    terms of opposite signs. 16 bits are computed in float32 and rounded once. A result below
+    16 / eps times the smallest normal number may be 0.
 
     Example:
         >>> import jax.numpy as jnp

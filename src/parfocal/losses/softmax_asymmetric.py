@@ -8,7 +8,8 @@ from parfocal.losses import checks, numbers, values
 from parfocal.losses.reduction import to_input_dtype
 from parfocal.losses.rows import Rows, rows
 from parfocal.losses.softmax import Weights
-from parfocal.numerics.forms import asymmetric_of_index
+from parfocal.numerics import asymmetric_values
+from parfocal.numerics.forms import ClassAsymmetric
 
 
 def softmax_asymmetric_loss(
@@ -37,7 +38,7 @@ def softmax_asymmetric_loss(
 
     The smoothed share of a wrong class counts the less the less probable that class is. Without
     smoothing the wrong classes have no part, whatever `gamma_neg`: the loss is
-    `softmax_focal_loss` at `gamma_pos`. At exponents of 0 it is ``F.cross_entropy``, smoothed alike.
+    `softmax_focal_loss` at `gamma_pos`. At exponents of 0 it is ``F.cross_entropy``.
 
     Args:
         input: Logits of shape (C), (N, C) or (N, C, d1, ...), as in `softmax_focal_loss`.
@@ -111,7 +112,8 @@ def softmax_asymmetric_loss(
         _over_classes(call, name, gamma, r, shape)
         for name, gamma in (("gamma_neg", gamma_neg), ("gamma_pos", gamma_pos))
     )
-    loss = asymmetric_of_index(r.x, r.labels, weight, gamma_neg, gamma_pos, label_smoothing)
+    record = ClassAsymmetric(gamma_neg, gamma_pos, label_smoothing, weight)
+    loss = asymmetric_values(record, r.x, r.labels)
     loss = Weights(weight, position_weight, reduction, normalizer).reduce(r, loss)
     if len(shape) == 1 and reduction == "none":
         loss = loss.squeeze(0)

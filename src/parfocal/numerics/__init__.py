@@ -13,6 +13,7 @@ from parfocal.numerics.margin import margin, margins
 from parfocal.numerics.matching import opposed
 from parfocal.numerics.region import Power, composed_power
 from parfocal.numerics.sums import (
+    asymmetric_values,
     class_region_power,
     class_sum,
     class_values,
@@ -30,6 +31,7 @@ __all__ = [
     "Loss",
     "Power",
     "SoftLoss",
+    "asymmetric_values",
     "class_region_power",
     "class_sum",
     "class_values",

@@ -180,9 +180,7 @@ class _Bound(torch.autograd.Function):
     """A form with its slope, made beside the value; further derivatives are the composition's."""
 
     @staticmethod
-    def forward(
-        ctx: Any, form: ClosedForm, x: Tensor, gamma: Gamma, *constants: Tensor
-    ) -> Tensor:
+    def forward(ctx: Any, form: ClosedForm, x: Tensor, gamma: Gamma, *constants: Tensor) -> Tensor:
         value, slope = form.evaluate(x, gamma, *constants, needs_slope=ctx.needs_input_grad[1])
         is_tensor = isinstance(gamma, Tensor)
         ctx.save_for_backward(x, gamma if is_tensor else None, slope, *constants)

@@ -1,11 +1,12 @@
 """Which backend computes a call; asked once, here, by what its tensors are.
 
 A backend is a module of functions that may compute as they like: `pointwise`, `elementwise_values`,
-`elementwise_sum`, `class_values`, `class_sum`, `region_power`, `class_region_power`, `opposed`,
-each of which gives None for what it can't do; and `elementwise_slopes`, `elementwise_rescale`,
-`class_slopes`, `class_rescale`, `region_slope`, `class_region_slope`, which end what these have
-begun. What has no backend, or gets None, is left to the composition of torch's operations, which is
-right for any device and any order of derivative, and which all backends are compared with.
+`elementwise_sum`, `class_values`, `class_sum`, `asymmetric_values`, `region_power`,
+`class_region_power`, `opposed`, each of which gives None for what it can't do; and
+`elementwise_slopes`, `elementwise_rescale`, `class_slopes`, `class_rescale`, `region_slope`,
+`class_region_slope`, which end what these have begun. What has no backend, or gets None, is left to
+the composition of torch's operations, which is right for any device and any order of derivative,
+and which all backends are compared with.
 """
 
 import functools

@@ -77,6 +77,30 @@ class ClassKernel(NamedTuple):
     class_weight: Tensor | None = None
 
 
+class AsymmetricKernel(NamedTuple):
+    """How a backend is told of the asymmetric loss of class indices.
+
+    gamma_neg, gamma_pos: exponents of the wrong classes and of the true one; numbers, or tensors of
+        the shape of the logits.
+    smoothing: s; the true class counts 1 - s + s / C, each other one s / C.
+    class_weight: a factor of each class (C).
+    """
+
+    gamma_neg: Number
+    gamma_pos: Number
+    smoothing: float
+    class_weight: Tensor | None = None
+
+    def shares(self, x: Tensor) -> tuple[Number, Number]:
+        """What each class of logits x counts as the true one, and as a wrong one."""
+        share = self.smoothing / x.shape[1]
+        of_true, of_wrong = 1 - self.smoothing + share, share
+        if self.class_weight is None:
+            return of_true, of_wrong
+        weight = self.class_weight.to(x.dtype).view(-1, *(1,) * (x.ndim - 2)).unsqueeze(0)
+        return of_true * weight, of_wrong * weight
+
+
 class Loss(Protocol):
     """An elementwise loss: a record of numbers and tensors."""
 

@@ -27,7 +27,7 @@ from parfocal.numerics.closed_form import (
     sides,
     value_and_slope,
 )
-from parfocal.numerics.data import ClassKernel, Evaluation, Form, Kernel, Number
+from parfocal.numerics.data import AsymmetricKernel, ClassKernel, Evaluation, Form, Kernel, Number
 from parfocal.numerics.margin import is_class, margin, margins
 
 
@@ -334,8 +334,8 @@ class Likelihood(NamedTuple):
     def kernel(self) -> Kernel | None:
         """None."""
 
-    def composition(self, x: Tensor, _: Tensor) -> Tensor:
-        """The loss of each position."""
+    def composition(self, x: Tensor, y: Tensor) -> Tensor:
+        """The loss of each position, whatever y."""
         return bind(_LIKELIHOOD, x, self.gamma)
 
     def forms(self, dtype: torch.dtype) -> tuple[Form, ...]:
@@ -343,7 +343,7 @@ class Likelihood(NamedTuple):
         return (self.evaluate,)
 
     def evaluate(
-        self, x: Tensor, _: Tensor, *, weight: Tensor | None, needs_slope: bool
+        self, x: Tensor, y: Tensor, *, weight: Tensor | None, needs_slope: bool
     ) -> Evaluation | None:
         """Where no L is below 0 or infinite."""
         if not is_between(x, 0.0, torch.finfo(x.dtype).max):
@@ -373,6 +373,33 @@ class ClassFocal(ClassKernel):
         return of_distribution(x, smoothed(y, self.smoothing), self.class_weight, self.gamma)
 
 
+_NEGATIVE = ClosedForm(negative.evaluate, negative.gamma_slope, negative.compose)
+
+
+class ClassAsymmetric(AsymmetricKernel):
+    """y_t (1 - p_t) ** gamma_pos ce_t + the sum over c != t of y_c p_c ** gamma_neg ce_c.
+
+    ce_c = -log p_c, and y is 1 at t, smoothed, times the weight of the class.
+    """
+
+    def composition(self, x: Tensor, index: Tensor) -> Tensor:
+        """The loss of each row; without smoothing the wrong classes have no part."""
+        own = index.unsqueeze(1)
+        of_true, of_wrong = self.shares(x)
+        gamma_pos, of_true = (
+            number.expand_as(x).gather(1, own).squeeze(1) if isinstance(number, Tensor) else number
+            for number in (self.gamma_pos, of_true)
+        )
+        if self.smoothing == 0:
+            u, t = margin(x, index)
+            return of_true * focal(u, torch.ones_like(u), gamma_pos, 0.0, t)
+        every = margins(x)
+        u, t = (part.gather(1, own).squeeze(1) for part in every)
+        wrong = of_wrong * bind(_NEGATIVE, every.u, self.gamma_neg, every.t)
+        wrong = torch.where(is_class(x, own), 0.0, wrong).sum(dim=1)
+        return of_true * focal(u, torch.ones_like(u), gamma_pos, 0.0, t) + wrong
+
+
 def smoothed(y: Tensor, smoothing: float) -> Tensor:
     """(1 - s) y + s / C."""
     return (1 - smoothing) * y + smoothing / y.shape[1]
@@ -388,42 +415,6 @@ def of_distribution(
         y = y * weight.to(y.dtype).view(-1, *(1,) * (y.ndim - 2))
     # A class that was ruled out, by a logit of -inf and a probability of 0, adds nothing.
     return (y * torch.where((y == 0) & terms.isinf(), 0.0, terms)).sum(dim=1)
-
-
-_NEGATIVE = ClosedForm(negative.evaluate, negative.gamma_slope, negative.compose)
-
-
-def asymmetric_of_index(
-    x: Tensor,
-    index: Tensor,
-    weight: Tensor | None,
-    gamma_neg: Gamma,
-    gamma_pos: Gamma,
-    smoothing: float,
-) -> Tensor:
-    """w_t y_t (1 - p_t) ** gamma_pos ce_t + the sum over c != t of w_c y_c p_c ** gamma_neg ce_c.
-
-    ce_c = -log p_c, and y is 1 at t, smoothed. An exponent that is a tensor has the shape of x.
-    """
-    own = index.unsqueeze(1)
-    if isinstance(gamma_pos, Tensor):
-        gamma_pos = gamma_pos.gather(1, own).squeeze(1)
-    if smoothing == 0:
-        u, t = margin(x, index)
-    else:
-        every_u, every_t = margins(x)
-        u, t = every_u.gather(1, own).squeeze(1), every_t.gather(1, own).squeeze(1)
-    share = smoothing / x.shape[1]
-    loss = (1 - smoothing + share) * focal(u, torch.ones_like(u), gamma_pos, 0.0, t)
-    if weight is not None:
-        weight = weight.to(x.dtype)
-        loss = weight[index] * loss
-    if smoothing == 0:
-        return loss
-    terms = torch.where(is_class(x, own), 0.0, bind(_NEGATIVE, every_u, gamma_neg, every_t))
-    if weight is not None:
-        terms = weight.view(-1, *(1,) * (x.ndim - 2)) * terms
-    return loss + share * terms.sum(dim=1)
 
 
 def kernel(

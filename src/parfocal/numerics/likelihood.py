@@ -48,11 +48,11 @@ def evaluate(
         factor.mul_(weight)
     value, slope = factor * x, None
     if needs_slope:
-        # 1 at L = 0, also where subnormal numbers are flushed; NaN stays, in the factor.
+        # 1 at L = 0, also where subnormal numbers are flushed.
         k = torch.exp(-bounded).mul_(bounded).div_(m).nan_to_num_(1.0, 1.0)
         slope = k.mul_(gamma).add_(1.0).mul_(factor)
         if not ordinary:
-            slope.masked_fill_(x.isinf(), 0.0)
+            slope.masked_fill_(x.isinf(), 0.0).masked_fill_(x.isnan(), torch.nan)
     return Evaluation(value, slope)
 
 

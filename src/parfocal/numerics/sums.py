@@ -14,7 +14,7 @@ from torch import Tensor
 
 from parfocal.numerics.backends import backend_of, is_compiled_for_kernels
 from parfocal.numerics.data import Data, Loss, prepare, tensors_of, with_tensors
-from parfocal.numerics.forms import ClassFocal
+from parfocal.numerics.forms import ClassAsymmetric, ClassFocal
 from parfocal.numerics.margin import margins
 from parfocal.numerics.region import Power, composed_power
 from parfocal.numerics.tracing import is_batched, is_watched, varies
@@ -103,6 +103,22 @@ def class_values(
     tensors = (index, weight, *tensors_of(loss))
     backend = _backend(x, tensors)
     return None if backend is None else _reduce(_ClassValues(backend, loss, dtype), x, tensors)
+
+
+def asymmetric_values(loss: ClassAsymmetric, x: Tensor, index: Tensor) -> Tensor:
+    """The loss of each row of logits (N, C, ...), differentiable any number of times in x.
+
+    Args:
+        loss: a record, its exponents numbers or of the shape of x, its class weights (C).
+        x: logits in the dtype of the computation.
+        index: classes (N, ...) in [0, C), int64.
+    """
+    tensors = (index, *tensors_of(loss))
+    backend = _backend(x, tensors)
+    result = None
+    if backend is not None:
+        result = _reduce(_AsymmetricValues(backend, loss), x, (index, loss.class_weight))
+    return loss.composition(x, index) if result is None else result
 
 
 def region_power(
@@ -348,6 +364,30 @@ class _ClassValues(NamedTuple):
         index, weight, *fields = tensors
         assert index is not None
         return with_tensors(self.loss, fields), index, weight
+
+
+class _AsymmetricValues(NamedTuple):
+    """An asymmetric loss of each row of class indices; kept is its gradient."""
+
+    backend: ModuleType
+    loss: ClassAsymmetric
+
+    def evaluate(self, x: Tensor, tensors: Tensors, needs_gradient: bool) -> Any:
+        """The losses, and the gradient of each in its row."""
+        index, weight = tensors
+        loss = self.loss._replace(class_weight=weight)
+        return self.backend.asymmetric_values(loss, x, index, needs_gradient)
+
+    def gradient(self, x: Tensor, tensors: Tensors, kept: Any, incoming: Tensor) -> Tensor:
+        """That gradient times what comes in for the row."""
+        gradient: Tensor = kept.mul_(incoming.unsqueeze(1))
+        return gradient
+
+    def compose(self, x: Tensor, tensors: Tensors) -> Tensor:
+        """The compositions."""
+        index, weight = tensors
+        assert index is not None
+        return self.loss._replace(class_weight=weight).composition(x, index)
 
 
 class _RegionPower(NamedTuple):

@@ -15,6 +15,7 @@ from parfocal.numerics.triton.elementwise import (
 from parfocal.numerics.triton.launch import works_on
 
 __all__ = [
+    "asymmetric_values",
     "class_region_power",
     "class_rescale",
     "class_slopes",
@@ -33,7 +34,7 @@ __all__ = [
 
 
 def _composed(*_: object) -> None:
-    """None: regions and costs of a matcher are composed of torch's operations."""
+    """None: regions, costs of a matcher, and the asymmetric loss of a softmax are compositions."""
 
 
-region_power = class_region_power = opposed = _composed
+asymmetric_values = region_power = class_region_power = opposed = _composed
