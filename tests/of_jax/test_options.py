@@ -345,7 +345,7 @@ def test_likelihoods_at_every_size():
         assert slope[4] == 0
         where = jnp.array([True, True, False, False, True])
         with jax.debug_nans(True):
-            masked, masked_slope = both(lambda x, g=gamma: loss(x, gamma=g, where=where))(ends)
+            masked, masked_slope = both(lambda x, g=gamma, w=where: loss(x, gamma=g, where=w))(ends)
         np.testing.assert_array_equal(masked, jnp.where(where, value, 0))
         np.testing.assert_array_equal(masked_slope, jnp.where(where, slope, 0))
 

@@ -78,6 +78,7 @@ def asymmetric_loss(
             "0 or >= 1 with a margin",
             lambda gamma: (gamma > 0) & (gamma < 1),
         )
+    of_negative: Callable[..., Any]
     if is_positive:
         of_negative = _shifted_negative
     elif checks.is_zero(margin):

@@ -113,8 +113,9 @@ def sigmoid_focal_tversky_loss(
     Raises:
         TypeError, ValueError: as `sigmoid_tversky_loss`.
 
-    `jit`, `vmap`, `grad`, `jvp`, `hessian` and further orders work; in the numbers too, but
-    for `alpha`, `beta` and `smooth` at exactly 0.
+    `jit`, `vmap`, `grad`, `jvp`, `hessian` and further orders work; in the numbers too, but that
+    at an `alpha`, `beta` or `smooth` of exactly 0 a second derivative in it is 0. The first is the
+    limit from above, and no larger than 1.8e19 in float32.
 
     Accuracy: with k = 1 / gamma, on a CPU, value and gradient within 8 + 6 k ULP for regions of few
     positions, more as sums of many do. k is rounded to the dtype of the computation; 16 bits are
