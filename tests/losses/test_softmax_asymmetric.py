@@ -106,3 +106,24 @@ def test_far_and_infinite_logits_have_their_limits(gamma_neg, gamma_pos):
     expected += 0.1 / 3 * p[1] ** gamma_neg * ce[1]
     torch.testing.assert_close(value[0].double(), expected, rtol=1e-6, atol=0)
     assert two > value[0]
+
+
+@pytest.mark.parametrize("gamma_pos", [0.5, torch.tensor(0.5)], ids=["blocks", "composition"])
+def test_a_sure_and_right_answer_has_its_own_gradient(gamma_pos):
+    """What is left of 1 - p = 4e-9 in float32: the wrong classes add p ** 4, the rest is focal."""
+    x, label = torch.tensor([[20.0, 0.0, 0.0]]), torch.tensor([0])
+    ours = partial(softmax_asymmetric_loss, gamma_pos=gamma_pos)
+    theirs = partial(softmax_focal_loss, gamma=0.5)
+    for found, focal in zip(*(with_gradient(f, x, label) for f in (ours, theirs)), strict=True):
+        torch.testing.assert_close(found, (0.9 + 0.1 / 3) * focal, rtol=1e-5, atol=0)
+
+
+@pytest.mark.parametrize("gamma", [0.1, torch.tensor(0.1)], ids=["blocks", "composition"])
+def test_a_power_of_what_has_vanished(gamma):
+    """p = exp(-400) is no float32, p ** 0.1 is; value and slope of a wrong class."""
+    x, weight = torch.tensor([[400.0, 0.0]]), torch.tensor([0.0, 1.0])
+    loss = partial(softmax_asymmetric_loss, weight=weight, gamma_neg=gamma, reduction="sum")
+    value, gradient = with_gradient(loss, x, torch.tensor([0]))
+    exact = 0.05 * math.exp(-40)
+    assert value.item() == pytest.approx(400 * exact, rel=2e-5, abs=0)
+    assert gradient[0].tolist() == pytest.approx([-39 * exact, 39 * exact], rel=2e-5, abs=0)
