@@ -376,6 +376,12 @@ def of_each(loss: Callable[..., Tensor]) -> Callable[[Tensor, Tensor, float], Te
     return losses
 
 
+def of_identity(x: Tensor, labels: Tensor, gamma: float, reduction: str = "sum") -> Tensor:
+    """The loss of a linear map that gives its input: what it adds to a loss of logits is 0."""
+    same = torch.eye(x.shape[1], dtype=x.dtype)
+    return parfocal.linear_softmax_focal_loss(x, same, labels, gamma=gamma, reduction=reduction)
+
+
 def summed_beside_far(x: Tensor, labels: Tensor, gamma: float) -> Tensor:
     """The sum in the form that it takes where some logit is far; that row itself is ignored."""
     far = torch.full_like(x[:1], 50.0)
@@ -591,9 +597,19 @@ def class_subjects() -> list[Subject]:
         (", summed", (2, 3, 21, 40), summed),
         (", summed beside a far row", (2, 3, 21), of_each(summed_beside_far)),
     )
+    named = [
+        (f"softmax_focal_loss, {classes} classes{form}", classes, loss)
+        for form, counts, loss in forms
+        for classes in counts
+    ]
+    of_map = "linear_softmax_focal_loss, 21 classes"
+    named += [
+        (of_map, 21, partial(of_identity, reduction="none")),
+        (f"{of_map}, summed", 21, of_each(of_identity)),
+    ]
     return [
         Subject(
-            f"softmax_focal_loss, {classes} classes{form}",
+            name,
             (0.0, 0.1, 0.5, 2.0),
             class_rows(classes),
             loss,
@@ -601,8 +617,7 @@ def class_subjects() -> list[Subject]:
             lambda row, y, g: of_class(row, g),
             variables=tuple({0, 1, classes - 1}),
         )
-        for form, counts, loss in forms
-        for classes in counts
+        for name, classes, loss in named
     ]
 
 

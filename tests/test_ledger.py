@@ -72,11 +72,9 @@ def keys():
                     yield subject.name, "gradient", name, str(exponent)
 
 
-def test_the_record_that_is_shown_is_complete():
-    """And no family has a line that isn't measured any more."""
-    assert set(RECORDED[record.SHOWN]) == set(keys())
-    for lines in RECORDED.values():
-        assert set(lines) <= set(keys())
+def test_the_records_are_complete():
+    """Each line is measured on one family of processors at least, and no other has any."""
+    assert set().union(*RECORDED.values()) == set(keys())
 
 
 def test_every_loss_is_measured():
