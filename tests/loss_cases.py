@@ -16,6 +16,7 @@ import original_losses as original
 import parfocal
 import parfocal.jax as parfocal_jax
 import textbook_losses as textbook
+from parfocal.numerics import replicate_beside
 
 CLASSES = 3
 SHAPES = {
@@ -114,6 +115,16 @@ def of_nll(loss: Callable[..., Any], nll: Any, _: Any, **options: Any) -> Any:
     return loss(nll, **options)
 
 
+def of_identity(x: Tensor, y: Tensor, weight: Tensor | None = None, **options: Any) -> Tensor:
+    """The loss of a linear map that gives its input."""
+    classes = x.shape[-1] if isinstance(x, Tensor) and not x.is_nested else CLASSES
+    device = x.device if isinstance(x, Tensor) else None
+    dtype = x.dtype if isinstance(x, Tensor) else None
+    same = torch.eye(classes, device=device).to(dtype)
+    same = replicate_beside(x, same) if isinstance(x, Tensor) else same
+    return parfocal.linear_softmax_focal_loss(x, same, y, class_weight=weight, **options)
+
+
 LOSSES = [
     Case(
         "sigmoid_focal_loss",
@@ -164,6 +175,15 @@ LOSSES = [
         None,
         OF_CLASSES,
         jax=partial(parfocal_jax.softmax_focal_loss, gamma=0.5, axis=1),
+    ),
+    Case(
+        "linear_softmax_focal_loss",
+        partial(of_identity, gamma=0.5),
+        "classes",
+        indices,
+        lambda x, y: textbook.softmax_focal(x, textbook.one_hot(y), 0.5),
+        original.kornia_softmax,
+        OF_CLASSES | {"ignore_index"},
     ),
     Case(
         "varifocal_loss",
@@ -366,3 +386,14 @@ LOSSES = [
         jax=partial(parfocal_jax.sigmoid_asymmetric_unified_focal_loss, axis=1),
     ),
 ]
+
+
+def batch_of(name: str) -> tuple[Tensor, ...]:
+    """A call of a loss of this name, in float32: logits and targets, and what else it needs."""
+    if name == "focal_matching_cost":
+        return torch.linspace(-3, 3, 8).view(4, 2), torch.tensor([0, 1, 1])
+    case = next(case for case in LOSSES if case.name.partition(",")[0] == name)
+    inputs, targets = case.draw(dtype=torch.float32)
+    if name == "linear_softmax_focal_loss":
+        return inputs, torch.eye(CLASSES), targets
+    return (inputs,) if case.kind == "likelihoods" else (inputs, targets)

@@ -167,3 +167,44 @@ def _quiet():
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         yield
+
+
+class TiedModel(nn.Module):
+    """Words to features, by a weight that is also that of the head."""
+
+    def __init__(self):
+        super().__init__()
+        self.words = nn.Embedding(11, 6)
+        self.layer = nn.Linear(6, 6)
+
+    def forward(self, words):
+        """The features of each word."""
+        return self.layer(self.words(words))
+
+    def loss(self, features, targets):
+        """Of a head without a layer of its own."""
+        return parfocal.linear_softmax_focal_loss(features, self.words.weight, targets, gamma=0.5)
+
+
+def half_of_a_vocabulary_batch(rank, wrapper):
+    """Gradients of half of a batch of words, averaged, beside those of the whole; tied weights."""
+    torch.manual_seed(0)
+    words, targets = torch.randint(11, (2, 8, 5))
+    torch.manual_seed(1)
+    model = TiedModel().double()
+    whole = model.loss(model(words), targets)
+    expected = torch.autograd.grad(whole, list(model.parameters()))
+
+    if wrapper == "ddp":
+        parallel = DistributedDataParallel(model)
+    else:
+        from torch.distributed.fsdp import fully_shard
+
+        # Not gathered any more when the head asks for it, or still so.
+        parallel = fully_shard(model, reshard_after_forward=wrapper == "resharded")
+    share = slice(4 * rank, 4 * rank + 4)
+    model.loss(parallel(words[share]), targets[share]).backward()
+    for parameter, gradient in zip(model.parameters(), expected, strict=True):
+        found = parameter.grad
+        found = found.full_tensor() if hasattr(found, "full_tensor") else found
+        torch.testing.assert_close(found, gradient, rtol=1e-12, atol=1e-14)

@@ -87,12 +87,15 @@ def test_contributing_has_the_same_rooms():
 LAYERS = {
     "numerics": [
         {"__init__"},
+        {"linear_sums"},
+        {"linear_operators"},
+        {"linear"},
         {"sums"},
         {"forms", "matching", "operators"},
         {"autograd"},
         {"backends"},
         {"cpu", "triton"},
-        {"derivatives", "hard", "likelihood", "margin", "negative", "region"},
+        {"derivatives", "hard", "likelihood", "margin", "negative", "products", "region"},
         {"closed_form", "data"},
         {"tracing"},
     ],
@@ -112,7 +115,7 @@ LAYERS = {
     "losses": [
         {"region_modules"},
         {"modules"},
-        {"softmax_asymmetric", "unified"},
+        {"linear", "softmax_asymmetric", "unified"},
         {"tversky", "sigmoid", "softmax", "matching"}
         | {"varifocal", "gaussian", "quality", "asymmetric", "poly", "likelihood"},
         {"positions", "rows"},

@@ -8,12 +8,14 @@ if TYPE_CHECKING:
     from parfocal.losses.asymmetric import asymmetric_loss
     from parfocal.losses.gaussian import gaussian_focal_loss
     from parfocal.losses.likelihood import likelihood_focal_loss
+    from parfocal.losses.linear import linear_softmax_focal_loss
     from parfocal.losses.matching import focal_matching_cost
     from parfocal.losses.modules import (
         AsymmetricLoss,
         FocalMatchingCost,
         GaussianFocalLoss,
         LikelihoodFocalLoss,
+        LinearSoftmaxFocalLoss,
         PolyFocalLoss,
         QualityFocalLoss,
         SigmoidFocalLoss,
@@ -57,6 +59,7 @@ __all__ = [
     "FocalMatchingCost",
     "GaussianFocalLoss",
     "LikelihoodFocalLoss",
+    "LinearSoftmaxFocalLoss",
     "PolyFocalLoss",
     "QualityFocalLoss",
     "SigmoidAsymmetricUnifiedFocalLoss",
@@ -76,6 +79,7 @@ __all__ = [
     "gaussian_focal_loss",
     "init_prior_bias_",
     "likelihood_focal_loss",
+    "linear_softmax_focal_loss",
     "poly_focal_loss",
     "positive_count",
     "quality_focal_loss",
@@ -101,6 +105,7 @@ _FILES = {
     "FocalMatchingCost": "losses.modules",
     "GaussianFocalLoss": "losses.modules",
     "LikelihoodFocalLoss": "losses.modules",
+    "LinearSoftmaxFocalLoss": "losses.modules",
     "PolyFocalLoss": "losses.modules",
     "QualityFocalLoss": "losses.modules",
     "SigmoidAsymmetricUnifiedFocalLoss": "losses.region_modules",
@@ -120,6 +125,7 @@ _FILES = {
     "gaussian_focal_loss": "losses.gaussian",
     "init_prior_bias_": "losses.setup",
     "likelihood_focal_loss": "losses.likelihood",
+    "linear_softmax_focal_loss": "losses.linear",
     "poly_focal_loss": "losses.poly",
     "positive_count": "losses.setup",
     "quality_focal_loss": "losses.quality",

@@ -13,7 +13,7 @@ import numpy
 import pytest
 import torch
 from jax.test_util import check_grads
-from loss_cases import FUNCTIONS, LOSSES, SHAPES, Case
+from loss_cases import FUNCTIONS, LOSSES, SHAPES, Case, batch_of
 
 import parfocal
 
@@ -479,8 +479,8 @@ def test_meta_tensors_pass(case):
 @pytest.mark.parametrize(
     ("spoil", "error", "words"),
     [
-        (lambda x, y: ([0.0], y), TypeError, r"`inputs` to be a tensor, got \[0.0\] \(list\)"),
-        (lambda x, y: (x.long(), y), TypeError, "`inputs` to be logits in float64"),
+        (lambda x, y: ([0.0], y), TypeError, r"`inputs?` to be a tensor, got \[0.0\] \(list\)"),
+        (lambda x, y: (x.long(), y), TypeError, "`inputs?` to be (logits|features) in float64"),
         (lambda x, y: (x, y.cfloat()), TypeError, "`targets` to be real numbers"),
         (lambda x, y: (x, y[:1]), ValueError, "got a .* tensor of shape"),
         (lambda x, y: (x, y.to("meta")), ValueError, "`targets` on the device of `inputs`"),
@@ -494,9 +494,7 @@ def test_error_says_what_came(case, spoil, error, words):
 
 
 # Calls of every loss, by its name, and of the cost of a matcher, which is none.
-CALLS = {case.name.partition(",")[0]: case.draw(dtype=torch.float32) for case in reversed(LOSSES)}
-CALLS["likelihood_focal_loss"] = CALLS["likelihood_focal_loss"][:1]
-CALLS["focal_matching_cost"] = (torch.linspace(-3, 3, 8).view(4, 2), torch.tensor([0, 1, 1]))
+CALLS = {name: batch_of(name) for name in FUNCTIONS}
 
 # In place of 0.75, which no default is: exponents without a cusp, and indices.
 POSSIBLE = {"beta": 1.25, "gamma_neg": 1.25, "ignore_index": -1, "background": 1}

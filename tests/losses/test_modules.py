@@ -7,7 +7,7 @@ import re
 
 import pytest
 import torch
-from loss_cases import FUNCTIONS, LOSSES
+from loss_cases import FUNCTIONS, batch_of
 
 import parfocal
 
@@ -16,6 +16,9 @@ OF_A_BATCH = {
     *("input", "inputs", "nll", "target", "targets", "labels"),
     *("mask", "normalizer", "position_weight"),
 }
+
+# One factor a class.
+CLASS_WEIGHTS = {"weight", "class_weight"}
 
 every_loss = pytest.mark.parametrize("name", FUNCTIONS)
 
@@ -34,13 +37,11 @@ def parameters_of(function):
     }
 
 
-def batch_of(name):
-    """Logits and targets."""
-    if name == "focal_matching_cost":
-        return torch.linspace(-3, 3, 8).view(4, 2), torch.tensor([0, 1, 1])
-    case = next(case for case in LOSSES if case.name.partition(",")[0] == name)
-    batch = case.draw(dtype=torch.float32)
-    return batch[:1] if case.kind == "likelihoods" else batch
+def weight_of(name):
+    """What has the name `weight`, but is of a batch: positions, or a linear map."""
+    if name == "linear_softmax_focal_loss":
+        return {"weight", "bias"}
+    return {"weight"} if is_elementwise(name) else set()
 
 
 def is_elementwise(name):
@@ -53,7 +54,7 @@ def is_elementwise(name):
 def test_options_and_batch_are_those_of_the_function(name):
     """In its order, with its defaults and kinds; but that the mean is what is stored."""
     whole = parameters_of(getattr(parfocal, name))
-    of_batch = OF_A_BATCH | ({"weight"} if is_elementwise(name) else set())
+    of_batch = OF_A_BATCH | weight_of(name)
     stored = {option: whole[option] for option in whole if option not in of_batch}
     if "reduction" in stored:
         stored["reduction"] = ("mean", stored["reduction"][1])
@@ -70,7 +71,7 @@ def other_options(name):
     for option, (default, _) in parameters_of(module_of(name)).items():
         if option in others:
             yield option, others[option]
-        elif option == "weight":
+        elif option in CLASS_WEIGHTS:
             yield option, torch.tensor([0.5, 2.0, 1.0])
         else:
             yield option, numbers.get(option, 0.3 if default is None else default / 2 + 0.1)
@@ -91,8 +92,8 @@ def test_a_module_is_the_function_with_its_options(name):
             assert torch.equal(twin(*batch), expected)
             assert repr(twin) == repr(module)
             assert twin.state_dict().keys() == module.state_dict().keys()
-    assert ("weight" in module.state_dict()) == ("weight" in options)
-    if "weight" not in options:  # printed as it is made
+    assert set(module.state_dict()) == CLASS_WEIGHTS & set(options)
+    if not CLASS_WEIGHTS & set(options):  # printed as it is made
         again = eval(repr(module), vars(parfocal))
         assert repr(again) == repr(module)
         assert torch.equal(again(*batch), expected)
@@ -103,7 +104,7 @@ def test_a_module_complains_when_it_is_made(name):
     """Not at the first batch, and under its own name."""
     wrong = {"reduction": "avg", "ignore_index": 1.5, "background": "sky"}
     for option, (default, _) in parameters_of(module_of(name)).items():
-        if option in ("weight", "per_image"):
+        if option in {*CLASS_WEIGHTS, "per_image"}:
             continue
         value = wrong.get(option, -3.0 if option != "alpha" or default is None else 2.0**50)
         if option == "alpha" and default is None:

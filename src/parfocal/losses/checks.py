@@ -12,6 +12,7 @@ from torch import Tensor
 
 from parfocal.losses import numbers, values
 from parfocal.losses.numbers import is_real, kind
+from parfocal.losses.reduction import is_autocast
 
 REDUCTIONS = ("none", "mean", "sum")
 _FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
@@ -20,8 +21,8 @@ _FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
 _SMALLEST = 2.0**-40
 
 
-def logits(call: str, inputs: Tensor, name: str = "inputs", what: str = "logits") -> None:
-    """Check that logits are a dense floating-point tensor."""
+def logits(call: str, inputs: Tensor, *, name: str = "inputs", what: str = "logits") -> None:
+    """Check that logits, or what they are made of, are a dense floating-point tensor."""
     if not isinstance(inputs, Tensor):
         raise TypeError(f"{call}: expected `{name}` to be a tensor, got {kind(inputs)}")
     if inputs.dtype not in _FLOATING:
@@ -34,7 +35,7 @@ def logits(call: str, inputs: Tensor, name: str = "inputs", what: str = "logits"
 
 def likelihoods(call: str, nll: Tensor) -> None:
     """Check that negative log-likelihoods are what logits have to be."""
-    logits(call, nll, "nll", "negative log-likelihoods")
+    logits(call, nll, name="nll", what="negative log-likelihoods")
 
 
 def logits_and_targets(
@@ -111,29 +112,74 @@ def _remedy(inputs: Tensor, targets: Tensor) -> str:
     return ""
 
 
+def linear_map(call: str, input: Tensor, weight: Tensor, bias: Tensor | None) -> None:
+    """Features (..., D), a weight (C, D) and a bias (C), of one dtype unless autocast casts."""
+    logits(call, input, name="input", what="features")
+    if input.ndim == 0:
+        raise ValueError(
+            f"{call}: expected `input` of shape (..., D), the features, got {_describe(input)}"
+        )
+    _parameter(call, "weight", weight, None)
+    features = input.shape[-1]
+    if weight.ndim != 2 or weight.shape[1] != features:
+        raise ValueError(
+            f"{call}: expected `weight` of shape (C, {features}), one row of features a class, "
+            f"got {_describe(weight)}"
+        )
+    named = [("weight", weight)]
+    if bias is not None:
+        _parameter(call, "bias", bias, None)
+        if bias.shape != weight.shape[:1]:
+            raise ValueError(
+                f"{call}: expected `bias` to have one number for each of the {len(weight)} "
+                f"classes, got {_describe(bias)}"
+            )
+        named.append(("bias", bias))
+    is_cast = is_autocast(input) and input.dtype != torch.float64
+    for name, tensor in named:
+        _same_device(call, name, tensor, input)
+        may_differ = is_cast and tensor.is_floating_point() and tensor.dtype != torch.float64
+        if tensor.dtype != input.dtype and not may_differ:
+            raise TypeError(
+                f"{call}: expected `{name}` in the dtype of `input`, {input.dtype}, got "
+                f"{_describe(tensor)}; autocast casts both"
+            )
+
+
+def class_indices(call: str, targets: Tensor) -> None:
+    """Targets that are no probabilities, which would be as many as the logits."""
+    if targets.is_floating_point():
+        raise TypeError(
+            f"{call}: expected `targets` to be class indices of an integer dtype, got "
+            f"{_describe(targets)}; `softmax_focal_loss` takes class probabilities"
+        )
+
+
 def positions_of(inputs: Tensor) -> torch.Size:
     """The shape of class logits without their classes."""
     return inputs.shape[:0] if inputs.ndim == 1 else inputs.shape[:1] + inputs.shape[2:]
 
 
-def class_weight(call: str, tensor: Tensor | None, inputs: Tensor | None = None) -> None:
+def class_weight(
+    call: str, tensor: Tensor | None, inputs: Tensor | None = None, *, name: str = "weight"
+) -> None:
     """A real tensor with one number a class, as many as the inputs have."""
     if tensor is None:
         return
-    _parameter(call, "weight", tensor, None)
+    _parameter(call, name, tensor, None)
     if inputs is None:
         if tensor.ndim != 1:
             raise ValueError(
-                f"{call}: expected `weight` to have one number a class, got {_describe(tensor)}"
+                f"{call}: expected `{name}` to have one number a class, got {_describe(tensor)}"
             )
         return
     count = inputs.shape[0 if inputs.ndim == 1 else 1]
     if tensor.shape != (count,):
         raise ValueError(
-            f"{call}: expected `weight` to have one number for each of the {count} classes, "
+            f"{call}: expected `{name}` to have one number for each of the {count} classes, "
             f"got {_describe(tensor)}"
         )
-    _same_device(call, "weight", tensor, inputs)
+    _same_device(call, name, tensor, inputs)
 
 
 def position_weight(call: str, tensor: Tensor | None, inputs: Tensor) -> None:

@@ -14,6 +14,7 @@ from parfocal.losses import checks, numbers
 from parfocal.losses.asymmetric import asymmetric, asymmetric_loss
 from parfocal.losses.gaussian import gaussian, gaussian_focal_loss
 from parfocal.losses.likelihood import likelihood, likelihood_focal_loss
+from parfocal.losses.linear import linear_softmax_focal_loss
 from parfocal.losses.matching import focal_matching_cost, matching
 from parfocal.losses.poly import poly, poly_focal_loss
 from parfocal.losses.quality import quality, quality_focal_loss
@@ -188,6 +189,75 @@ class SoftmaxFocalLoss(StoredLoss):
             normalizer=normalizer,
             inputs=inputs,
             targets=targets,
+        )
+
+
+class LinearSoftmaxFocalLoss(StoredLoss):
+    """`linear_softmax_focal_loss` as a module, which the weight is given to with each batch.
+
+    It has no weight of its own, so that this may be tied, or a layer's.
+
+    Args:
+        gamma, ignore_index, reduction, label_smoothing, class_weight: as in
+            `linear_softmax_focal_loss`, checked here already. A tensor becomes a buffer, so that
+            it moves with the module; an ``nn.Parameter`` is learned.
+
+    Shape:
+        input (..., D), weight (C, D), targets (...), bias (C); the result is of the shape of the
+        targets for ``reduction="none"``, else a scalar.
+
+    Example:
+        >>> import torch
+        >>> from parfocal import LinearSoftmaxFocalLoss
+        >>> loss = LinearSoftmaxFocalLoss(gamma=0.5)
+        >>> loss
+        LinearSoftmaxFocalLoss(gamma=0.5, ignore_index=-100, reduction='mean',
+            label_smoothing=0.0, class_weight=None)
+        >>> loss(torch.tensor([[2.0, 1.0]]), torch.eye(2), torch.tensor([0]))
+        tensor(0.1625)
+    """
+
+    _function = staticmethod(linear_softmax_focal_loss)
+
+    def __init__(
+        self,
+        gamma: float | Tensor = 2,
+        *,
+        ignore_index: int | Sequence[int] = -100,
+        reduction: str = "mean",
+        label_smoothing: float = 0.0,
+        class_weight: Tensor | None = None,
+    ) -> None:
+        call = type(self).__name__
+        checks.class_weight(call, class_weight, name="class_weight")
+        super().__init__(
+            gamma=checks.gamma(call, gamma),
+            ignore_index=ignore_index,
+            reduction=reduction,
+            label_smoothing=numbers.fraction(call, "label_smoothing", label_smoothing),
+            class_weight=class_weight,
+        )
+
+    def forward(
+        self,
+        input: Tensor,
+        weight: Tensor,
+        targets: Tensor,
+        bias: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        position_weight: Tensor | None = None,
+        normalizer: float | Tensor | None = None,
+    ) -> Tensor:
+        """The loss of a batch; see `linear_softmax_focal_loss`."""
+        return self._apply_function(
+            input,
+            weight,
+            targets,
+            bias,
+            mask=mask,
+            position_weight=position_weight,
+            normalizer=normalizer,
         )
 
 

@@ -11,17 +11,23 @@ def widen(inputs: Tensor) -> Tensor:
     return inputs.to(computation(inputs))
 
 
+def is_autocast(inputs: Tensor) -> bool:
+    """Whether autocast is on for the device of the inputs; some, such as meta, have none."""
+    device = inputs.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def result_dtype(inputs: Tensor) -> torch.dtype:
     """That of the logits; under autocast that of the computation."""
     wide = computation(inputs)
-    if wide == inputs.dtype or not torch.is_autocast_enabled(inputs.device.type):
+    if wide == inputs.dtype or not is_autocast(inputs):
         return inputs.dtype
     return wide
 
 
 def to_input_dtype(loss: Tensor, inputs: Tensor) -> Tensor:
     """The loss in the dtype of the logits, rounded once; under autocast as it was computed."""
-    if loss.dtype == inputs.dtype or torch.is_autocast_enabled(inputs.device.type):
+    if loss.dtype == inputs.dtype or is_autocast(inputs):
         return loss
     return loss.to(inputs.dtype)
 

@@ -176,21 +176,34 @@ class Weights(NamedTuple):
         """What was asked for in one pass over the logits; None where there is no such pass."""
         if varies(self.of_classes, self.of_positions, self.normalizer):
             return None
-        factor = self._class_weights(r, torch.float32)
-        divisor: float | Tensor | None = self.normalizer
-        if self.reduction == "mean":
-            divisor = _count(r.mask, labels) if factor is None else _exact_sum(factor)
-        loss = ClassFocal(gamma)
-        if label_smoothing:  # each class has the weight of its term, and none is that of the row
-            loss, factor = ClassFocal(gamma, label_smoothing, self.of_classes), None
-        if self.of_positions is not None:
-            others = select(r.mask, self.of_positions.float())
-            factor = others if factor is None else factor * others
-        if factor is None and r.mask is not None:
-            factor = r.mask.float()
+        loss = self.record(gamma, label_smoothing)
+        factor, divisor = self.of_rows(r, labels, loss, torch.float32)
         if self.reduction == "none":
             return class_values(loss, r.x, labels, factor, result_dtype(r.x))
-        return class_sum(loss, r.x, labels, factor, 1.0 if divisor is None else divisor)
+        return class_sum(loss, r.x, labels, factor, divisor)
+
+    def record(self, gamma: float | Tensor, label_smoothing: float) -> ClassFocal:
+        """The loss of rows; with smoothed labels each class has the weight of its own term."""
+        if not label_smoothing:
+            return ClassFocal(gamma)
+        return ClassFocal(gamma, label_smoothing, self.of_classes)
+
+    def of_rows(
+        self, r: Rows, labels: Tensor, loss: ClassFocal, dtype: torch.dtype
+    ) -> tuple[Tensor | None, float | Tensor]:
+        """The weight of each row, beside those of the loss, and what a sum is divided by."""
+        factor = self._class_weights(r, dtype)
+        divisor: float | Tensor = 1.0 if self.normalizer is None else self.normalizer
+        if self.reduction == "mean":
+            divisor = _count(r.mask, labels) if factor is None else _exact_sum(factor)
+        if loss.smoothing:
+            factor = None
+        if self.of_positions is not None:
+            others = select(r.mask, self.of_positions.to(dtype))
+            factor = others if factor is None else factor * others
+        if factor is None and r.mask is not None:
+            factor = r.mask.to(dtype)
+        return factor, divisor
 
     def reduce(self, r: Rows, loss: Tensor) -> Tensor:
         """The losses of rows, weighed by their positions, as they were asked for."""

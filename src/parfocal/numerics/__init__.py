@@ -9,6 +9,8 @@ from parfocal.numerics.closed_form import BRANCH_BOUNDS
 from parfocal.numerics.data import Data, Loss, computation, prepare, tensors_of, with_tensors
 from parfocal.numerics.derivatives import HardLoss, SoftLoss
 from parfocal.numerics.likelihood import LEAST
+from parfocal.numerics.linear import LinearMap, WeightedRows
+from parfocal.numerics.linear_sums import linear_class_sum, linear_class_values
 from parfocal.numerics.margin import margin, margins
 from parfocal.numerics.matching import opposed
 from parfocal.numerics.region import Power, composed_power
@@ -28,9 +30,11 @@ __all__ = [
     "LEAST",
     "Data",
     "HardLoss",
+    "LinearMap",
     "Loss",
     "Power",
     "SoftLoss",
+    "WeightedRows",
     "asymmetric_values",
     "class_region_power",
     "class_sum",
@@ -41,6 +45,8 @@ __all__ = [
     "elementwise_values",
     "focal",
     "is_readable",
+    "linear_class_sum",
+    "linear_class_values",
     "margin",
     "margins",
     "opposed",

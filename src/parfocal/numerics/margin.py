@@ -42,7 +42,7 @@ class Margin(NamedTuple):
 _Kept = tuple[Tensor, ...]
 
 
-class _Form(NamedTuple):
+class Form(NamedTuple):
     """Margins of (x, index) in closed form.
 
     evaluate: the margins, and what is kept for their slope.
@@ -67,7 +67,7 @@ class _Margin(torch.autograd.Function):
     """
 
     @staticmethod
-    def forward(ctx: Any, x: Tensor, index: Tensor | None, form: _Form) -> tuple[Tensor, Tensor]:
+    def forward(ctx: Any, x: Tensor, index: Tensor | None, form: Form) -> tuple[Tensor, Tensor]:
         ctx.save_for_backward(x, index)
         ctx.set_materialize_grads(False)
         (u, t), ctx.kept = form.evaluate(x, index)
@@ -111,7 +111,7 @@ def margin(x: Tensor, index: Tensor) -> Margin:
         return Margin(*_CompiledMargin.apply(x, index))
     if is_traced():
         return _composed(x, index)
-    return Margin(*_Margin.apply(x, index, _Form(_one, _slope_of_one, _composed)))
+    return Margin(*_Margin.apply(x, index, ONE_CLASS))
 
 
 def _composed(x: Tensor, index: Tensor) -> Margin:
@@ -195,7 +195,7 @@ def margins(x: Tensor) -> Margin:
         return _certain(finite(x))
     if is_watched(x) or not _is_plain(x) or is_traced():
         return _composed_all(x)
-    return Margin(*_Margin.apply(x, None, _Form(_all, _slope_of_all, _composed_all)))
+    return Margin(*_Margin.apply(x, None, ALL_CLASSES))
 
 
 def _composed_all(x: Tensor, _: None = None) -> Margin:
@@ -305,3 +305,10 @@ def is_class(x: Tensor, index: Tensor) -> Tensor:
         return torch.zeros_like(x, dtype=torch.bool).scatter(1, index, True)
     classes = torch.arange(x.shape[1], device=x.device)
     return classes.view(-1, *(1,) * (x.ndim - 2)) == index
+
+
+ONE_CLASS = Form(_one, _slope_of_one, _composed)
+"""The margin of one class a row."""
+
+ALL_CLASSES = Form(_all, _slope_of_all, _composed_all)
+"""The margins of all classes."""

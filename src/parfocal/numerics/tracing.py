@@ -29,6 +29,21 @@ def is_readable(*arguments: object) -> bool:
     return True
 
 
+def is_plain(*arguments: object) -> bool:
+    """Whether all tensors among the arguments are dense and plain, and nothing looks at the call.
+
+    They may be on any device, and plain reverse mode may differentiate them.
+    """
+    if is_traced() or is_watched(*arguments):
+        return False
+    for argument in arguments:
+        if isinstance(argument, Tensor) and not (
+            type(argument) in _PLAIN and argument.layout is torch.strided
+        ):
+            return False
+    return True
+
+
 def gpu_of(*arguments: object) -> torch.device | None:
     """The GPU on which all tensors among the arguments are, dense and plain; None if they aren't.
 
