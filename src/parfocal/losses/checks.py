@@ -12,7 +12,7 @@ from torch import Tensor
 
 from parfocal.losses import numbers, values
 from parfocal.losses.numbers import is_real, kind
-from parfocal.losses.reduction import is_autocast
+from parfocal.numerics import is_autocast
 
 REDUCTIONS = ("none", "mean", "sum")
 _FLOATING = (torch.float64, torch.float32, torch.float16, torch.bfloat16)

@@ -7,13 +7,14 @@ from torch import Tensor
 from torch.nn.functional import linear
 
 from parfocal.losses import checks, numbers, values
-from parfocal.losses.reduction import is_autocast, to_input_dtype
+from parfocal.losses.reduction import to_input_dtype
 from parfocal.losses.rows import rows
 from parfocal.losses.softmax import Weights, softmax_focal_loss
 from parfocal.numerics import (
     LinearMap,
     WeightedRows,
     computation,
+    is_autocast,
     linear_class_sum,
     linear_class_values,
     varies,

@@ -3,18 +3,12 @@
 import torch
 from torch import Tensor
 
-from parfocal.numerics import computation
+from parfocal.numerics import computation, is_autocast
 
 
 def widen(inputs: Tensor) -> Tensor:
     """The logits in the dtype of the computation."""
     return inputs.to(computation(inputs))
-
-
-def is_autocast(inputs: Tensor) -> bool:
-    """Whether autocast is on for the device of the inputs; some, such as meta, have none."""
-    device = inputs.device.type
-    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
 
 
 def result_dtype(inputs: Tensor) -> torch.dtype:

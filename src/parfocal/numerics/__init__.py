@@ -23,7 +23,7 @@ from parfocal.numerics.sums import (
     elementwise_values,
     region_power,
 )
-from parfocal.numerics.tracing import is_readable, replicate_beside, varies
+from parfocal.numerics.tracing import is_autocast, is_readable, replicate_beside, varies
 
 __all__ = [
     "BRANCH_BOUNDS",
@@ -44,6 +44,7 @@ __all__ = [
     "elementwise_sum",
     "elementwise_values",
     "focal",
+    "is_autocast",
     "is_readable",
     "linear_class_sum",
     "linear_class_values",

@@ -44,6 +44,12 @@ def is_plain(*arguments: object) -> bool:
     return True
 
 
+def is_autocast(inputs: Tensor) -> bool:
+    """Whether autocast is on for the device of the inputs; some, such as meta, have none."""
+    device = inputs.device.type
+    return torch.amp.is_autocast_available(device) and torch.is_autocast_enabled(device)
+
+
 def gpu_of(*arguments: object) -> torch.device | None:
     """The GPU on which all tensors among the arguments are, dense and plain; None if they aren't.
 
