@@ -15,9 +15,14 @@ from torch import Tensor
 import parfocal
 from fuzzing import elementwise
 
-# All losses but the one that has no targets, and the cost of a matcher.
+# No logits and targets to begin with.
+_OTHER_ARGUMENTS = ("likelihood", "linear")
+
+# All losses of logits and targets, and the cost of a matcher.
 LOSSES = (
-    *sorted(n for n in parfocal.__all__ if n.endswith("_loss") and not n.startswith("likelihood")),
+    *sorted(
+        n for n in parfocal.__all__ if n.endswith("_loss") and not n.startswith(_OTHER_ARGUMENTS)
+    ),
     "focal_matching_cost",
 )
 LOGITS = (torch.float64, torch.float32, torch.float16, torch.bfloat16)

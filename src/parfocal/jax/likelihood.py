@@ -115,10 +115,14 @@ _focal.defjvp(_focal_jvp, symbolic_zeros=True)
 
 @jax.custom_jvp
 def _power(x: Any, exponent: Any) -> Any:
-    """m ** exponent, whose slope is exponent m ** (exponent - 1) exp(-x); 0 for an infinity."""
+    """m ** exponent, whose slope is exponent m ** (exponent - 1) exp(-x); 0 for an infinity.
+
+    What overflows is the largest number, of which an exponent of 0 makes 0 in a slope.
+    """
     m = -jnp.expm1(-x)
     is_infinite = (m == 0) & (exponent < 0)
-    return jnp.where(is_infinite, 0.0, jnp.where(is_infinite, 1.0, m) ** exponent)
+    power = jnp.where(is_infinite, 1.0, m) ** exponent
+    return jnp.where(is_infinite, 0.0, jnp.minimum(power, jnp.finfo(x.dtype).max))
 
 
 def _power_jvp(primals: Any, tangents: Any) -> Any:
