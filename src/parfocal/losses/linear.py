@@ -79,16 +79,18 @@ def linear_softmax_focal_loss(
             normalizer without ``reduction="sum"``.
         IndexError: an index that is no class, where it costs nothing to see: on a CPU.
 
-    Memory beyond inputs and gradients: the logits of a chunk and their gradient, about 2 D / 4
-    rows of C numbers in float32 and D / 16 in 16 bits. The weight's gradient is accumulated in
-    float32; in bfloat16 that takes a third of its own size more, and with label smoothing twice.
+    Memory beyond inputs and gradients: the logits of a chunk in float32, and their gradient. A
+    chunk has D / 4 rows, D / 24 of a weight in 16 bits, but at least 128, and 2 ** 22 logits. The
+    weight's gradient is accumulated in float32: in bfloat16 that takes a third of its size more,
+    and all of its size more with label smoothing; in float16 it stays so until it is scaled.
     ``torch.compile`` takes the whole as one operator. What autograd doesn't do in plain reverse
     mode, and a `gamma` or weights of classes, positions or the sum that require gradients, takes
     the composition, all logits at once; so do second derivatives.
 
     Accuracy: that of `softmax_focal_loss` at the logits, whose own rounding is that of a product in
-    float32 accumulation. In 16 bits on a CPU, and from torch 2.8 on a GPU, logits aren't rounded
-    to 16 bits, as those of ``F.linear`` are; gradients are rounded once.
+    float32 accumulation. In 16 bits on a CPU, and from torch 2.8 on with CUDA, logits aren't
+    rounded to 16 bits, as those of ``F.linear`` are. Gradients are rounded once, in bfloat16 twice
+    where a factor other than 1 comes in.
 
     Example:
         >>> import torch
@@ -113,7 +115,7 @@ def linear_softmax_focal_loss(
     checks.class_logits_and_targets(call, logits, targets)
     checks.class_indices(call, targets)
     checks.class_weight(call, class_weight, logits, name="class_weight")
-    gamma = checks.gamma(call, gamma, input[..., 0])
+    gamma = checks.gamma(call, gamma, input.new_empty(()).expand(positions))
     ignored = checks.ignore_index(call, ignore_index)
     label_smoothing = numbers.fraction(call, "label_smoothing", label_smoothing)
     checks.position_weight(call, position_weight, logits)
@@ -123,7 +125,7 @@ def linear_softmax_focal_loss(
 
     if isinstance(gamma, Tensor):
         values.bounded(call, "gamma", gamma)
-        gamma = gamma.to(input.device).expand(positions).flatten()
+        gamma = gamma.to(input.device, computation(input)).expand(positions).flatten()
     if position_weight is not None:
         position_weight = position_weight.expand(positions).flatten()
     mask = None if mask is None else mask.expand(positions).flatten()

@@ -89,6 +89,32 @@ class _ElementwiseLoss(StoredLoss):
         )
 
 
+class _ClassLoss(StoredLoss):
+    """A loss of class logits, called as ``nn.CrossEntropyLoss`` is."""
+
+    def forward(
+        self,
+        input: Tensor | None = None,
+        target: Tensor | None = None,
+        *,
+        mask: Tensor | None = None,
+        position_weight: Tensor | None = None,
+        normalizer: float | Tensor | None = None,
+        inputs: Tensor | None = None,
+        targets: Tensor | None = None,
+    ) -> Tensor:
+        """The loss of a batch; see the function."""
+        return self._apply_function(
+            input,
+            target,
+            mask=mask,
+            position_weight=position_weight,
+            normalizer=normalizer,
+            inputs=inputs,
+            targets=targets,
+        )
+
+
 class SigmoidFocalLoss(_ElementwiseLoss):
     """`sigmoid_focal_loss` as a module, which reduces by the mean unless it is told otherwise.
 
@@ -125,7 +151,7 @@ class SigmoidFocalLoss(_ElementwiseLoss):
         super().__init__(reduction=reduction, **loss._asdict())
 
 
-class SoftmaxFocalLoss(StoredLoss):
+class SoftmaxFocalLoss(_ClassLoss):
     """`softmax_focal_loss` as a module, called as ``nn.CrossEntropyLoss`` is.
 
     Args:
@@ -167,28 +193,6 @@ class SoftmaxFocalLoss(StoredLoss):
             reduction=reduction,
             label_smoothing=numbers.fraction(call, "label_smoothing", label_smoothing),
             epsilon=numbers.smoothing(call, epsilon, gamma),
-        )
-
-    def forward(
-        self,
-        input: Tensor | None = None,
-        target: Tensor | None = None,
-        *,
-        mask: Tensor | None = None,
-        position_weight: Tensor | None = None,
-        normalizer: float | Tensor | None = None,
-        inputs: Tensor | None = None,
-        targets: Tensor | None = None,
-    ) -> Tensor:
-        """The loss of a batch; see `softmax_focal_loss`."""
-        return self._apply_function(
-            input,
-            target,
-            mask=mask,
-            position_weight=position_weight,
-            normalizer=normalizer,
-            inputs=inputs,
-            targets=targets,
         )
 
 
@@ -426,7 +430,7 @@ class LikelihoodFocalLoss(StoredLoss):
         return self._apply_function(nll, weight=weight, mask=mask, normalizer=normalizer)
 
 
-class SoftmaxAsymmetricLoss(StoredLoss):
+class SoftmaxAsymmetricLoss(_ClassLoss):
     """`softmax_asymmetric_loss` as a module, called as ``nn.CrossEntropyLoss`` is.
 
     Args:
@@ -463,28 +467,6 @@ class SoftmaxAsymmetricLoss(StoredLoss):
             ignore_index=ignore_index,
             reduction=reduction,
             label_smoothing=numbers.fraction(call, "label_smoothing", label_smoothing),
-        )
-
-    def forward(
-        self,
-        input: Tensor | None = None,
-        target: Tensor | None = None,
-        *,
-        mask: Tensor | None = None,
-        position_weight: Tensor | None = None,
-        normalizer: float | Tensor | None = None,
-        inputs: Tensor | None = None,
-        targets: Tensor | None = None,
-    ) -> Tensor:
-        """The loss of a batch; see `softmax_asymmetric_loss`."""
-        return self._apply_function(
-            input,
-            target,
-            mask=mask,
-            position_weight=position_weight,
-            normalizer=normalizer,
-            inputs=inputs,
-            targets=targets,
         )
 
 

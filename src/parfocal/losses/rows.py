@@ -42,6 +42,16 @@ class Rows(NamedTuple):
             return self.probabilities
         return self.over_classes(torch.zeros_like(self.x).scatter(1, self.labels.unsqueeze(1), 1.0))
 
+    def exponent(
+        self, call: str, name: str, value: float | Tensor, shape: torch.Size
+    ) -> float | Tensor:
+        """One that is a tensor, and broadcasts to inputs of a shape, at each of the logits."""
+        if not isinstance(value, Tensor):
+            return value
+        value = self.over_classes(value.to(self.x.dtype).expand(shape).view_as(self.x))
+        values.bounded(call, name, value)
+        return value
+
     def over_classes(self, tensor: Tensor) -> Tensor:
         """A tensor of the shape of x, with 0 where a position doesn't count."""
         return tensor if self.mask is None else select(self.mask.unsqueeze(1), tensor)

@@ -134,9 +134,7 @@ def softmax_focal_loss(
             return to_input_dtype(result, inputs)
 
     r = r.prepare()
-    if isinstance(gamma, Tensor):
-        gamma = r.over_classes(gamma.to(r.x.dtype).expand(shape).view_as(r.x))
-        values.bounded(call, "gamma", gamma)
+    gamma = r.exponent(call, "gamma", gamma, shape)
     if r.probabilities is not None:
         values.probabilities(call, r.probabilities)
     loss = _losses(r, weight, gamma, epsilon, label_smoothing)

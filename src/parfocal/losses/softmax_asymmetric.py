@@ -4,9 +4,9 @@ from collections.abc import Sequence
 
 from torch import Tensor
 
-from parfocal.losses import checks, numbers, values
+from parfocal.losses import checks, numbers
 from parfocal.losses.reduction import to_input_dtype
-from parfocal.losses.rows import Rows, rows
+from parfocal.losses.rows import rows
 from parfocal.losses.softmax import Weights
 from parfocal.numerics import asymmetric_values
 from parfocal.numerics.forms import ClassAsymmetric
@@ -77,6 +77,9 @@ def softmax_asymmetric_loss(
         >>> logits = torch.tensor([[20.0, 0.0, 1.0], [0.0, 2.0, 0.0]], requires_grad=True)
         >>> loss = softmax_asymmetric_loss(logits, torch.tensor([0, 2]), gamma_neg=0.5)
         >>> loss.backward()
+        >>> logits.grad
+        tensor([[-1.7418e-05,  6.8110e-06,  1.0607e-05],
+                [ 5.1671e-02,  3.6398e-01, -4.1565e-01]])
 
     Source: Ben-Baruch et al., "Asymmetric Loss For Multi-Label Classification", ICCV 2021, equation
     4, with the softmax for p; this form is that of ``ASLSingleLabel`` in its authors' code.
@@ -108,24 +111,11 @@ def softmax_asymmetric_loss(
         position_weight = position_weight.expand(targets.shape)
     r = rows(call, inputs, targets, ignored, mask).prepare()
     assert r.labels is not None
-    gamma_neg, gamma_pos = (
-        _over_classes(call, name, gamma, r, shape)
-        for name, gamma in (("gamma_neg", gamma_neg), ("gamma_pos", gamma_pos))
-    )
+    gamma_neg = r.exponent(call, "gamma_neg", gamma_neg, shape)
+    gamma_pos = r.exponent(call, "gamma_pos", gamma_pos, shape)
     record = ClassAsymmetric(gamma_neg, gamma_pos, label_smoothing, weight)
     loss = asymmetric_values(record, r.x, r.labels)
     loss = Weights(weight, position_weight, reduction, normalizer).reduce(r, loss)
     if len(shape) == 1 and reduction == "none":
         loss = loss.squeeze(0)
     return to_input_dtype(loss, inputs)
-
-
-def _over_classes(
-    call: str, name: str, gamma: float | Tensor, r: Rows, shape: tuple[int, ...]
-) -> float | Tensor:
-    """An exponent that is a tensor in the shape of the logits, 0 where a position doesn't count."""
-    if not isinstance(gamma, Tensor):
-        return gamma
-    gamma = r.over_classes(gamma.to(r.x.dtype).expand(shape).view_as(r.x))
-    values.bounded(call, name, gamma)
-    return gamma

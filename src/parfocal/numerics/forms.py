@@ -370,7 +370,8 @@ class ClassFocal(ClassKernel):
             one, gamma = torch.ones_like(u), round_exponent(self.gamma, x.dtype)
             return differentiable_value(u, one, gamma, 0.0, t, target_varies=False)
         y = torch.zeros_like(x).scatter(1, index.unsqueeze(1), 1.0)
-        return of_distribution(x, smoothed(y, self.smoothing), self.class_weight, self.gamma)
+        gamma = over_one_class(self.gamma)
+        return of_distribution(x, smoothed(y, self.smoothing), self.class_weight, gamma)
 
 
 _NEGATIVE = ClosedForm(negative.evaluate, negative.gamma_slope, negative.compose)
@@ -398,6 +399,11 @@ class ClassAsymmetric(AsymmetricKernel):
         wrong = of_wrong * bind(_NEGATIVE, every.u, self.gamma_neg, every.t)
         wrong = torch.where(is_class(x, own), 0.0, wrong).sum(dim=1)
         return of_true * focal(u, torch.ones_like(u), gamma_pos, 0.0, t) + wrong
+
+
+def over_one_class(number: Number) -> Number:
+    """One number a row with a dimension of one class; anything else as it is."""
+    return number.unsqueeze(1) if isinstance(number, Tensor) else number
 
 
 def smoothed(y: Tensor, smoothing: float) -> Tensor:

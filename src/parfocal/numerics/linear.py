@@ -28,7 +28,7 @@ from parfocal.numerics.closed_form import (
     round_exponent,
     value_and_slope,
 )
-from parfocal.numerics.forms import ClassFocal, smoothed
+from parfocal.numerics.forms import ClassFocal, over_one_class, smoothed
 from parfocal.numerics.margin import ALL_CLASSES, ONE_CLASS
 from parfocal.numerics.products import Products, WideSum
 from parfocal.numerics.tracing import is_readable
@@ -278,7 +278,7 @@ def _closed_distributions(
 ) -> tuple[Tensor, Tensor | None]:
     """The same with smoothed labels: a sum over the classes, each from its own margin."""
     (u, t), kept = ALL_CLASSES.evaluate(x, None)
-    value, slope = _value_and_slope(u, t, over_classes(loss.gamma), needs_gradient)
+    value, slope = _value_and_slope(u, t, over_one_class(loss.gamma), needs_gradient)
     y = smoothed(torch.zeros_like(x).scatter_(1, index.unsqueeze(1), 1.0), loss.smoothing)
     if loss.class_weight is not None:
         y *= loss.class_weight.to(y.dtype)
@@ -291,21 +291,12 @@ def _closed_distributions(
     return total, gradient
 
 
-def over_classes(gamma: Gamma) -> Gamma:
-    """A gamma of each row, with a dimension of one class."""
-    return gamma.unsqueeze(1) if isinstance(gamma, Tensor) else gamma
-
-
 def _value_and_slope(
     u: Tensor, t: Tensor, gamma: Gamma, needs_slope: bool
 ) -> tuple[Tensor, Tensor | None]:
     """FL of a margin, and its slope."""
-    gamma = round_exponent(gamma, u.dtype)
-    if isinstance(gamma, Tensor):
-        gamma = gamma.to(u.dtype)
-    return value_and_slope(
-        u, torch.ones_like(u), gamma, 0.0, t=t, needs_slope=needs_slope, ordinary=False
-    )
+    one, gamma = torch.ones_like(u), round_exponent(gamma, u.dtype)
+    return value_and_slope(u, one, gamma, 0.0, t=t, needs_slope=needs_slope, ordinary=False)
 
 
 def needed(linear: LinearMap) -> tuple[bool, bool, bool]:

@@ -5,7 +5,6 @@ gives its gradients beside itself, as it makes them, and the losses of rows have
 sum, with what comes in as weights of the rows.
 """
 
-from collections.abc import Sequence
 from typing import Any
 
 import torch
@@ -21,7 +20,7 @@ from parfocal.numerics.linear import (
 )
 
 _MAP = "Tensor input, Tensor weight, Tensor? bias"
-_ROWS = "Tensor index, Tensor? row_weight"
+_ROWS = "Tensor labels, Tensor? row_weight"
 _LOSS = "float gamma, float smoothing, Tensor? class_weight"
 _CALL = f"{_MAP}, {_ROWS}, {_LOSS}, ScalarType dtype"
 
@@ -46,24 +45,30 @@ def linear_class_values(
 
 
 Gradients = tuple[Tensor, Tensor, Tensor, Tensor]
+"""The sum, and what it has for input, weight and bias."""
 
 
-def _sum(
+def _call(
     input: Tensor,
     weight: Tensor,
     bias: Tensor | None,
-    index: Tensor,
+    labels: Tensor,
     row_weight: Tensor | None,
     gamma: float,
     smoothing: float,
     class_weight: Tensor | None,
     dtype: torch.dtype,
-    needs: Sequence[bool],
-) -> Gradients:
+) -> tuple[ClassFocal, LinearMap, WeightedRows, torch.dtype]:
+    """What an operator's arguments mean."""
+    loss, rows = ClassFocal(gamma, smoothing, class_weight), WeightedRows(labels, row_weight, 1.0)
+    return loss, LinearMap(input, weight, bias), rows, dtype
+
+
+def _sum(*arguments: Any) -> Gradients:
     """The sum, and the gradients in input, weight and bias; those that aren't needed are empty."""
-    loss, rows = ClassFocal(gamma, smoothing, class_weight), WeightedRows(index, row_weight, 1.0)
-    total, gradients = evaluate(loss, LinearMap(input, weight, bias), rows, dtype, needs)
-    return total, *(input.new_empty(0) if g is None else g for g in gradients)  # type: ignore[return-value]
+    *call, needs = arguments
+    total, gradients = evaluate(*_call(*call), needs)
+    return total, *(total.new_empty(0) if g is None else g for g in gradients)  # type: ignore[return-value]
 
 
 def _like_sum(input: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) -> Gradients:
@@ -72,27 +77,16 @@ def _like_sum(input: Tensor, weight: Tensor, bias: Tensor | None, *rest: Any) ->
     gradients = []
     for tensor, need in zip((input, weight, bias), needs, strict=True):
         if tensor is None or not need:
-            gradients.append(input.new_empty(0))
+            gradients.append(input.new_empty(0, dtype=wide))
             continue
         is_wide = tensor.dtype == torch.float16 or tensor is bias
         gradients.append(tensor.new_empty(tensor.shape, dtype=wide if is_wide else tensor.dtype))
     return input.new_empty((), dtype=wide), *gradients  # type: ignore[return-value]
 
 
-def _values(
-    input: Tensor,
-    weight: Tensor,
-    bias: Tensor | None,
-    index: Tensor,
-    row_weight: Tensor | None,
-    gamma: float,
-    smoothing: float,
-    class_weight: Tensor | None,
-    dtype: torch.dtype,
-) -> Tensor:
+def _values(*arguments: Any) -> Tensor:
     """weight L of each row."""
-    loss, rows = ClassFocal(gamma, smoothing, class_weight), WeightedRows(index, row_weight, 1.0)
-    return evaluate_rows(loss, LinearMap(input, weight, bias), rows, dtype)
+    return evaluate_rows(*_call(*arguments))
 
 
 def _like_values(input: Tensor, *rest: Any) -> Tensor:

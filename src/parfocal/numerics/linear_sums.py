@@ -6,10 +6,8 @@ from typing import Any, NamedTuple
 import torch
 from torch import Tensor
 
-from parfocal.numerics.autograd import focal
 from parfocal.numerics.closed_form import is_exporting
-from parfocal.numerics.data import computation
-from parfocal.numerics.forms import ClassFocal, of_distribution, smoothed
+from parfocal.numerics.forms import ClassFocal
 from parfocal.numerics.linear import (
     Gradients,
     LinearMap,
@@ -18,10 +16,9 @@ from parfocal.numerics.linear import (
     evaluate,
     evaluate_rows,
     needed,
-    over_classes,
 )
-from parfocal.numerics.margin import margin
 from parfocal.numerics.products import scale_
+from parfocal.numerics.sums import composed_rows
 from parfocal.numerics.tracing import is_batched, is_plain, is_watched
 
 
@@ -87,18 +84,10 @@ def is_compiled(loss: ClassFocal, *tensors: object) -> bool:
 def composed_linear_rows(loss: ClassFocal, linear: LinearMap, rows: WeightedRows) -> Tensor:
     """weight L of each row as a composition, of all logits at once."""
     input, weight, bias = linear
-    if rows.weight is not None:
+    if rows.weight is not None:  # what doesn't count may hold anything
         input = torch.where((rows.weight != 0).unsqueeze(1), input, 0.0)
     x = torch.nn.functional.linear(input, weight, bias)
-    x = x.to(computation(x))
-    if loss.smoothing:
-        y = torch.zeros_like(x).scatter(1, rows.labels.unsqueeze(1), 1.0)
-        y = smoothed(y, loss.smoothing)
-        losses = of_distribution(x, y, loss.class_weight, over_classes(loss.gamma))
-    else:
-        u, t = margin(x, rows.labels)
-        losses = focal(u, torch.ones_like(u), loss.gamma, 0.0, t)
-    return losses if rows.weight is None else rows.weight.to(losses.dtype) * losses
+    return composed_rows(loss, x, rows.labels, rows.weight)
 
 
 class _Call(NamedTuple):

@@ -2,8 +2,8 @@
 
 On a CPU factors of 16 bits are widened, a few classes at a time, and multiplied in float32: torch
 would round each product to 16 bits, and is many times as slow where the processor has no
-instruction for it. On other devices the factors stay in 16 bits and their products are float32,
-where torch has such a product (`out_dtype`, from 2.8 on); where it has none they are rounded.
+instruction for it. On other devices the factors stay in 16 bits. Their products are float32 where
+torch has such a product, on CUDA from 2.8 on (`out_dtype`); elsewhere each is rounded to 16 bits.
 
 A sum in float32 that ends as 16 bits takes twice the memory of its result. So a weight's gradient
 in bfloat16 is accumulated in two parts, each of which is rounded into the first half of its own
@@ -24,7 +24,7 @@ _WIDENED = 2**22
 # Numbers in 16 bits from which on their sum is made in two parts.
 _LARGE = 2**24
 
-# Whether a product of 16 bits can be had in float32, on devices other than the CPU.
+# Whether torch has products of 16 bits in float32, which only its CUDA backend implements.
 _HAS_WIDE_PRODUCTS = hasattr(torch.ops.aten.mm, "dtype_out")
 
 
@@ -64,7 +64,7 @@ class Products(NamedTuple):
         """Classes whose weight is in the dtype of the factors, or is brought to it, at once."""
         step = classes.stop - classes.start
         if self.weight.is_cpu and self.weight.dtype != self.dtype:
-            step = max(1, _WIDENED // self.weight.shape[1])
+            step = max(1, _WIDENED // max(1, self.weight.shape[1]))
         for start in range(classes.start, classes.stop, step):
             yield slice(start, min(start + step, classes.stop))
 
@@ -134,7 +134,7 @@ def _multiply(a: Tensor, b: Tensor, out: Tensor) -> None:
     """out = a b."""
     if a.dtype == out.dtype:
         torch.mm(a, b, out=out)
-    elif _HAS_WIDE_PRODUCTS:
+    elif _HAS_WIDE_PRODUCTS and a.is_cuda:
         torch.ops.aten.mm.dtype_out(a, b, out.dtype, out=out)
     else:
         out.copy_(a @ b)
@@ -144,7 +144,7 @@ def _add_product(total: Tensor, a: Tensor, b: Tensor) -> None:
     """total += a b."""
     if a.dtype == total.dtype:
         total.addmm_(a, b)
-    elif _HAS_WIDE_PRODUCTS:
+    elif _HAS_WIDE_PRODUCTS and a.is_cuda:
         torch.ops.aten.addmm.dtype_out(total, a, b, total.dtype, out=total)
     else:
         total += a @ b

@@ -13,7 +13,7 @@ import torch
 from torch import Tensor
 
 from parfocal.numerics.backends import backend_of, is_compiled_for_kernels
-from parfocal.numerics.data import Data, Loss, prepare, tensors_of, with_tensors
+from parfocal.numerics.data import Data, Loss, computation, prepare, tensors_of, with_tensors
 from parfocal.numerics.forms import ClassAsymmetric, ClassFocal
 from parfocal.numerics.margin import margins
 from parfocal.numerics.region import Power, composed_power
@@ -166,12 +166,12 @@ def composed_values(loss: Loss, x: Tensor, data: Data) -> Tensor:
 
 
 def composed_rows(loss: ClassFocal, x: Tensor, index: Tensor, weight: Tensor | None) -> Tensor:
-    """weight L of each row as a composition, in float32."""
-    x = x.float()
+    """weight L of each row as a composition, in the dtype of the computation."""
+    x = x.to(computation(x))
     if weight is not None:  # what doesn't count may hold anything
         x = torch.where((weight != 0).unsqueeze(1), x, 0.0)
     losses = loss.composition(x, index)
-    return losses if weight is None else weight * losses
+    return losses if weight is None else weight.to(losses.dtype) * losses
 
 
 def _backend(x: Tensor, tensors: tuple[Any, ...]) -> ModuleType | None:
