@@ -13,6 +13,7 @@ from rank_cases import guarded_steps
 from ranks import run_ranks
 from segmentation_models_pytorch.losses import FocalLoss as SmpFocalLoss
 from torch import nn
+from torch.nn.functional import softplus
 from torchvision.ops import sigmoid_focal_loss as original
 
 from parfocal import init_prior_bias_, sigmoid_focal_loss, softmax_focal_loss
@@ -24,6 +25,7 @@ from parfocal.guard import (
     LossCall,
     limits_of,
 )
+from parfocal.guard.trial import value_and_gradient
 
 mean_original = partial(original, gamma=0.5, reduction="mean")
 
@@ -265,6 +267,65 @@ def test_a_gamma_that_changes_is_measured_anew():
             guard.check()
         assert guard.limits()[1].cliff == pytest.approx(cliff, abs=1e-4)
     assert len(guard.warnings) == 1
+
+
+class StoredGamma(nn.Module):
+    """A loss that keeps its exponent."""
+
+    gamma = 2.0
+
+    def forward(self, inputs, targets):
+        """With the exponent that it has now."""
+        return original(inputs, targets, gamma=self.gamma, reduction="mean")
+
+
+@pytest.fixture
+def trials(monkeypatch):
+    """The logits of each trial of limits; what a loss itself counts is put back after a trial."""
+    made = []
+
+    def trial(call, logits, *rest):
+        made.append(logits)
+        return value_and_gradient(call, logits, *rest)
+
+    monkeypatch.setattr("parfocal.guard.limits.value_and_gradient", trial)
+    return made
+
+
+def test_a_gamma_that_the_loss_keeps_is_measured_anew(trials):
+    """And not at each of a hundred steps: those of one eighth have the limits of its first."""
+    guard = FocalGuard(StoredGamma(), every=1, near=1.0)
+    x, y = torch.tensor([1.0], requires_grad=True), torch.ones(1)
+    measured = 0
+    for step in range(101):
+        guard.gamma = 2.0 - step / 100
+        before = len(trials)
+        guard(x, y).backward()
+        guard.check()
+        measured += len(trials) > before
+        assert guard.limits()[1].cliff == math.inf
+    assert measured == 10  # eighths from 2 to 1, and both ends
+    guard.gamma = 0.99
+    guard(x, y).backward()
+    guard.check()
+    assert guard.limits()[1].cliff == pytest.approx(16.6355, abs=1e-4)
+
+
+def test_limits_of_a_mean_are_found_in_few_trials(trials):
+    """Those of a batch are those of an answer alone: a mean of 256 underflows 2 ** 7 earlier."""
+
+    def loss(x, y):
+        return softplus((1 - 2 * y) * x).mean()
+
+    found = limits_of(call_of(loss, torch.zeros(8, 1)), ELEMENTWISE)
+    assert len(trials) < 100
+    for target, limits in enumerate(found):
+        dead = torch.tensor(limits.dead)
+        assert dead > 100
+        for u, is_dead in ((dead, True), (torch.nextafter(dead, torch.zeros(())), False)):
+            x = torch.stack([u if target else -u, torch.zeros(())]).requires_grad_()
+            loss(x, torch.tensor([target, 1.0 - target])).backward()
+            assert (x.grad[0] == 0) == is_dead
 
 
 def test_a_forgotten_prior_is_told():

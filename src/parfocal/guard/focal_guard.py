@@ -75,8 +75,9 @@ class FocalGuard(StandIn):
     the largest is from the cliff of this loss, the smallest margin at which its gradient isn't
     finite, in the dtype of these logits. What the targets mean and where the cliffs are is measured
     by trial at the first step, with the arguments that the loss is called with; no loss has to be
-    known. When the arguments change, as a scheduled gamma does, it is measured anew at the next
-    reading. Trials change nothing of the loss, nor of any random stream.
+    known. When the arguments change it is measured anew at the next reading; of a scheduled gamma,
+    an argument or stored in the loss, at each eighth, and at 0 and 1. Trials change nothing of the
+    loss, nor of any random stream.
 
     Args:
         loss: A function or a module of logits and targets, parfocal's or not. It returns a tensor,

@@ -17,9 +17,10 @@ from parfocal.guard.loss_call import LossCall
 from parfocal.guard.trial import value_and_gradient
 from parfocal.guard.window import rows
 
-# Logits that are looked at at once; the search between two of them takes as many at a time.
-_PROBES = 256
-_SEARCHED = 32
+# Margins of a trial, that with the calm one are a power of two, by which a mean divides exactly;
+# and how many are looked at on a side where each takes a trial of its own.
+_PROBES = 255
+_ALONE = 64
 _LARGEST = 120.0
 
 # Logits of a trial at most.
@@ -68,8 +69,8 @@ def limits_of(call: LossCall, form: Form) -> tuple[Limits, Limits] | None:
     zero = torch.zeros(4, dtype=call.logits.dtype)
     for shape in _shapes(call.logits, form):
         for size in (_PROBES, 1):  # one alone where a broken one breaks all others, as in a region
-            probe = _Probe(call, form, shape, size)
             try:
+                probe = _Probe(call, form, shape, size).as_alone()
                 if any(bool(probe.is_broken(zero, target).any()) for target in (0, 1)):
                     break
                 none, one = (_limits(probe, target, zero.dtype) for target in (0, 1))
@@ -85,17 +86,40 @@ class _Probe(NamedTuple):
 
     shape: of the logits of a sample. size: how many samples of a trial have one of these margins;
     one more is calm, and of the other target, so that no mean is over nothing.
+    factors: of the gradients of targets 0 and 1, which make them those of a margin alone.
     """
 
     call: LossCall
     form: Form
     shape: tuple[int, ...]
     size: int
+    factors: tuple[float, float] = (1.0, 1.0)
+
+    def as_alone(self) -> "_Probe":
+        """With the factor that a mean over fewer samples has, if that is a power of two.
+
+        Without it the gradients of a mean would underflow earlier together than they do alone.
+        """
+        calm = torch.zeros(1, dtype=self.call.logits.dtype)
+        alone = self._replace(size=1)
+
+        def factor(target: int) -> float:
+            one, many = (float(p.gradient(calm, target).abs().max()) for p in (alone, self))
+            ratio = one / many if many > 0 and math.isfinite(one) else 1.0
+            return ratio if math.frexp(ratio)[0] == 0.5 else 1.0
+
+        return self._replace(factors=(factor(0), factor(1)))
 
     def gradient(self, u: Tensor, target: int) -> Tensor:
         """Of each margin, (N, ...), at the logit that has it."""
-        size = max(1, min(self.size, _NUMBERS // max(1, math.prod(self.shape))))
-        return torch.cat([self._gradient(part, target) for part in u.split(size)])
+        most = min(self.size + 1, _NUMBERS // max(1, math.prod(self.shape)))
+        size = max(1, (1 << most.bit_length() - 1) - 1) if most > 0 else 1
+        return torch.cat([self._of_all(part, target, size) for part in u.split(size)])
+
+    def _of_all(self, u: Tensor, target: int, size: int) -> Tensor:
+        """Of so many margins, those that are missing calm ones."""
+        calm = u.new_zeros(size - len(u))
+        return self._gradient(torch.cat([u, calm]), target)[: len(u)]
 
     def _gradient(self, u: Tensor, target: int) -> Tensor:
         call, form, count = self.call, self.form, len(u) + 1
@@ -115,7 +139,8 @@ class _Probe(NamedTuple):
             x[at] += (own if target else -own) if form.is_binary else own + _level(x)
             y = self._class_targets(x, true)
             x = x.movedim(1, form.dim) if form.dim != 1 else x
-        _, gradient = value_and_gradient(rows(call, count), x, y)
+        factor = x.new_tensor(self.factors[target])
+        _, gradient = value_and_gradient(rows(call, count), x, y, factor)
         return form.over_classes(gradient)[at][:-1].cpu()
 
     def _elementwise_targets(self, x: Tensor, target: int) -> Tensor:
@@ -142,11 +167,17 @@ class _Probe(NamedTuple):
 
     def is_broken(self, u: Tensor, target: int) -> Tensor:
         """Whether the gradient at each margin isn't finite."""
-        return ~self.gradient(u, target).isfinite().reshape(len(u), -1).all(1)
+        return _is_broken(self.gradient(u, target))
 
-    def is_dead(self, u: Tensor, target: int) -> Tensor:
-        """Whether it is exactly 0."""
-        return (self.gradient(u, target) == 0).reshape(len(u), -1).all(1)
+
+def _is_broken(gradient: Tensor) -> Tensor:
+    """Of each margin, whether the gradient isn't finite."""
+    return ~gradient.isfinite().reshape(len(gradient), -1).all(1)
+
+
+def _is_dead(gradient: Tensor) -> Tensor:
+    """Of each margin, whether the gradient is exactly 0."""
+    return (gradient == 0).reshape(len(gradient), -1).all(1)
 
 
 def _level(x: Tensor) -> float:
@@ -171,42 +202,48 @@ def _shapes(logits: Tensor, form: Form) -> list[tuple[int, ...]]:
 
 def _limits(probe: _Probe, target: int, dtype: torch.dtype) -> Limits | None:
     """The limits of one target; None if margins that are tried together change each other."""
-    numbers = representable(dtype, _PROBES, smallest=2.0**-6, largest=_LARGEST)
-    right, wrong = numbers[numbers > 0], numbers[numbers < 0].flip(0)
+    count = min(probe.size, _PROBES) if probe.size > 1 else _ALONE
+    numbers = representable(dtype, count, smallest=2.0**-6, largest=_LARGEST)
+    sides = numbers[numbers > 0], numbers[numbers < 0].flip(0)
+    gradients = [probe.gradient(side, target) for side in sides]
     limits = []
-    for is_so in (probe.is_broken, probe.is_dead):
-        for side in (right, wrong):
-            before, limit = _first(is_so, side, target, dtype)
-            if limit < math.inf and not _is_alone(is_so, before, limit, side, target):
+    for is_so in (_is_broken, _is_dead):
+        for side, gradient in zip(sides, gradients, strict=True):
+            search = _Search(probe, target, is_so)
+            before, limit = search.first(side, is_so(gradient))
+            if limit < math.inf and not search.is_alone(before, limit, float(side[0])):
                 return None
             limits.append(limit)
     return Limits(*limits)
 
 
-def _is_alone(
-    is_so: Callable[[Tensor, int], Tensor], before: float, limit: float, side: Tensor, target: int
-) -> bool:
-    """Whether something is so of a margin by itself, and not of the one before."""
-    sign = math.copysign(1.0, float(side[0]))
-    alone = [is_so(side.new_tensor([sign * u]), target).item() for u in (before, limit)]
-    return alone == [False, True]
+class _Search(NamedTuple):
+    """A search for the first margin of which something is so."""
 
+    probe: _Probe
+    target: int
+    is_so: Callable[[Tensor], Tensor]
 
-def _first(
-    is_so: Callable[[Tensor, int], Tensor], side: Tensor, target: int, dtype: torch.dtype
-) -> tuple[float, float]:
-    """The margin closest to 0 of which something is so, and its neighbour of which it isn't."""
-    flags = is_so(side, target)
-    if not bool(flags.any()):
-        return math.inf, math.inf
-    at = int(flags.int().argmax())
-    high = float(side[at])
-    low = float(side[at - 1]) if at else math.copysign(0.0, high)
-    while len(numbers := between(low, high, dtype, _SEARCHED)):
-        flags = is_so(numbers, target)
-        at = int(flags.int().argmax()) if bool(flags.any()) else len(numbers)
-        if at < len(numbers):
-            high = float(numbers[at])
-        if at > 0:
-            low = float(numbers[at - 1])
-    return abs(low), abs(high)
+    def first(self, side: Tensor, flags: Tensor) -> tuple[float, float]:
+        """Its neighbour of which it isn't so, and the margin closest to 0 of which it is."""
+        if not bool(flags.any()):
+            return math.inf, math.inf
+        at = int(flags.int().argmax())
+        high = float(side[at])
+        low = float(side[at - 1]) if at else math.copysign(0.0, high)
+        while len(numbers := between(low, high, side.dtype, self.probe.size)):
+            flags = self.is_so(self.probe.gradient(numbers, self.target))
+            at = int(flags.int().argmax()) if bool(flags.any()) else len(numbers)
+            if at < len(numbers):
+                high = float(numbers[at])
+            if at > 0:
+                low = float(numbers[at - 1])
+        return abs(low), abs(high)
+
+    def is_alone(self, before: float, limit: float, sign: float) -> bool:
+        """Whether it is so of a margin by itself, and not of the one before."""
+        probe = self.probe._replace(size=1, factors=(1.0, 1.0))
+        dtype = probe.call.logits.dtype
+        margins = [torch.tensor([math.copysign(u, sign)], dtype=dtype) for u in (before, limit)]
+        flags = [bool(self.is_so(probe.gradient(u, self.target))) for u in margins]
+        return flags == [False, True]

@@ -105,13 +105,21 @@ class LossCall(NamedTuple):
         )
 
     def numbers(self) -> tuple[Any, ...]:
-        """The numbers and words among the arguments, on which the limits of the loss depend."""
+        """The numbers and words among the arguments beside `gamma`.
+
+        On these, as on it, the limits of the loss depend.
+        """
+        names = list(parameters(self.loss))
+        exponents = {*_GAMMA, *(names.index(name) for name in _GAMMA if name in names)}
         named = [*enumerate(self.arguments), *sorted(self.keywords.items())]
         return tuple(
             (name, value.item() if isinstance(value, Tensor) else value)
             for name, value in named
-            if isinstance(value, str | int | float)
-            or (isinstance(value, Tensor) and value.numel() == 1 and value.ndim == 0)
+            if name not in exponents
+            and (
+                isinstance(value, str | int | float)
+                or (isinstance(value, Tensor) and value.numel() == 1 and value.ndim == 0)
+            )
         )
 
     @property

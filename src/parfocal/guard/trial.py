@@ -15,14 +15,13 @@ import threading
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from functools import partial
+from functools import cache, partial
 from types import CellType, FunctionType, GeneratorType, MethodType, ModuleType
-from typing import Any
+from typing import Any, NamedTuple
 
 import torch
 from torch import Tensor, nn
 from torch.utils._python_dispatch import TorchDispatchMode
-from torch.utils._pytree import tree_leaves
 
 from parfocal.guard.loss_call import Loss, LossCall
 
@@ -105,18 +104,19 @@ class _Writes(TorchDispatchMode):
     ) -> Any:
         """An operation."""
         kwargs = kwargs or {}
-        if func.namespace == "c10d":
+        effects = _effects_of(func)
+        if effects.is_collective:
             raise UntriableError("it speaks with other processes, which wouldn't answer a trial")
-        for argument, value in _arguments(func, args, kwargs):
-            for tensor in tree_leaves(value):
-                if isinstance(tensor, torch.Generator):
-                    self._streams.setdefault(id(tensor), (tensor, tensor.get_state()))
-                elif isinstance(tensor, Tensor) and _is_written(func, argument):
-                    self._keep(tensor)
+        for key in effects.streams:
+            for stream in _leaves(_argument(key, args, kwargs)):
+                self._streams.setdefault(id(stream), (stream, stream.get_state()))
+        for key in effects.written:
+            for tensor in _tensors(_argument(key, args, kwargs)):
+                self._keep(tensor)
         result = func(*args, **kwargs)
-        given = {_place(t) for t in tree_leaves((args, kwargs)) if isinstance(t, Tensor)}
-        made = {_place(t) for t in tree_leaves(result) if isinstance(t, Tensor)}
-        self._own |= made - given
+        if effects.makes:
+            given = {_place(t) for value in (*args, *kwargs.values()) for t in _tensors(value)}
+            self._own |= {_place(t) for t in _tensors(result)} - given
         return result
 
     def _keep(self, tensor: Tensor) -> None:
@@ -138,19 +138,53 @@ class _Writes(TorchDispatchMode):
             generator.set_state(state)
 
 
-def _arguments(func: Any, args: Any, kwargs: dict[str, Any]) -> Iterator[tuple[Any, Any]]:
-    """Each argument of an operation, as its schema and its call have it."""
-    schema = func._schema.arguments
-    yield from zip(schema, args, strict=False)
-    for argument in schema:
-        if argument.name in kwargs:
-            yield argument, kwargs[argument.name]
+class _Effects(NamedTuple):
+    """What an operation does beside its result, by its schema.
+
+    written, streams: places and names of the arguments that it writes into, and draws from.
+    makes: whether it returns memory of its own.
+    """
+
+    is_collective: bool
+    written: tuple[tuple[int, str], ...]
+    streams: tuple[tuple[int, str], ...]
+    makes: bool
 
 
-def _is_written(func: Any, argument: Any) -> bool:
-    """By the schema; those of batch norms don't tell."""
-    written = argument.alias_info is not None and argument.alias_info.is_write
-    return written or ("batch_norm" in func.__name__ and argument.name.startswith("running_"))
+@cache
+def _effects_of(func: Any) -> _Effects:
+    """Of an operation; batch norms don't tell that they write their running statistics."""
+    places = [(i, argument.name) for i, argument in enumerate(func._schema.arguments)]
+    batch_norm = "batch_norm" in func.__name__
+    written, streams = [], []
+    for place, argument in zip(places, func._schema.arguments, strict=True):
+        is_write = argument.alias_info is not None and argument.alias_info.is_write
+        if is_write or (batch_norm and argument.name.startswith("running_")):
+            written.append(place)
+        if "Generator" in str(argument.type):
+            streams.append(place)
+    return _Effects(
+        func.namespace == "c10d",
+        tuple(written),
+        tuple(streams),
+        any(returned.alias_info is None for returned in func._schema.returns),
+    )
+
+
+def _argument(key: tuple[int, str], args: Any, kwargs: dict[str, Any]) -> Any:
+    """An argument of a call, None where it has none."""
+    place, name = key
+    return args[place] if place < len(args) else kwargs.get(name)
+
+
+def _leaves(value: Any) -> Iterable[Any]:
+    """What an argument or a result holds."""
+    return value if isinstance(value, list | tuple) else () if value is None else (value,)
+
+
+def _tensors(value: Any) -> list[Tensor]:
+    """The tensors among them."""
+    return [leaf for leaf in _leaves(value) if isinstance(leaf, Tensor)]
 
 
 def _place(tensor: Tensor) -> int:
