@@ -66,11 +66,13 @@ class Case(NamedTuple):
         return self.loss(*arguments, **options)
 
 
-FUNCTIONS = [
-    name
-    for name in parfocal.__all__
-    if name.islower() and name not in ("init_prior_bias_", "positive_count")
-]
+HELPERS = {
+    *("alpha_from_counts", "gradient_scale", "init_prior_bias_", "label_counts"),
+    *("positive_count", "target_margins"),
+}
+"""What stands beside the losses."""
+
+FUNCTIONS = [name for name in parfocal.__all__ if name.islower() and name not in HELPERS]
 """The names of all losses, and of the cost of a matcher."""
 
 ELEMENTWISE = frozenset({"weight", "mask", "normalizer", "reduction"})

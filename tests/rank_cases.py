@@ -208,3 +208,10 @@ def half_of_a_vocabulary_batch(rank, wrapper):
         found = parameter.grad
         found = found.full_tensor() if hasattr(found, "full_tensor") else found
         torch.testing.assert_close(found, gradient, rtol=1e-12, atol=1e-14)
+
+
+def counts_of_a_share(rank):
+    """Each of two ranks counts its own labels, and has the counts of all."""
+    y = torch.arange(7) % 3
+    counts = parfocal.label_counts(y[rank::2], 3)
+    assert counts.tolist() == [3, 2, 2]

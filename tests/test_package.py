@@ -119,7 +119,7 @@ LAYERS = {
         {"tversky", "sigmoid", "softmax", "matching"}
         | {"varifocal", "gaussian", "quality", "asymmetric", "poly", "likelihood"},
         {"positions", "rows"},
-        {"reduction", "setup"},
+        {"reduction", "setup", "balance", "scale", "schedule"},
         {"checks"},
         {"values"},
         {"numbers"},

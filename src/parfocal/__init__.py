@@ -6,6 +6,7 @@ from typing import TYPE_CHECKING, Any
 if TYPE_CHECKING:
     from parfocal.guard import FocalGuard
     from parfocal.losses.asymmetric import asymmetric_loss
+    from parfocal.losses.balance import alpha_from_counts, label_counts
     from parfocal.losses.gaussian import gaussian_focal_loss
     from parfocal.losses.likelihood import likelihood_focal_loss
     from parfocal.losses.linear import linear_softmax_focal_loss
@@ -35,6 +36,8 @@ if TYPE_CHECKING:
         SoftmaxTverskyLoss,
         SoftmaxUnifiedFocalLoss,
     )
+    from parfocal.losses.scale import gradient_scale, target_margins
+    from parfocal.losses.schedule import GammaSchedule
     from parfocal.losses.setup import init_prior_bias_, positive_count
     from parfocal.losses.sigmoid import sigmoid_focal_loss
     from parfocal.losses.softmax import softmax_focal_loss
@@ -57,6 +60,7 @@ __all__ = [
     "AsymmetricLoss",
     "FocalGuard",
     "FocalMatchingCost",
+    "GammaSchedule",
     "GaussianFocalLoss",
     "LikelihoodFocalLoss",
     "LinearSoftmaxFocalLoss",
@@ -74,10 +78,13 @@ __all__ = [
     "SoftmaxTverskyLoss",
     "SoftmaxUnifiedFocalLoss",
     "VarifocalLoss",
+    "alpha_from_counts",
     "asymmetric_loss",
     "focal_matching_cost",
     "gaussian_focal_loss",
+    "gradient_scale",
     "init_prior_bias_",
+    "label_counts",
     "likelihood_focal_loss",
     "linear_softmax_focal_loss",
     "poly_focal_loss",
@@ -94,6 +101,7 @@ __all__ = [
     "softmax_focal_tversky_loss",
     "softmax_tversky_loss",
     "softmax_unified_focal_loss",
+    "target_margins",
     "varifocal_loss",
 ]
 __version__ = "0.1.0"
@@ -103,6 +111,7 @@ _FILES = {
     "AsymmetricLoss": "losses.modules",
     "FocalGuard": "guard",
     "FocalMatchingCost": "losses.modules",
+    "GammaSchedule": "losses.schedule",
     "GaussianFocalLoss": "losses.modules",
     "LikelihoodFocalLoss": "losses.modules",
     "LinearSoftmaxFocalLoss": "losses.modules",
@@ -120,10 +129,13 @@ _FILES = {
     "SoftmaxTverskyLoss": "losses.region_modules",
     "SoftmaxUnifiedFocalLoss": "losses.region_modules",
     "VarifocalLoss": "losses.modules",
+    "alpha_from_counts": "losses.balance",
     "asymmetric_loss": "losses.asymmetric",
     "focal_matching_cost": "losses.matching",
     "gaussian_focal_loss": "losses.gaussian",
+    "gradient_scale": "losses.scale",
     "init_prior_bias_": "losses.setup",
+    "label_counts": "losses.balance",
     "likelihood_focal_loss": "losses.likelihood",
     "linear_softmax_focal_loss": "losses.linear",
     "poly_focal_loss": "losses.poly",
@@ -140,6 +152,7 @@ _FILES = {
     "softmax_focal_tversky_loss": "losses.tversky",
     "softmax_tversky_loss": "losses.tversky",
     "softmax_unified_focal_loss": "losses.unified",
+    "target_margins": "losses.scale",
     "varifocal_loss": "losses.varifocal",
 }
 

@@ -269,10 +269,18 @@ LAYOUTS = {
 }
 
 
-@pytest.mark.parametrize("width", [5, 100, 300, 1500])
-@pytest.mark.parametrize("dtype", DTYPES)
-@pytest.mark.parametrize("layout", LAYOUTS)
-def test_maps_are_rows(width, dtype, layout):
+WIDTHS = (5, 100, 300, 1500)
+
+
+@pytest.mark.parametrize(
+    ("layout", "width", "dtype"),
+    [  # each pair of two of them; all triples would take minutes in the interpreter
+        (layout, width, DTYPES[(i + j) % len(DTYPES)])
+        for i, layout in enumerate(LAYOUTS)
+        for j, width in enumerate(WIDTHS)
+    ],
+)
+def test_maps_are_rows(layout, width, dtype):
     make, is_read_there = LAYOUTS[layout]
     x = make(2, width, 3, 7).to(dtype)
     rows = sample(width, dtype, count=x.numel() // width)

@@ -1,0 +1,235 @@
+"""How often each class occurs, and the alpha that evens that out."""
+
+from collections.abc import Callable, Iterable, Mapping
+from typing import Any, Literal
+
+import torch
+import torch.distributed as dist
+from torch import Tensor
+
+from parfocal.losses import checks, numbers
+
+# Under which name a batch that is a mapping has its labels.
+_LABELS = ("labels", "label", "targets", "target", "y")
+
+
+def label_counts(
+    labels: Tensor | Iterable[Any],
+    classes: int | None = None,
+    *,
+    ignore_index: int | Iterable[int] = -100,
+    labels_of: Callable[[Any], Tensor] | None = None,
+    group: dist.ProcessGroup | None = None,
+) -> Tensor:
+    r"""How often each class occurs, in a tensor, or in all batches of a DataLoader, of all ranks.
+
+    ::
+
+        counts_c = sum of [labels = c]                  with `classes`
+        counts = sum of (1 - labels), sum of labels     without, over all but dim 1
+
+    Args:
+        labels: A tensor, or an iterable of batches: labels alone, sequences with the labels last,
+            or mappings with ``labels``, ``label``, ``targets``, ``target`` or ``y``.
+        classes: Number of exclusive classes; labels are then indices, of any shape. None for labels
+            in [0, 1], of shape (N, ...) or, a column a label, (N, L, ...); soft ones count in part.
+        ignore_index: Indices that don't count, one or several; with `classes`, or of an integer
+            dtype.
+        labels_of: What takes the labels out of a batch that has them elsewhere.
+        group: Process group; the default one if torch.distributed is initialised, else this process
+            alone. All its processes have to call this. A sampler that makes the parts of all ranks
+            equally long repeats some samples, which count twice.
+
+    Returns:
+        Counts in float64: (C,) of classes, (2,) of negatives and positives, or (2, L).
+
+    Raises:
+        TypeError: labels that are no tensor of a real dtype, or no index of an integer dtype.
+        ValueError: labels out of [0, 1], batches with other numbers of labels, or no batch.
+        IndexError: an index that is no class and isn't ignored.
+
+    Example:
+        >>> import torch
+        >>> from parfocal import label_counts
+        >>> label_counts(torch.tensor([0, 2, 2, -100]), 3)
+        tensor([1., 0., 2.], dtype=torch.float64)
+        >>> inputs = torch.zeros(2, 8)
+        >>> label_counts([(inputs, torch.tensor([0.0, 1.0])), (inputs[:1], torch.tensor([0.0]))])
+        tensor([2., 1.], dtype=torch.float64)
+    """
+    call = "label_counts"
+    ignored = checks.ignore_index(call, ignore_index)
+    if classes is not None and numbers.integer(call, "classes", classes) < 1:
+        raise ValueError(f"{call}: expected `classes` to be positive, got {classes}")
+    batches = [labels] if isinstance(labels, Tensor) else labels
+    counts: Tensor | None = None
+    for batch in batches:
+        y = _labels_in(call, batch) if labels_of is None else labels_of(batch)
+        checks.real_targets(call, y)
+        part = _binary(call, y, ignored) if classes is None else _indices(call, y, classes, ignored)
+        if counts is not None and part.shape != counts.shape:
+            raise ValueError(
+                f"{call}: expected batches with {counts.shape[1:].numel()} labels each, got one "
+                f"with {part.shape[1:].numel()}"
+            )
+        counts = part if counts is None else counts + part
+    if counts is None:
+        raise ValueError(f"{call}: expected labels, got no batch")
+    if dist.is_available() and dist.is_initialized():
+        if dist.get_backend(group) == "nccl":
+            counts = counts.to("cuda")
+        dist.all_reduce(counts, group=group)
+    return counts
+
+
+def alpha_from_counts(
+    counts: Tensor | Iterable[float],
+    method: Literal["balanced", "effective"] = "balanced",
+    *,
+    beta: float = 0.999,
+    head: Literal["softmax", "sigmoid"] = "softmax",
+) -> Tensor:
+    r"""The `alpha` that evens out how often classes occur.
+
+    ::
+
+        w_c = N / (C n_c)                              "balanced": inverse frequency
+        w_c = (1 - beta) / (1 - beta ** n_c) / mean    "effective": inverse number of samples that
+                                                       aren't covered by others
+        alpha = w_c                                    of a softmax
+        alpha = w_1 / (w_0 + w_1)                      of a sigmoid; negatives have 1 - alpha
+
+    Args:
+        counts: How often each class occurs, > 0: (C,) of a softmax; negatives and positives, (2,)
+            or a column a label, (2, L), of a sigmoid, as `label_counts` gives them.
+        method: As above. Effective weights are between those without, at beta 0, and balanced ones,
+            at beta 1.
+        beta: In [0, 1]; (N - 1) / N says that the data have N different samples a class. Cui et al.
+            tried 0.9, 0.99, 0.999 and 0.9999. For ``"effective"``.
+        head: ``"softmax"`` for `softmax_focal_loss`, ``"sigmoid"`` for `sigmoid_focal_loss`.
+
+    Returns:
+        `alpha` in the default dtype: of a softmax (C,), the balanced ones 1 on average over the
+        samples, the effective ones over the classes; of a sigmoid in (0, 1), a scalar or (L,).
+
+    Raises:
+        ValueError: a class without a sample, whose weight would be infinite, and to which
+            ``counts.clamp(min=1)`` gives one; another shape, method or head; `beta` out of [0, 1].
+
+    Where a head begins (`init_prior_bias_`): with balanced weights every class has the same part in
+    the loss of a constant answer, and the best one is 1 / 2, or 1 / C, at every gamma. A bias of 0
+    is right then, and one of log(prior) is not.
+
+    Accuracy: half an ULP of the default dtype beside a float64 evaluation; ``1 - beta ** n`` is
+    ``-expm1(n log(beta))``.
+
+    Example:
+        >>> import torch
+        >>> from parfocal import alpha_from_counts, softmax_focal_loss
+        >>> alpha_from_counts([900, 90, 10])
+        tensor([ 0.3704,  3.7037, 33.3333])
+        >>> alpha_from_counts([900, 90, 10], "effective", beta=0.99)
+        tensor([0.2284, 0.3836, 2.3880])
+        >>> alpha_from_counts([990, 10], head="sigmoid")
+        tensor(0.9900)
+
+    Source: Cui et al., "Class-Balanced Loss Based on Effective Number of Samples", CVPR 2019,
+    section 4; balanced weights as in scikit-learn's ``class_weight="balanced"``.
+    """
+    call = "alpha_from_counts"
+    n = torch.as_tensor(counts if isinstance(counts, Tensor) else list(counts)).double()
+    _check_word(call, "method", method, ("balanced", "effective"))
+    _check_word(call, "head", head, ("softmax", "sigmoid"))
+    beta = numbers.fraction(call, "beta", beta)
+    _check_counts(call, n, head)
+    if method == "balanced" or beta == 1:
+        weights = n.sum(0) / (len(n) * n)
+    else:
+        # (1 - beta) / (1 - beta ** n), of which 1 - beta is one factor of all.
+        weights = -1 / torch.expm1(n * torch.log1p(torch.tensor(beta - 1.0, dtype=n.dtype)))
+        weights = weights / weights.mean(0)
+    alpha = weights if head == "softmax" else weights[1] / (weights[0] + weights[1])
+    return alpha.to(torch.get_default_dtype())
+
+
+def _check_word(call: str, name: str, word: str, words: tuple[str, str]) -> None:
+    if word not in words:
+        raise ValueError(f"{call}: expected `{name}` {words[0]!r} or {words[1]!r}, got {word!r}")
+
+
+def _check_counts(call: str, n: Tensor, head: str) -> None:
+    if head == "softmax" and (n.ndim != 1 or not len(n)):
+        raise ValueError(f"{call}: expected `counts` of shape (C,), got {tuple(n.shape)}")
+    if head == "sigmoid" and (n.ndim not in (1, 2) or len(n) != 2):
+        raise ValueError(
+            f"{call}: expected `counts` of negatives and positives, of shape (2,) or (2, L), got "
+            f"{tuple(n.shape)}"
+        )
+    is_there = n.isfinite() & (n > 0)
+    if not bool(is_there.all()):
+        place = tuple((~is_there).nonzero()[0].tolist())
+        raise ValueError(
+            f"{call}: expected finite `counts` above 0, got {n[place].item():g} at {place}; "
+            "`counts.clamp(min=1)` gives each class a sample"
+        )
+
+
+def _labels_in(call: str, batch: Any) -> Tensor:
+    """The labels of a batch as most DataLoaders have them."""
+    if isinstance(batch, Mapping):
+        name = next((name for name in _LABELS if name in batch), None)
+        if name is None:
+            raise TypeError(
+                f"{call}: expected a batch with {', '.join(_LABELS[:-1])} or {_LABELS[-1]}, got "
+                f"{', '.join(map(str, batch))}; `labels_of` takes them out of others"
+            )
+        labels = batch[name]
+    else:
+        labels = batch[-1] if isinstance(batch, tuple | list) and batch else batch
+    if not isinstance(labels, Tensor):
+        raise TypeError(
+            f"{call}: expected the labels of a batch to be a tensor, got {type(labels).__name__}; "
+            "`labels_of` takes them out of others"
+        )
+    return labels
+
+
+def _indices(call: str, y: Tensor, classes: int, ignored: tuple[int, ...]) -> Tensor:
+    if y.is_floating_point():
+        raise TypeError(
+            f"{call}: expected labels to be indices of {classes} classes, of an integer dtype, got "
+            f"{y.dtype}"
+        )
+    y = _counted(y.long().flatten(), ignored)
+    is_class = (y >= 0) & (y < classes)
+    if not bool(is_class.all()):
+        raise IndexError(
+            f"{call}: expected indices of {classes} classes, got {y[~is_class][0].item()}"
+        )
+    return torch.bincount(y, minlength=classes).double()
+
+
+def _binary(call: str, y: Tensor, ignored: tuple[int, ...]) -> Tensor:
+    """Negatives and positives of each column, or of all."""
+    columns = y.unsqueeze(1) if y.ndim < 2 else y
+    shape = (2,) if y.ndim < 2 else (2, y.shape[1])
+    rows = columns.movedim(1, -1).reshape(-1, columns.shape[1])
+    parts = []
+    for column in rows.unbind(1):
+        values = column if column.is_floating_point() else _counted(column.long(), ignored)
+        values = values.double()
+        is_label = (values >= 0) & (values <= 1)
+        if not bool(is_label.all()):
+            raise ValueError(
+                f"{call}: expected labels in [0, 1], got {values[~is_label][0].item():g}; with "
+                "`classes` they are indices"
+            )
+        parts.append(torch.stack([(1 - values).sum(), values.sum()]))
+    return torch.stack(parts, 1).view(shape)
+
+
+def _counted(y: Tensor, ignored: tuple[int, ...]) -> Tensor:
+    """Without the ignored ones."""
+    for index in ignored:
+        y = y[y != index]
+    return y

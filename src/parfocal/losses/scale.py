@@ -1,0 +1,125 @@
+"""How large the gradient of a focal loss is beside that of the cross-entropy."""
+
+import torch
+from torch import Tensor
+
+from parfocal.losses import checks, numbers
+from parfocal.numerics import HardLoss, margin
+
+
+def target_margins(inputs: Tensor, targets: Tensor) -> Tensor:
+    r"""The margin u of each answer, the logit of its p_t.
+
+    ::
+
+        p_t = sigmoid(u)
+        u = x or -x                                    of a sigmoid, at targets 1 and 0
+        u = x_t - logsumexp of the other logits        of a softmax
+
+    Args:
+        inputs: Logits (...), or (N, C, ...) of a softmax, as the losses take them.
+        targets: 0 or 1 in the shape of `inputs`, or class indices (N, ...) of an integer dtype,
+            which are those of a softmax.
+
+    Returns:
+        The margins in the shape of `targets`, in float32 at least, without gradient.
+
+    Raises:
+        TypeError, ValueError: tensors of another kind or shape, or targets other than 0 and 1.
+        IndexError: an index that is no class.
+
+    Example:
+        >>> import torch
+        >>> from parfocal import target_margins
+        >>> target_margins(torch.tensor([2.0, 3.0]), torch.tensor([1.0, 0.0]))
+        tensor([ 2., -3.])
+        >>> target_margins(torch.tensor([[2.0, 0.0, 0.0]]), torch.tensor([0]))
+        tensor([1.3069])
+    """
+    call = "target_margins"
+    checks.logits_and_targets(call, inputs, targets, takes_indices=True)
+    x = inputs.detach()
+    x = x if x.dtype == torch.float64 else x.float()
+    if targets.shape == inputs.shape:
+        if not bool(((targets == 0) | (targets == 1)).all()):
+            raise ValueError(f"{call}: expected `targets` of 0 and 1, or class indices")
+        return torch.where(targets == 1, x, -x)
+    labels = targets.long()
+    is_class = (labels >= 0) & (labels < x.shape[1])
+    if not bool(is_class.all()):
+        first = labels[~is_class][0].item()
+        raise IndexError(f"{call}: expected indices of {x.shape[1]} classes, got {first}")
+    return margin(x, labels).u
+
+
+def gradient_scale(
+    gamma: float | Tensor, margins: Tensor, *, weight: Tensor | None = None
+) -> Tensor:
+    r"""Norm of the focal loss's gradient in the logits, as a multiple of the cross-entropy's.
+
+    ::
+
+        scale = sqrt(sum of (w L'(u)) ** 2 / sum of (w ce'(u)) ** 2)
+        L'(u) / ce'(u) = q ** gamma + gamma p q ** (gamma - 1) ce       p = sigmoid(u), q = 1 - p
+
+    Of one answer it is that ratio: the modulating factor as it acts on the gradient, above 1 at
+    hard answers, and 0 in the limit of sure ones. A step of SGD with the learning rate of the
+    cross-entropy is so many times as long; with that rate over `gradient_scale` it is as long. Adam
+    and its kin divide by the gradient's size themselves, and need no other rate.
+
+    Args:
+        gamma: Focusing exponent, >= 0; a tensor of several gives the scale of each.
+        margins: The margins u that a model has, of any shape: `target_margins` of a batch.
+        weight: A factor an answer, such as alpha_t, in the shape of `margins`.
+
+    Returns:
+        The scale in float64, in the shape of `gamma`.
+
+    Raises:
+        TypeError: margins that are no tensor of a floating-point dtype.
+        ValueError: no margin, one that is NaN, a `gamma` out of its range, another shape of
+            `weight`, or a batch without any gradient.
+
+    Accuracy: 4 + 2 gamma ULP of float64, and the rounding of two sums.
+
+    Example:
+        >>> import torch
+        >>> from parfocal import gradient_scale, target_margins
+        >>> start = torch.tensor([-2.1972])  # p_t = 0.1: ten classes, before any training
+        >>> sure = torch.tensor([3.0])
+        >>> gradient_scale(2.0, start), gradient_scale(2.0, sure)
+        (tensor(1.2245, dtype=torch.float64), tensor(0.0066, dtype=torch.float64))
+        >>> gradient_scale(torch.tensor([0.0, 0.5, 1.0, 2.0]), torch.cat([start, sure]))
+        tensor([1.0000, 1.0687, 1.1287, 1.2228], dtype=torch.float64)
+
+    Source: the derivative of equation 5 of Lin et al., "Focal Loss for Dense Object Detection",
+    ICCV 2017, appendix B, in the margin.
+    """
+    call = "gradient_scale"
+    checks.logits(call, margins, name="margins", what="margins")
+    u = margins.detach().double().flatten()
+    if not len(u) or bool(u.isnan().any()):
+        raise ValueError(f"{call}: expected `margins` without NaN, at least one")
+    if weight is not None:
+        if weight.shape != margins.shape:
+            raise ValueError(
+                f"{call}: expected `weight` in the shape of `margins`, {tuple(margins.shape)}, got "
+                f"{tuple(weight.shape)}"
+            )
+        weight = weight.detach().to(u).flatten()
+    gammas = gamma if isinstance(gamma, Tensor) else torch.tensor(float(gamma))
+    exponents = [numbers.exponent(call, "gamma", g) for g in gammas.double().flatten().tolist()]
+
+    def norm(exponent: float) -> Tensor:
+        slope: Tensor = HardLoss(u, exponent).slope
+        weighted = slope if weight is None else slope * weight
+        largest = weighted.abs().max()
+        if largest == 0:
+            return largest
+        return largest * (weighted / largest).square().sum().sqrt()  # no square underflows
+
+    usual = norm(0.0)
+    if usual == 0:
+        raise ValueError(f"{call}: expected answers with a gradient, got none")
+    scales = torch.stack([norm(exponent) for exponent in exponents]) / usual
+    return scales.view(gammas.shape)

@@ -1,0 +1,117 @@
+"""A focusing exponent that changes in the course of a training."""
+
+import math
+from bisect import bisect_right
+from collections.abc import Iterable, Mapping
+from typing import Any, Literal
+
+import torch
+from torch import Tensor, nn
+
+from parfocal.losses import numbers
+
+Shape = Literal["linear", "cosine", "constant"]
+_SHAPES = ("linear", "cosine", "constant")
+
+
+class GammaSchedule:
+    r"""Gamma as a function of the step, between milestones.
+
+    ::
+
+        gamma(t) = g_i + (g_(i+1) - g_i) f((t - t_i) / (t_(i+1) - t_i))      t_i <= t < t_(i+1)
+        f(s) = s                          "linear"
+        f(s) = (1 - cos(pi s)) / 2        "cosine"
+        f(s) = 0                          "constant"
+
+    Before the first milestone and after the last gamma is theirs. It may stand at 0, and walk
+    through (0, 1): every gamma has its exact gradient.
+
+    Args:
+        milestones: Steps, in ascending order, with the gamma of each: ``{0: 0.0, 1000: 2.0}``, or
+            pairs. What a step is, an update or an epoch, is who calls it to say.
+        shape: As above.
+
+    Raises:
+        TypeError: numbers of another kind.
+        ValueError: no milestone, steps that don't ascend, a gamma out of its range, another shape.
+
+    Example:
+        >>> from parfocal import GammaSchedule, SigmoidFocalLoss
+        >>> schedule = GammaSchedule({0: 0.0, 100: 2.0})
+        >>> schedule(0), schedule(25), schedule(1000)
+        (0.0, 0.5, 2.0)
+        >>> loss = SigmoidFocalLoss()
+        >>> for step in range(51):
+        ...     _ = schedule.set_gamma(loss, step)  # then the step of the training
+        >>> loss
+        SigmoidFocalLoss(alpha=0.25, gamma=1.0, reduction='mean', epsilon=0.0)
+
+    As a callback: `parfocal.integrations.lightning.GammaScheduleCallback`, and that of
+    ``transformers``. `FocalGuard` follows the exponent: its cliffs are measured anew.
+    """
+
+    def __init__(
+        self,
+        milestones: Mapping[float, float] | Iterable[tuple[float, float]],
+        shape: Shape = "linear",
+    ) -> None:
+        call = "GammaSchedule"
+        pairs = milestones.items() if isinstance(milestones, Mapping) else milestones
+        points = [
+            (numbers.number(call, "milestones", t), numbers.exponent(call, "gamma", gamma))
+            for t, gamma in pairs
+        ]
+        self._steps = tuple(float(t) for t, _ in points)
+        self._gammas = tuple(float(gamma) for _, gamma in points)
+        if not points or not all(map(math.isfinite, self._steps)):
+            raise ValueError(f"{call}: expected `milestones` at finite steps, at least one")
+        if any(b <= a for a, b in zip(self._steps, self._steps[1:], strict=False)):
+            raise ValueError(
+                f"{call}: expected `milestones` in ascending order, got {list(self._steps)}"
+            )
+        if shape not in _SHAPES:
+            raise ValueError(f"{call}: expected `shape` {', '.join(_SHAPES)}, got {shape!r}")
+        self._shape = shape
+
+    def __call__(self, step: float) -> float:
+        """The gamma of a step."""
+        place = bisect_right(self._steps, step)
+        if place in (0, len(self._steps)):
+            return self._gammas[max(0, place - 1)]
+        (first, last), (low, high) = (
+            (numbers_[place - 1], numbers_[place]) for numbers_ in (self._steps, self._gammas)
+        )
+        share = (step - first) / (last - first)
+        if self._shape == "cosine":
+            share = (1 - math.cos(math.pi * share)) / 2
+        return low if self._shape == "constant" else low + (high - low) * share
+
+    def set_gamma(self, loss: nn.Module, step: float) -> float:
+        """Give a loss the gamma of a step, and return it.
+
+        A loss that was made with a tensor has the number written into it, which `torch.compile`
+        doesn't compile anew; of one with a number the attribute is set. A `FocalGuard` hands both
+        to its loss.
+
+        Raises:
+            TypeError: a loss that keeps no `gamma`, such as a function.
+        """
+        kept: Any = getattr(loss, "gamma", None)
+        if not isinstance(kept, int | float | Tensor):
+            raise TypeError(
+                f"GammaSchedule.set_gamma: expected a module that keeps `gamma`, such as "
+                f"SigmoidFocalLoss, got {loss!r}"
+            )
+        gamma = self(step)
+        if isinstance(kept, Tensor):
+            with torch.no_grad():
+                kept.fill_(gamma)
+        else:
+            loss.gamma = gamma  # type: ignore[assignment]
+        return gamma
+
+    def __repr__(self) -> str:
+        """As it is made."""
+        milestones = dict(zip(self._steps, self._gammas, strict=True))
+        return f"GammaSchedule({milestones}, {self._shape!r})"
