@@ -1,0 +1,162 @@
+"""A loss by its name, as timm's training script chooses one by its arguments."""
+
+from difflib import get_close_matches
+from typing import Any
+
+from torch import Tensor, nn
+from torch.nn.functional import one_hot
+
+from parfocal.losses import checks, numbers
+from parfocal.losses.modules import (
+    AsymmetricLoss,
+    PolyFocalLoss,
+    QualityFocalLoss,
+    SigmoidFocalLoss,
+    SoftmaxAsymmetricLoss,
+    SoftmaxFocalLoss,
+    StoredLoss,
+)
+
+SOFTMAX_LOSSES: dict[str, type[StoredLoss]] = {
+    "softmax_asymmetric_loss": SoftmaxAsymmetricLoss,
+    "softmax_focal_loss": SoftmaxFocalLoss,
+}
+SIGMOID_LOSSES: dict[str, type[StoredLoss]] = {
+    "asymmetric_loss": AsymmetricLoss,
+    "poly_focal_loss": PolyFocalLoss,
+    "quality_focal_loss": QualityFocalLoss,
+    "sigmoid_focal_loss": SigmoidFocalLoss,
+}
+
+
+def create_loss(
+    name: str,
+    *,
+    smoothing: float = 0.0,
+    reduction: str = "mean",
+    target_threshold: float | None = None,
+    **options: Any,
+) -> nn.Module:
+    r"""The criterion of a classifier, which takes class indices and the soft targets of Mixup.
+
+    Args:
+        name: A loss of `SOFTMAX_LOSSES` or `SIGMOID_LOSSES`, as `parfocal` names it, or its module,
+            ``"SoftmaxFocalLoss"``.
+        smoothing: Label smoothing of class indices, in [0, 1]. Soft targets are left as they are,
+            since timm's Mixup and CutMix have smoothed them.
+        reduction: ``"none"``, ``"mean"``, ``"sum"`` or ``"batchmean"``, the sum over the samples. A
+            mean of a sigmoid loss is over the classes too.
+        target_threshold: For a sigmoid loss: targets above it become 1 and the others 0, as with
+            ``--bce-target-thresh``.
+        options: Those of the module of the loss, such as ``gamma``, ``alpha`` or ``gamma_neg``.
+
+    Shape:
+        logits (B, C); targets class indices (B), or (B, C) in [0, 1]: of one class or of a mixture
+        for a softmax loss, of C separate labels for a sigmoid loss. `softmax_asymmetric_loss` takes
+        class indices alone.
+
+    Returns:
+        The module.
+
+    Raises:
+        ValueError: an unknown name, with the nearest that there is; numbers out of their range.
+        TypeError: an option that the loss doesn't have.
+
+    Accuracy: that of the loss.
+
+    Example:
+        >>> import torch
+        >>> from parfocal.integrations.timm import create_loss
+        >>> loss = create_loss("softmax_focal_loss", gamma=0.5, smoothing=0.1)
+        >>> loss(torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([0]))
+        tensor(0.3374)
+        >>> loss(torch.tensor([[2.0, 0.0, 1.0]]), torch.tensor([[0.7, 0.3, 0.0]]))
+        tensor(0.8541)
+        >>> create_loss("softmax_fokal_loss")
+        Traceback (most recent call last):
+        ValueError: create_loss: expected one of softmax_asymmetric_loss, softmax_focal_loss,
+            asymmetric_loss, poly_focal_loss, quality_focal_loss, sigmoid_focal_loss, got
+            'softmax_fokal_loss'; did you mean 'softmax_focal_loss'?
+
+    Source: ``create_classification_loss`` of timm 1.0.31, whose `smoothing` and `target_threshold`
+    these are.
+    """
+    numbers.fraction("create_loss", "smoothing", smoothing)
+    is_batchmean = reduction == "batchmean"
+    if not is_batchmean:
+        checks.reduction("create_loss", reduction)
+    options["reduction"] = "sum" if is_batchmean else reduction
+    function = _function_name(name)
+    if function in SIGMOID_LOSSES:
+        sigmoid_loss = SIGMOID_LOSSES[function](**options)
+        return _SigmoidCriterion(sigmoid_loss, smoothing, target_threshold, is_batchmean)
+    if target_threshold is not None:
+        raise ValueError(
+            f"create_loss: expected no `target_threshold` beside {name!r}, whose targets add up "
+            f"to 1, got {target_threshold}"
+        )
+    softmax_loss = SOFTMAX_LOSSES[function]
+    return _SoftmaxCriterion(
+        softmax_loss(label_smoothing=smoothing, **options),
+        softmax_loss(label_smoothing=0.0, **options),
+        is_batchmean,
+    )
+
+
+def _function_name(name: str) -> str:
+    """The name of a loss as a function; it may be that of its module."""
+    losses = SOFTMAX_LOSSES | SIGMOID_LOSSES
+    functions = {name: name for name in losses}
+    functions |= {module.__name__: name for name, module in losses.items()}
+    if name not in functions:
+        near = get_close_matches(str(name), functions, 1)
+        hint = f"; did you mean {near[0]!r}?" if near else ""
+        raise ValueError(f"create_loss: expected one of {', '.join(losses)}, got {name!r}{hint}")
+    return functions[name]
+
+
+class _SoftmaxCriterion(nn.Module):
+    """Class indices are smoothed, mixtures of classes aren't."""
+
+    def __init__(self, of_indices: StoredLoss, of_mixtures: StoredLoss, is_batchmean: bool) -> None:
+        super().__init__()
+        self.of_indices, self.of_mixtures, self.is_batchmean = of_indices, of_mixtures, is_batchmean
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        """The loss of a batch."""
+        loss = self.of_mixtures if target.is_floating_point() else self.of_indices
+        result: Tensor = loss(x, target, normalizer=len(x) if self.is_batchmean else None)
+        return result
+
+
+class _SigmoidCriterion(nn.Module):
+    """A problem a class; of a class index those of the others have the target 0."""
+
+    def __init__(
+        self,
+        loss: StoredLoss,
+        smoothing: float,
+        target_threshold: float | None,
+        is_batchmean: bool,
+    ) -> None:
+        super().__init__()
+        self.loss, self.is_batchmean = loss, is_batchmean
+        self.smoothing, self.target_threshold = smoothing, target_threshold
+
+    def forward(self, x: Tensor, target: Tensor) -> Tensor:
+        """The loss of a batch."""
+        y = self._smooth(x, target) if target.ndim < x.ndim else target
+        if self.target_threshold is not None:
+            y = y > self.target_threshold
+        result: Tensor = self.loss(x, y, normalizer=len(x) if self.is_batchmean else None)
+        return result
+
+    def _smooth(self, x: Tensor, index: Tensor) -> Tensor:
+        """(1 - s) y + s / C for the classes of an index."""
+        classes = x.shape[-1]
+        y = one_hot(index.long(), classes)
+        return y * (1 - self.smoothing) + self.smoothing / classes if self.smoothing else y
+
+    def extra_repr(self) -> str:
+        """The options that the loss itself doesn't have."""
+        return f"smoothing={self.smoothing}, target_threshold={self.target_threshold}"

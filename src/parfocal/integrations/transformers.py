@@ -1,0 +1,179 @@
+"""The losses in the Trainer of transformers, as its `compute_loss_func`."""
+
+import inspect
+from collections.abc import Callable, Mapping
+from functools import partial
+from typing import Any
+
+import torch
+from torch import Tensor, nn
+
+from parfocal.guard import FocalGuard
+
+_CALL = "trainer_loss"
+
+
+def trainer_loss(
+    loss: Callable[..., Tensor],
+    *,
+    shift: bool = False,
+    logits: str | int = "logits",
+    ignore_index: int = -100,
+) -> Callable[..., Tensor]:
+    r"""A loss as the Trainer of transformers calls one, exact when gradients are accumulated.
+
+    The result is called as ``compute_loss_func(outputs, labels, num_items_in_batch=None)``::
+
+        L = sum of the losses of labels that count / num_items_in_batch
+
+    The Trainer counts the items of all batches of a step, on all processes, and adds up the
+    gradients: four steps of two samples are one of eight, also where the sequences differ in
+    length. Without `num_items_in_batch` the labels of this batch are counted.
+
+    Args:
+        loss: A function of this package with `targets`, `mask` and `normalizer`, a ``partial`` of
+            one, its module with ``reduction="sum"``, or a `FocalGuard` around any of these.
+        shift: Whether position t predicts label t + 1, as in a causal language model.
+        logits: The name of the logits in the outputs of the model, or their place. Outputs that
+            are a tuple have them first, since the Trainer takes the labels away from the model.
+        ignore_index: The label of positions that don't count. The Trainer leaves out -100 alone
+            where it counts.
+
+    Shape:
+        logits (..., C), classes last. Labels (...) are class indices, for a sigmoid loss too, and
+        an item is one of them. Labels (..., C) are those of C separate problems for a sigmoid loss,
+        where each is an item; for a softmax loss they are class probabilities, and a row of them is
+        an item. With a single logit a sigmoid loss takes labels (...) of 0 and 1. For
+        `linear_softmax_focal_loss` the logits are the features (..., D).
+
+    Returns:
+        The function. Its result is 0 where no label counts. A class weight doesn't change what is
+        divided by, as it does in the mean of ``F.cross_entropy``.
+
+    Raises:
+        TypeError: a loss of another kind.
+        ValueError: a module that doesn't reduce by the sum; from the function, labels of another
+            shape, or none.
+
+    Accuracy: that of the loss, and one division.
+
+    Example:
+        >>> import torch
+        >>> from functools import partial
+        >>> from parfocal import softmax_focal_loss
+        >>> from parfocal.integrations.transformers import trainer_loss
+        >>> loss = trainer_loss(partial(softmax_focal_loss, gamma=0.5), shift=True)
+        >>> outputs = {"logits": torch.zeros(1, 3, 2)}
+        >>> loss(outputs, torch.tensor([[0, 1, -100]]))
+        tensor(0.4901)
+        >>> loss(outputs, torch.tensor([[0, 1, -100]]), num_items_in_batch=4)
+        tensor(0.1225)
+
+    Source: ``Trainer.compute_loss`` and ``Trainer.training_step`` of transformers 5.24.
+    """
+    inner = _innermost(loss)
+    names = _parameters(inner)
+    if not {"targets", "mask", "normalizer"} <= names:
+        raise TypeError(
+            f"{_CALL}: expected a loss with `targets`, `mask` and `normalizer`, such as "
+            f"softmax_focal_loss, got {_name(inner)}"
+        )
+    stored = getattr(inner, "reduction", "sum")
+    if stored != "sum":
+        raise ValueError(
+            f"{_CALL}: expected a module that reduces by the sum, which is divided by the items, "
+            f"got {_name(inner)} with reduction={stored!r}; make it with reduction='sum'"
+        )
+    options = {} if isinstance(inner, nn.Module) else {"reduction": "sum"}
+    is_softmax = "position_weight" in names
+
+    def compute_loss(
+        outputs: Any, labels: Tensor | None, num_items_in_batch: int | Tensor | None = None
+    ) -> Tensor:
+        x, y = _logits(outputs, logits), _labels(labels)
+        if shift:
+            x, y = x[..., :-1, :], y[..., 1:]
+        y = y.to(x.device)
+        counts = y != ignore_index
+        items = counts.sum() if num_items_in_batch is None else _sum(num_items_in_batch, x)
+        items = items.clamp(min=1)
+        if is_softmax and y.shape == x.shape:
+            # The Trainer counts each of the C probabilities.
+            items = items / x.shape[-1]
+            counts = counts.all(-1)
+        x, y, counts = _flatten(x, y, counts, is_softmax=is_softmax)
+        return loss(x, targets=y, mask=counts, normalizer=items, **options)
+
+    return compute_loss
+
+
+def _innermost(loss: Callable[..., Any]) -> Callable[..., Any]:
+    """The function or module under guards and partials."""
+    if isinstance(loss, FocalGuard):
+        return _innermost(loss.loss)
+    return _innermost(loss.func) if isinstance(loss, partial) else loss
+
+
+def _parameters(loss: Callable[..., Any]) -> set[str]:
+    """The names of what it is called with; none if it can't be called."""
+    function = loss.forward if isinstance(loss, nn.Module) else loss
+    return set(inspect.signature(function).parameters) if callable(function) else set()
+
+
+def _name(loss: Any) -> str:
+    """A function or module as its user calls it."""
+    return str(getattr(loss, "__name__", type(loss).__name__))
+
+
+def _logits(outputs: Any, name: str | int) -> Tensor:
+    """The logits among what a model gives: a mapping, a tuple, or the tensor itself."""
+    if isinstance(outputs, Tensor):
+        return outputs
+    if isinstance(outputs, Mapping) and name not in outputs:
+        raise ValueError(
+            f"{_CALL}: expected {name!r} among the outputs of the model, got {sorted(outputs)}; "
+            "name them by `logits=`"
+        )
+    is_place = isinstance(outputs, Mapping) or isinstance(name, int)
+    result: Tensor = outputs[name if is_place else 0]
+    return result
+
+
+def _labels(labels: Tensor | None) -> Tensor:
+    """The labels, without which there is no loss."""
+    if labels is None:
+        raise ValueError(
+            f"{_CALL}: expected `labels`, got None; the Trainer takes them from the key 'labels' "
+            "of a batch"
+        )
+    return labels
+
+
+def _sum(items: int | Tensor, x: Tensor) -> Tensor:
+    """The items as one number beside the logits.
+
+    Under DataParallel the Trainer gives one number a device, and multiplies the loss by how many
+    devices there are, or has divided the items by that. The logits are those of all devices, so
+    that the sum of these numbers is right in both.
+    """
+    return torch.as_tensor(items, device=x.device).sum()
+
+
+def _flatten(
+    x: Tensor, y: Tensor, counts: Tensor, *, is_softmax: bool
+) -> tuple[Tensor, Tensor, Tensor]:
+    """Rows of logits with their labels, and a mask that broadcasts as the loss has it."""
+    if y.shape == x.shape:
+        if is_softmax:
+            return x.flatten(0, -2), y.flatten(0, -2), counts.flatten()
+        return x, y, counts
+    if x.ndim < 2 or y.shape != x.shape[:-1]:
+        raise ValueError(
+            f"{_CALL}: expected labels of shape {tuple(x.shape[:-1])} or {tuple(x.shape)}, "
+            f"got {tuple(y.shape)}"
+        )
+    if is_softmax:
+        return x.flatten(0, -2), y.flatten(), counts.flatten()
+    if x.shape[-1] == 1:
+        return x.squeeze(-1), y, counts
+    return x.flatten(0, -2), y.flatten(), counts.flatten().unsqueeze(1)
