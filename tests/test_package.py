@@ -31,6 +31,7 @@ ALLOWED = {
     "callbacks": {"guard"},
     "boosting": {"extras", "numerics"},
     "jax": {"extras"},
+    "integrations": {"guard", "losses", "numerics"},
     "experiments": {"losses", "audit", "extras", "numerics", "guard"},
     "cli": {"experiments", "audit", "extras", "guard", "places"},
     "__main__": {"cli", "extras"},

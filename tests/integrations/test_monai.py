@@ -1,4 +1,6 @@
-"""`parfocal.integrations.monai.FocalLoss` beside MONAI's, where that is accurate, and in its engine."""
+"""MONAI's call of the focal loss, beside its own where that is accurate, and in its engine."""
+
+from contextlib import nullcontext
 
 import pytest
 import torch
@@ -45,7 +47,7 @@ CASES = {
     "no background": (LABELS | {"include_background": False}, labels),
     "one-hot without background": ({"include_background": False}, one_hot),
     "alpha": (LABELS | {"alpha": 0.3}, labels),
-    "alphas": (LABELS | {"alpha": [0.1, 0.2, 0.3, 0.4]}, labels),
+    "alphas": (LABELS | {"alpha": [0.1, 0.2, 0.3, 4.0]}, labels),
     "alphas without background": (
         LABELS | {"alpha": [0.2, 0.3, 0.4], "include_background": False},
         labels,
@@ -90,9 +92,19 @@ def test_a_single_channel_is_binary(options):
 
     x, y = logits((2, 1, 3, 5)), holes((2, 2, 3, 5))
     options = options | {"ignore_index": 255, "alpha": 0.25}
-    with pytest.warns(UserWarning, match="single channel") if len(options) > 2 else _nothing():
+    with pytest.warns(UserWarning, match="single channel") if len(options) > 2 else nullcontext():
         loss = FocalLoss(**options)(x, y)
     torch.testing.assert_close(loss, Theirs(**options)(x, y))
+
+
+@pytest.mark.parametrize("reduction", ["mean", "sum", "none"])
+def test_one_class_is_left_of_a_background_and_another(reduction):
+    """Each voxel is that class or not."""
+    from monai.losses import FocalLoss as Theirs
+
+    shape, options = (2, 2, 3, 5), LABELS | {"include_background": False, "reduction": reduction}
+    x, y = logits(shape), labels(shape)
+    torch.testing.assert_close(FocalLoss(**options)(x, y), Theirs(**options)(x, y))
 
 
 @pytest.mark.parametrize("use_softmax", [False, True])
@@ -126,10 +138,11 @@ def test_nothing_that_counts_is_0(use_softmax, reduction):
         (LABELS, one_hot, r"`target` of shape \(2, 1, 3, 5\), got \(2, 4, 3, 5\)"),
         (LABELS | {"weight": [1.0, 2.0]}, labels, r"`weight` .* 4 classes that count, got \(2,\)"),
         (LABELS | {"weight": -1.0}, labels, "`weight` >= 0, got -1"),
+        (LABELS | {"alpha": 2.0}, labels, r"`alpha` in \[0, 1\]"),
         (LABELS | {"reduction": "average"}, labels, "`reduction` .* got 'average'"),
         (LABELS | {"gamma": -1}, labels, "`gamma`"),
     ],
-    ids=["labels", "one-hot", "weights", "negative", "reduction", "gamma"],
+    ids=["labels", "one-hot", "weights", "negative", "alpha", "reduction", "gamma"],
 )
 def test_what_does_not_fit_is_refused(options, target, words):
     with pytest.raises(ValueError, match=f"FocalLoss: expected {words}"):
@@ -168,9 +181,3 @@ def test_its_engine_trains_with_it():
     )
     trainer.run()
     assert (network(image).argmax(1, keepdim=True) == label).float().mean() > 0.97
-
-
-def _nothing():
-    from contextlib import nullcontext
-
-    return nullcontext()

@@ -3,7 +3,7 @@
 from torch import Tensor, nn
 
 from parfocal.losses import checks
-from parfocal.losses.sigmoid import focal, sigmoid_focal_loss
+from parfocal.losses.sigmoid import sigmoid_focal_loss
 
 _CALL = "FocalLoss"
 
@@ -29,7 +29,7 @@ class FocalLoss(nn.Module):
 
     Shape:
         pred (N, C), logits; target class indices (N), C for the background, or (N, C) in [0, 1];
-        weight (N) or (N, C).
+        weight (N), (N, C) or, flattened, (N C).
 
     Raises:
         ValueError: ``use_sigmoid=False``, `avg_factor` beside a sum, shapes that don't fit, numbers
@@ -45,7 +45,7 @@ class FocalLoss(nn.Module):
         >>> loss(torch.zeros(3, 2), torch.tensor([0, 2, 1]), avg_factor=2)
         tensor(1.7155)
 
-    Source: ``mmdet/models/losses/focal_loss.py`` and ``utils.py`` of mmdetection 3.3.0.
+    Source: ``mmdet/models/losses/focal_loss.py`` and ``utils.py`` of mmdetection.
     """
 
     def __init__(
@@ -60,9 +60,8 @@ class FocalLoss(nn.Module):
         if not use_sigmoid:
             raise ValueError(f"{_CALL}: expected use_sigmoid=True, as in mmdetection, got False")
         checks.reduction(_CALL, reduction)
-        numbers = focal(_CALL, alpha, gamma, epsilon=0.0)
         self.use_sigmoid, self.reduction, self.loss_weight = use_sigmoid, reduction, loss_weight
-        self.alpha, self.gamma = numbers.alpha, numbers.gamma
+        self.alpha, self.gamma = checks.alpha(_CALL, alpha), checks.gamma(_CALL, gamma)
 
     def forward(
         self,
@@ -77,7 +76,7 @@ class FocalLoss(nn.Module):
         if avg_factor is not None and reduction == "sum":
             raise ValueError(f"{_CALL}: expected no `avg_factor` beside a sum, got {avg_factor}")
         if weight is not None and weight.ndim < pred.ndim:
-            weight = weight.unsqueeze(1)
+            weight = weight.view(-1, 1) if len(weight) == len(pred) else weight.view_as(pred)
         is_average = avg_factor is not None and reduction == "mean"
         loss = sigmoid_focal_loss(
             pred,

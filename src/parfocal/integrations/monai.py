@@ -11,7 +11,7 @@ from torch import Tensor, nn
 
 from parfocal.losses import checks, values
 from parfocal.losses.reduction import to_input_dtype, widen
-from parfocal.losses.sigmoid import focal, sigmoid_focal_loss
+from parfocal.losses.sigmoid import sigmoid_focal_loss
 from parfocal.losses.softmax import softmax_focal_loss
 from parfocal.numerics import computation, margins
 
@@ -90,13 +90,13 @@ class FocalLoss(nn.Module):
         self.reduction = str(getattr(reduction, "value", reduction))  # MONAI has an Enum of them
         self.include_background, self.to_onehot_y = include_background, to_onehot_y
         self.use_softmax, self.ignore_index = use_softmax, ignore_index
-        if alpha is not None and not isinstance(alpha, (int, float)):
-            alpha = torch.as_tensor(alpha)
-        numbers = focal(_CALL, alpha, gamma, epsilon=0.0)
-        self.alpha, self.gamma = numbers.alpha, numbers.gamma
-        weight = None if weight is None else torch.as_tensor(weight)
-        if weight is not None and not (weight >= 0).all():
-            raise ValueError(f"{_CALL}: expected `weight` >= 0, got {weight.min().item():g}")
+        self.gamma = checks.gamma(_CALL, gamma)
+        self.alpha: float | Tensor | None
+        if alpha is None or isinstance(alpha, (int, float)):
+            self.alpha = checks.alpha(_CALL, alpha)
+        else:
+            self.alpha = _not_negative("alpha", alpha)
+        weight = None if weight is None else _not_negative("weight", weight)
         self.register_buffer("class_weight", weight)
 
     def forward(self, input: Tensor, target: Tensor) -> Tensor:
@@ -110,7 +110,7 @@ class FocalLoss(nn.Module):
             )
         counts = None if self.ignore_index is None else _counts(target, self.ignore_index)
         if has_labels:
-            target = _labels(target, counts, input.shape[1]) - int(is_cut)
+            target = _labels(target, counts, input.shape[1], is_cut=is_cut)
         elif is_cut:
             target = target[:, 1:]
         loss = self._softmax if self.use_softmax else self._sigmoid
@@ -119,16 +119,19 @@ class FocalLoss(nn.Module):
     def _sigmoid(
         self, x: Tensor, target: Tensor, counts: Tensor | None, *, has_labels: bool
     ) -> Tensor:
-        """Each class on its own."""
-        y = _one_hot(x, target) if has_labels else target
+        """Each class on its own; labels are hard targets of all classes, and C is none of them."""
         alpha, of_positive = self.alpha, None
-        if isinstance(alpha, Tensor) and alpha.ndim:
-            of_positive = torch.where(y == 1, _over_maps("alpha", alpha, x), 1.0)
+        is_balanced = isinstance(alpha, Tensor) and alpha.ndim > 0
+        if has_labels:
+            takes_labels = x.shape[1] > 1 and not is_balanced
+            target = target.squeeze(1) if takes_labels else _one_hot(x, target)
+        if isinstance(alpha, Tensor) and is_balanced:
+            of_positive = torch.where(target == 1, _over_maps("alpha", alpha, x), 1.0)
             alpha = None
         divisor, of_image = self._divisors(x, counts)
         return sigmoid_focal_loss(
             x,
-            y,
+            target,
             alpha,
             self.gamma,
             "none" if self.reduction == "none" else "sum",
@@ -156,7 +159,7 @@ class FocalLoss(nn.Module):
             target.squeeze(1) if has_labels else target.to(x.dtype),
             None if weight is None else weight.flatten().expand(x.shape[1]),
             self.gamma,
-            ignore_index=_LEFT_OUT,
+            ignore_index=x.shape[1] if has_labels else -100,
             reduction="sum",
             mask=None if counts is None else counts.squeeze(1),
             position_weight=None if of_image is None else of_image.squeeze(1),
@@ -198,12 +201,8 @@ class FocalLoss(nn.Module):
 
     def extra_repr(self) -> str:
         """The options, as they are given to the constructor."""
-        names = ("include_background", "to_onehot_y", "gamma", "alpha", "reduction", "use_softmax")
-        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names)
-
-
-# The label of voxels of a background that isn't included.
-_LEFT_OUT = -1
+        names = "include_background to_onehot_y gamma alpha reduction use_softmax ignore_index"
+        return ", ".join(f"{name}={getattr(self, name)!r}" for name in names.split())
 
 
 def _applies(name: str, value: bool, input: Tensor) -> bool:
@@ -222,17 +221,28 @@ def _counts(target: Tensor, ignore_index: int) -> Tensor:
     return target.sum(1, keepdim=True) > 0
 
 
-def _labels(target: Tensor, counts: Tensor | None, classes: int) -> Tensor:
-    """Class indices, 0 where a voxel doesn't count."""
+def _labels(target: Tensor, counts: Tensor | None, classes: int, *, is_cut: bool) -> Tensor:
+    """Class indices, 0 where a voxel doesn't count.
+
+    Where the background is cut off the C others are counted from 0, and C stands for it.
+    """
     labels = (target if counts is None else torch.where(counts, target, 0)).long()
     values.class_indices(_CALL, labels, classes, name="target")
-    return labels
+    return torch.where(labels == 0, classes, labels) - 1 if is_cut else labels
 
 
 def _one_hot(x: Tensor, labels: Tensor) -> Tensor:
     """1 at the class of a label (N, 1, ...), 0 at the others; all 0 for none of the classes."""
     classes = torch.arange(x.shape[1], device=x.device).view(-1, *(1,) * (x.ndim - 2))
     return (labels == classes).to(x.dtype)
+
+
+def _not_negative(name: str, numbers: float | Sequence[float] | Tensor) -> Tensor:
+    """Factors of classes, or one of all."""
+    factors = torch.as_tensor(numbers)
+    if not (factors >= 0).all():
+        raise ValueError(f"{_CALL}: expected `{name}` >= 0, got {factors.min().item():g}")
+    return factors
 
 
 def _over_maps(name: str, numbers: Tensor, x: Tensor) -> Tensor:

@@ -7,9 +7,11 @@ from torch import Tensor, nn
 from torch.nn.functional import logsigmoid
 
 from parfocal.losses import checks, values
-from parfocal.losses.reduction import widen
-from parfocal.losses.sigmoid import focal, sigmoid_focal_loss
+from parfocal.losses.reduction import select, widen
+from parfocal.losses.sigmoid import sigmoid_focal_loss
 from parfocal.numerics import computation
+
+_CALL = "FocalLoss"
 
 MODES = ("binary", "multiclass", "multilabel")
 
@@ -76,19 +78,19 @@ class FocalLoss(nn.Module):
     ) -> None:
         super().__init__()
         if mode not in MODES:
-            raise ValueError(f"FocalLoss: expected `mode` to be one of {MODES}, got {mode!r}")
+            raise ValueError(f"{_CALL}: expected `mode` to be one of {MODES}, got {mode!r}")
         if class_weights is not None and mode == "binary":
-            raise ValueError("FocalLoss: expected no `class_weights` in mode 'binary', got some")
-        checks.reduction("FocalLoss", reduction)
+            raise ValueError(f"{_CALL}: expected no `class_weights` in mode 'binary', got some")
+        checks.reduction(_CALL, reduction)
         if normalized and reduction == "none":
             raise ValueError(
-                "FocalLoss: expected reduction='mean' or 'sum' beside normalized=True, got 'none'"
+                f"{_CALL}: expected reduction='mean' or 'sum' beside normalized=True, got 'none'"
             )
-        numbers = focal("FocalLoss", alpha, gamma, epsilon=0.0)
-        self.mode, self.alpha, self.gamma = mode, numbers.alpha, numbers.gamma
+        self.mode = mode
+        self.alpha, self.gamma = checks.alpha(_CALL, alpha), checks.gamma(_CALL, gamma)
         self.ignore_index, self.reduction, self.normalized = ignore_index, reduction, normalized
         weights = None if class_weights is None else torch.as_tensor(class_weights)
-        checks.class_weight("FocalLoss", weights, name="class_weights")
+        checks.class_weight(_CALL, weights, name="class_weights")
         # As there, no part of a checkpoint.
         self.register_buffer("class_weights", weights, persistent=False)
 
@@ -111,10 +113,10 @@ class FocalLoss(nn.Module):
             return y_pred, y_true, counts
         if counts is not None:
             y_true, counts = torch.where(counts, y_true, 0), counts.unsqueeze(1)
-        checks.class_logits_and_targets("FocalLoss", y_pred, y_true)
-        checks.class_indices("FocalLoss", y_true)
+        checks.class_logits_and_targets(_CALL, y_pred, y_true)
+        checks.class_indices(_CALL, y_true)
         # Asked here, since an index of C would be taken for the background of a detector.
-        values.class_indices("FocalLoss", y_true, y_pred.shape[1])
+        values.class_indices(_CALL, y_true, y_pred.shape[1])
         return y_pred, y_true, counts
 
     def _weight(self, x: Tensor, y: Tensor, counts: Tensor | None) -> Tensor:
@@ -134,12 +136,10 @@ class FocalLoss(nn.Module):
 
         1 - p_t = y sigmoid(-x) + (1 - y) sigmoid(x), whose logarithm has no cliff.
         """
-        x = widen(x)
-        y = _one_hot(x, y) if y.ndim < x.ndim else y.to(x.dtype)
+        y = _one_hot(x, y) if y.ndim < x.ndim else y
+        x, y = select(counts, widen(x)), select(counts, y.to(computation(x)))
         wrong = torch.logaddexp(y.log() + logsigmoid(-x), (1 - y).log() + logsigmoid(x))
-        factors = (self.gamma * wrong).exp()
-        if counts is not None:
-            factors = torch.where(counts, factors, 0.0)
+        factors = select(counts, (self.gamma * wrong).exp())
         return factors.transpose(0, 1).flatten(1).sum(1)
 
     def extra_repr(self) -> str:
