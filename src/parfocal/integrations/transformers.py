@@ -1,4 +1,4 @@
-"""The losses in the Trainer of transformers, as its `compute_loss_func`."""
+"""The losses in the Trainer of transformers, by `compute_loss_func`, and a schedule of gamma."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -7,8 +7,10 @@ from typing import Any
 
 import torch
 from torch import Tensor, nn
+from transformers import TrainerCallback
 
 from parfocal.guard import FocalGuard
+from parfocal.losses.schedule import GammaSchedule
 
 _CALL = "trainer_loss"
 
@@ -105,6 +107,41 @@ def trainer_loss(
         return loss(x, targets=y, mask=counts, normalizer=items, **options)
 
     return compute_loss
+
+
+class GammaScheduleCallback(TrainerCallback):
+    """Gives a loss the gamma of each step of the optimizer, and logs it.
+
+    Args:
+        loss: The module that `trainer_loss` was made of, or a `FocalGuard` around it.
+        schedule: Of the steps of the optimizer, ``state.global_step``: a training that goes on from
+            a checkpoint goes on with its gamma.
+
+    Example::
+
+        loss = SoftmaxFocalLoss(reduction="sum")
+        schedule = GammaSchedule({0: 0.0, 1000: 2.0})
+        Trainer(
+            ...,
+            compute_loss_func=trainer_loss(loss),
+            callbacks=[GammaScheduleCallback(loss, schedule)],
+        )
+    """
+
+    def __init__(self, loss: nn.Module, schedule: GammaSchedule) -> None:
+        self.loss, self.schedule = loss, schedule
+
+    def on_step_begin(self, args: Any, state: Any, control: Any, **_: Any) -> None:
+        """Before the batches of a step."""
+        self.schedule.set_gamma(self.loss, state.global_step)
+
+    def on_log(
+        self, args: Any, state: Any, control: Any, logs: dict[str, Any] | None = None, **_: Any
+    ) -> None:
+        """Add the gamma of the last step to what is logged, and to the history."""
+        gamma = self.schedule(max(0, state.global_step - 1))
+        for record in ({} if logs is None else logs, *state.log_history[-1:]):
+            record["gamma"] = gamma
 
 
 def _innermost(loss: Callable[..., Any]) -> Callable[..., Any]:
