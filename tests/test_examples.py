@@ -4,10 +4,14 @@ import importlib.util
 import math
 import subprocess
 import sys
+from functools import partial
 from pathlib import Path
 
 import pytest
+import torch
+import torch.nn.functional as F
 import torchvision
+from allocations import memory_of
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torchvision.models.detection import retinanet
@@ -64,7 +68,8 @@ def test_retinanet_trains_with_one_loss_alone(stock, monkeypatch, strided_maps):
 
 
 @pytest.mark.parametrize(
-    ("name", "epochs", "reached"), [("segmentation", 3, 0.6), ("multilabel", 3, 0.7)]
+    ("name", "epochs", "reached"),
+    [("segmentation", 3, 0.6), ("multilabel", 3, 0.7), ("causal_lm", 4, 0.9)],
 )
 def test_example_learns(name, epochs, reached):
     """The loss falls, and what was kept aside is judged well."""
@@ -81,6 +86,35 @@ def test_ctc_trains_on_with_one_loss_alone():
     assert len(usual) < len(exact) == 10
     assert exact[-1].right > 0.95
     assert exact[-1].sure > 0.2
+
+
+def of_logits(hidden, weight, labels):
+    """The loss of `causal_lm.exact` as it is without it: of the logits of all positions."""
+    logits = F.linear(hidden, weight).transpose(1, 2)
+    return parfocal.softmax_focal_loss(logits, labels, gamma=0.5)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "rtol", "atol"), [(torch.float64, 1e-9, 1e-12), (torch.float32, 1e-4, 1e-5)]
+)
+def test_causal_lm_trains_as_with_all_logits_and_never_has_them(dtype, rtol, atol):
+    """The same parameters after two steps, without a tensor of (batch, length, vocabulary).
+
+    Of 288 positions half are answers: 128 of these have logits at a time, and then 16.
+    """
+    causal_lm = example("causal_lm")
+    causal_lm.BATCH, causal_lm.STEPS = 36, 1
+    parameters = []
+    for loss, rows in ((causal_lm.exact, 128), (of_logits, 288)):
+        model = causal_lm.language_model().to(dtype)
+        optimizer = torch.optim.SGD(model.parameters(), lr=0.1)
+        generator = torch.Generator().manual_seed(0)
+        step = partial(causal_lm.epoch, model, optimizer, loss, generator)
+        step()  # a first call loads what stays
+        assert memory_of(step).largest == rows * causal_lm.VOCABULARY * dtype.itemsize
+        parameters.append(list(model.parameters()))
+    for one, other in zip(*parameters, strict=True):
+        torch.testing.assert_close(one, other, rtol=rtol, atol=atol)
 
 
 def test_flax_trains_on_with_one_loss_alone():

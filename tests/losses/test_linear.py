@@ -3,6 +3,7 @@
 import pytest
 import torch
 import torch.nn.functional as F
+from allocations import memory_of
 from rank_cases import half_of_a_vocabulary_batch
 from ranks import run_ranks
 
@@ -94,6 +95,40 @@ def test_it_is_the_loss_of_the_logits(name, reduction, dtype):
         assert mine.dtype == dtype
         allowed = unit * right.abs().max() + rounding * right.abs()
         assert ((mine.double() - right).abs() <= allowed).all()
+
+
+@pytest.mark.parametrize("reduction", ["mean", "none"])
+@pytest.mark.parametrize(
+    ("dtype", "of_weight", "of_input"),
+    [
+        (torch.float64, 1, 1),
+        (torch.float32, 1, 1),
+        (torch.bfloat16, 4 / 3, 1),  # the last third is accumulated in float32
+        (torch.float16, 2, 2),  # all is in float32 until it is scaled
+    ],
+)
+def test_memory_is_that_of_a_chunk(dtype, of_weight, of_input, reduction):
+    """Beside gradients logits of 16 rows of 256, and their gradient; of all logits it is more."""
+    rows, classes = 256, 1000
+    torch.manual_seed(0)
+    x = torch.randn(rows, FEATURES, dtype=dtype, requires_grad=True)
+    weight = torch.randn(classes, FEATURES, dtype=dtype, requires_grad=True)
+    targets = torch.randint(classes, (rows,))
+
+    def peak(loss):
+        def step():
+            x.grad = weight.grad = None
+            loss(x, weight, targets, None, reduction=reduction).sum().backward()
+
+        step()  # a first call loads what stays
+        x.grad = weight.grad = None
+        return memory_of(step).peak
+
+    chunk = 16 * classes * max(4, dtype.itemsize)
+    of_rows = 32 * rows  # a few numbers of each
+    allowed = 2 * chunk + of_weight * weight.nbytes + of_input * x.nbytes + of_rows
+    assert peak(parfocal.linear_softmax_focal_loss) <= allowed
+    assert peak(composed) > 2 * allowed
 
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
