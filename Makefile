@@ -3,7 +3,7 @@
 # make test-quick  format, lint, types, and the tests of kernel, contract, oracle and repository: while you work
 # make test-wheel  the built wheel with torch alone
 # make test-torch TORCH=2.6.0   losses, numerics, guard and compilation with that release of torch
-# make bench       what losses, guard, boosting and JAX cost beside what they replace, alone and beside other work, and what a device without a kernel is asked to do; make bench-quick, two minutes: the losses
+# make bench       what losses, guard, boosting and JAX cost beside what they replace, alone and beside other work, what a device without a kernel is asked to do, and the memory of the loss of a linear map; make bench-quick, two minutes: the losses
 # make bench-gpu   the losses on a GPU: whether they are right and what they cost, 400 seconds; PYTHON=python3 of an environment that has torch
 # make bench-training  what a training, its record and a second job cost
 # make reproduction    the committed report from the committed records; PUBLISHED=FOLDER beside the paper's
@@ -59,6 +59,7 @@ bench: $(VENV)/installed
 	$(BIN)/python benchmarks/launches.py
 	$(BIN)/python benchmarks/company.py
 	$(BIN)/python benchmarks/overheads.py
+	$(BIN)/python benchmarks/linear.py
 
 bench-quick: $(VENV)/installed
 	$(BIN)/python benchmarks/losses.py --quick

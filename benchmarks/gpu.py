@@ -19,6 +19,7 @@ import sys
 from pathlib import Path
 
 import gpu_checks
+import gpu_linear
 import torch
 import torch.nn.functional as F
 from gpu_report import TINY, Size, draw, report
@@ -181,6 +182,8 @@ PARTS = (
     machine,
     gpu_checks.values_are_right,
     gpu_checks.rows_are_right,
+    gpu_checks.compositions_are_right,
+    gpu_linear.linear_is_right,
     gpu_checks.passes_are_right,
     gpu_checks.the_device_is_not_waited_for,
     sigmoid_times,
@@ -188,6 +191,7 @@ PARTS = (
     option_times,
     index_times,
     composition_times,
+    gpu_linear.linear_times,
     gpu_checks.more_than_int32,
     gpu_checks.compiled_code_is_right,
     compiled_times,

@@ -6,7 +6,16 @@ from functools import partial
 
 import torch
 import torch.nn.functional as F
-from gpu_session import Session, binary, classes, compiled, sigmoid, softmax
+from gpu_session import (
+    Session,
+    binary,
+    classes,
+    compiled,
+    likelihood,
+    sigmoid,
+    softmax,
+    softmax_asymmetric,
+)
 from torch import Tensor
 
 import parfocal
@@ -81,6 +90,32 @@ def rows_are_right(session: Session) -> None:
                     error = ((got.double() - want).abs().amax(1) / want.abs().amax(1)).max().item()
                     bound = 2.0**-19 if dtype == torch.float32 else 2.0**-8
                     session.note("correct", name, [error, error <= bound])
+
+
+def compositions_are_right(session: Session) -> None:
+    """Losses without a kernel of their own: in ULP, and relative to the largest of a row."""
+    for dtype in (torch.float32, torch.bfloat16):
+        short = str(dtype).removeprefix("torch.")
+        with session.trying(f"likelihood {short}"):
+            # From sure to hopeless, evenly in the logarithm.
+            n = torch.logspace(-6, 2, 2**16, base=10.0, device=session.device).to(dtype)
+            n.requires_grad_()
+            (slope,) = torch.autograd.grad(likelihood(n) * len(n), n)
+            wide = n.detach().double()
+            q = -torch.expm1(-wide)
+            want = q * (q + 2 * wide * torch.exp(-wide))
+            errors = {"slope": ulp(slope, want), "allowed": 8 if dtype == torch.float32 else 1}
+            session.note("correct", f"likelihood {short}, gamma 2, ULP", errors)
+        for shape in ((512, 1000), (2, 21, 64, 64)):
+            name = f"softmax asymmetric {short} {shape}"
+            with session.trying(name):
+                x, index = classes(session.device, shape, dtype)
+                (got,) = torch.autograd.grad(softmax_asymmetric(x, index), x)
+                wide = x.detach().double().requires_grad_()
+                (want,) = torch.autograd.grad(softmax_asymmetric(wide, index), wide)
+                error = ((got.double() - want).abs().amax(1) / want.abs().amax(1)).max().item()
+                bound = 2.0**-19 if dtype == torch.float32 else 2.0**-8
+                session.note("correct", name, [error, error <= bound])
 
 
 def the_device_is_not_waited_for(session: Session) -> None:

@@ -17,6 +17,9 @@ import parfocal
 # Seconds after which nothing new is begun; a compilation may take thirty more.
 PATIENCE = 330.0
 
+# Seconds of a step that is timed once, and not by Triton's `do_bench`, which takes seven at least.
+LONG = 1.0
+
 Loss = Callable[..., Tensor]
 
 
@@ -26,6 +29,7 @@ class Session:
     def __init__(self, device: str, size: Size, record: Path | None) -> None:
         self.device, self.size, self.record = device, size, record
         self.begun = time.monotonic()
+        self.end = self.begun + PATIENCE
         self.found: dict[str, dict[str, Any]] = {
             kind: {} for kind in ("machine", "correct", "ms", "peak", "kernels", "failed")
         }
@@ -33,7 +37,16 @@ class Session:
     @property
     def is_over(self) -> bool:
         """Whether nothing new is to be begun."""
-        return time.monotonic() - self.begun > PATIENCE
+        return time.monotonic() > self.end
+
+    @contextmanager
+    def at_most(self, seconds: float) -> Iterator[None]:
+        """After so many seconds nothing new is begun in this block."""
+        end, self.end = self.end, min(self.end, time.monotonic() + seconds)
+        try:
+            yield
+        finally:
+            self.end = end
 
     def note(self, kind: str, name: str, value: Any) -> None:
         """Record and print."""
@@ -140,31 +153,43 @@ def compiled(loss: Loss) -> Loss:
 def measure(
     session: Session, name: str, loss: Loss, x: Tensor, *data: Tensor, **options: Any
 ) -> None:
-    """Milliseconds of both passes, the peak of memory above the inputs, and how many kernels."""
+    """Milliseconds of both passes, the peak of memory above the inputs, and how many kernels.
+
+    The peak is a multiple of the gradients.
+    """
     if session.is_over:
         session.note("failed", name, "no time was left")
         return
     incoming = options.pop("incoming", None)
+    leaves = [tensor for tensor in (x, *data) if tensor.requires_grad]
+
+    def clear() -> None:
+        for leaf in leaves:
+            leaf.grad = None
 
     def step() -> None:
-        x.grad = None
+        clear()
         value = loss(x, *data, **options)
         value.backward(torch.ones_like(value) if incoming is None and value.ndim else incoming)
 
     with session.trying(name):
         step()
+        taken = 0.0
         if session.device == "cuda":
-            x.grad = None
+            clear()
             torch.cuda.synchronize()
             torch.cuda.reset_peak_memory_stats()
-            before = torch.cuda.memory_allocated()
+            before, start = torch.cuda.memory_allocated(), time.perf_counter()
             step()
-            peak = (torch.cuda.max_memory_allocated() - before) / x.nbytes
-            session.note("peak", name, round(peak, 3))
-        session.note("ms", name, milliseconds(session.device, step))
+            torch.cuda.synchronize()
+            taken = time.perf_counter() - start
+            peak = torch.cuda.max_memory_allocated() - before
+            session.note("peak", name, round(peak / sum(leaf.nbytes for leaf in leaves), 3))
+        is_long = taken > LONG
+        session.note("ms", name, 1e3 * taken if is_long else milliseconds(session.device, step))
         if session.device == "cuda" and x.numel() <= 2**10:
             session.note("kernels", name, count_kernels(step))
-    x.grad = None
+    clear()
 
 
 def milliseconds(device: str, step: Callable[[], Any]) -> float:

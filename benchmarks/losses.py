@@ -2,6 +2,7 @@
 
     python benchmarks/losses.py            everything; writes benchmarks/results.md and time.svg
     python benchmarks/losses.py --quick    fewer rounds, nothing compiled, nothing written
+    python benchmarks/losses.py --only likelihood    the lines with this in their name; others stay
 
 Both sides of a comparison take turns within one run on the same tensors; a ratio is the median of
 the ratios of the rounds, with their quartiles. Extra memory is the growth of the resident set of a
@@ -15,6 +16,7 @@ import sys
 import time
 import warnings
 from collections.abc import Callable, Iterator, Sequence
+from datetime import date
 from functools import partial
 from pathlib import Path
 from statistics import median
@@ -66,10 +68,11 @@ def classes(*shape: int) -> tuple[Tensor, Tensor]:
 
 
 def step(loss: Callable[..., Tensor], x: Tensor, *arguments: Tensor, **options: object) -> Step:
-    """Forward and backward, into an empty gradient."""
+    """Forward and backward, into empty gradients."""
 
     def run() -> None:
-        x.grad = None
+        for tensor in (x, *arguments):
+            tensor.grad = None
         value = loss(x, *arguments, **options)
         (value if value.ndim == 0 else value.sum()).backward()
 
@@ -212,6 +215,26 @@ def family_cases() -> Iterator[Case]:
     yield Case("focal_matching_cost", "the usual form", 0.8, prepare)
 
 
+def linear_cases() -> Iterator[Case]:
+    """The loss of a linear map, beside the same of all its logits and beside a cross-entropy."""
+
+    def draw() -> tuple[Tensor, Tensor, Tensor]:
+        x, y = classes(1024, 256)
+        generator = torch.Generator().manual_seed(1)
+        weight = torch.randn(8192, 256, generator=generator) / 16
+        return x, weight.requires_grad_(), torch.randint(0, 8192, y.shape, generator=generator)
+
+    def composed(x: Tensor, weight: Tensor, y: Tensor) -> Tensor:
+        return softmax_focal_loss(F.linear(x, weight), y, gamma=0.5)
+
+    ours = partial(parfocal.linear_softmax_focal_loss, gamma=0.5)
+    name = "linear_softmax_focal_loss, (1024, 256) x 8192"
+    yield Case(name, "softmax_focal_loss of F.linear", 1.3, both(ours, composed, draw))
+    if hasattr(F, "linear_cross_entropy"):  # a newer torch has it
+        theirs = partial(F.linear_cross_entropy, options=torch.nn.LinearCrossEntropyOptions())
+        yield Case(name, "F.linear_cross_entropy", 1.3, both(ours, theirs, draw))
+
+
 def measure(case: Case, seconds: float, fewest: int) -> Rounds:
     """Rounds of both sides in turn, for about so many seconds, after one that doesn't count."""
     ours, theirs = case.prepare()
@@ -325,9 +348,29 @@ def processor() -> str:
     return platform.processor()
 
 
-def report(rows: Sequence[tuple[str, ...]]) -> str:
+Row = tuple[str, ...]
+
+
+def line(row: Row) -> str:
+    """A line of the table."""
+    return f"| {' | '.join(row)} |"
+
+
+def with_rows(text: str, rows: Sequence[Row], when: str) -> str:
+    """results.md with other lines of these names, or with new ones, and a word of their day."""
+    new, lines = {row[:2]: line(row) for row in rows}, []
+    for old in text.splitlines():
+        what, _, rest = old.strip("| ").partition(" | ")
+        lines.append(new.pop((what, rest.partition(" | ")[0]), old))
+    end = next(place for place, line in enumerate(lines) if line.startswith("| extra memory"))
+    lines[end:end] = new.values()
+    names = "; ".join(f"{what} / {against}" for what, against, *_ in rows)
+    return "\n".join([*lines, "", f"Measured by themselves, {when}: {names}.", ""])
+
+
+def report(rows: Sequence[Row]) -> str:
     """results.md."""
-    table = "\n".join(f"| {' | '.join(row)} |" for row in rows)
+    table = "\n".join(map(line, rows))
     return f"""# What the losses cost
 
 Made by `make bench`. Ratios of times, forward and backward, within one run on the same tensors:
@@ -350,6 +393,7 @@ def main() -> None:
     """Measure; write unless quick."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument("--quick", action="store_true", help="fewer rounds, nothing written")
+    parser.add_argument("--only", metavar="NAME", help="measure the lines with this alone")
     parser.add_argument("--peak", choices=PEAKS, help=argparse.SUPPRESS)
     parser.add_argument("--figure", action="store_true", help=argparse.SUPPRESS)
     arguments = parser.parse_args()
@@ -362,10 +406,12 @@ def main() -> None:
     if arguments.figure:
         draw(time_against_size(), HERE / "time.svg")
         return
-    cases = [*sigmoid_cases(), *softmax_cases(), *family_cases()]
+    cases = [*sigmoid_cases(), *softmax_cases(), *family_cases(), *linear_cases()]
     cases.sort(key=lambda case: not case.is_quick)  # what is compiled comes last
     if arguments.quick:
         cases = [case for case in cases if case.is_quick]
+    if arguments.only:
+        cases = [case for case in cases if arguments.only in case.name]
     seconds, fewest = (0.3, 2) if arguments.quick else (6.0, 7)
     rows = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
@@ -386,6 +432,12 @@ def main() -> None:
             rows.append(row)
             print("  ".join(row), flush=True)
             progress.advance(task)
+        if arguments.only:
+            if not arguments.quick:
+                page = HERE / "results.md"
+                when = f"{date.today()}, torch {torch.__version__}"
+                page.write_text(with_rows(page.read_text(), rows, when))
+            return
         sigmoid, softmax, theirs = (extra_memory(name) for name in PEAKS)
         for name, against, most, ratio in (
             ("extra memory, sigmoid, mean, 2^24", "size of the gradient", 1.3, sigmoid),
