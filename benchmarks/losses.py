@@ -362,10 +362,12 @@ def with_rows(text: str, rows: Sequence[Row], when: str) -> str:
     for old in text.splitlines():
         what, _, rest = old.strip("| ").partition(" | ")
         lines.append(new.pop((what, rest.partition(" | ")[0]), old))
-    end = next(place for place, line in enumerate(lines) if line.startswith("| extra memory"))
+    end = next(place for place, old in enumerate(lines) if old.startswith("| extra memory"))
     lines[end:end] = new.values()
     names = "; ".join(f"{what} / {against}" for what, against, *_ in rows)
-    return "\n".join([*lines, "", f"Measured by themselves, {when}: {names}.", ""])
+    return "\n".join(
+        [*lines, "", f"Measured by themselves, beside other work, {when}: {names}.", ""]
+    )
 
 
 def report(rows: Sequence[Row]) -> str:

@@ -15,9 +15,10 @@ ROWS, FEATURES, CLASSES = (3, 23), 12, 31
 
 @pytest.fixture(autouse=True)
 def small_pieces(monkeypatch):
-    """Chunks of 16 rows, 8 classes widened at a time, and gradients in two parts."""
+    """Chunks of 16 rows, 8 classes widened at a time, gradients in two parts, smoothed rows."""
     monkeypatch.setattr(linear, "_ROWS", 16)
     monkeypatch.setattr(linear, "_LOGITS", 1)
+    monkeypatch.setattr(linear, "_SMOOTHED", 1)
     monkeypatch.setattr(products, "_WIDENED", 8 * FEATURES)
     monkeypatch.setattr(products, "_LARGE", 1)
 
@@ -99,26 +100,29 @@ def test_it_is_the_loss_of_the_logits(name, reduction, dtype):
 
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize(
-    ("dtype", "of_weight", "of_input"),
+    ("dtype", "smoothing", "of_weight", "of_input"),
     [
-        (torch.float64, 1, 1),
-        (torch.float32, 1, 1),
-        (torch.bfloat16, 4 / 3, 1),  # the last third is accumulated in float32
-        (torch.float16, 2, 2),  # all is in float32 until it is scaled
+        (torch.float64, 0.0, 1, 1),
+        (torch.float32, 0.0, 1, 1),
+        (torch.float32, 0.1, 1, 1),
+        (torch.bfloat16, 0.0, 4 / 3, 1),  # the last third is accumulated in float32
+        (torch.bfloat16, 0.1, 2, 1),
+        (torch.float16, 0.0, 2, 2),  # all is in float32 until it is scaled
     ],
 )
-def test_memory_is_that_of_a_chunk(dtype, of_weight, of_input, reduction):
+def test_memory_is_that_of_a_chunk(dtype, smoothing, of_weight, of_input, reduction):
     """Beside gradients logits of 16 rows of 256, and their gradient; of all logits it is more."""
     rows, classes = 256, 1000
     torch.manual_seed(0)
     x = torch.randn(rows, FEATURES, dtype=dtype, requires_grad=True)
     weight = torch.randn(classes, FEATURES, dtype=dtype, requires_grad=True)
     targets = torch.randint(classes, (rows,))
+    options = {"reduction": reduction, "label_smoothing": smoothing}
 
     def peak(loss):
         def step():
             x.grad = weight.grad = None
-            loss(x, weight, targets, None, reduction=reduction).sum().backward()
+            loss(x, weight, targets, None, **options).sum().backward()
 
         step()  # a first call loads what stays
         x.grad = weight.grad = None
@@ -126,7 +130,8 @@ def test_memory_is_that_of_a_chunk(dtype, of_weight, of_input, reduction):
 
     chunk = 16 * classes * max(4, dtype.itemsize)
     of_rows = 32 * rows  # a few numbers of each
-    allowed = 2 * chunk + of_weight * weight.nbytes + of_input * x.nbytes + of_rows
+    smoothed = 25 / 16 * chunk if smoothing else 0  # temporaries of one row
+    allowed = 2 * chunk + smoothed + of_weight * weight.nbytes + of_input * x.nbytes + of_rows
     assert peak(parfocal.linear_softmax_focal_loss) <= allowed
     assert peak(composed) > 2 * allowed
 

@@ -80,8 +80,9 @@ def linear_softmax_focal_loss(
         IndexError: an index that is no class, where it costs nothing to see: on a CPU.
 
     Memory beyond inputs and gradients: the logits of a chunk in float32, and their gradient. A
-    chunk has D / 4 rows, D / 24 of a weight in 16 bits, but at least 128, and 2 ** 22 logits. The
-    weight's gradient is accumulated in float32: in bfloat16 that takes a third of its size more,
+    chunk has D / 4 rows, D / 24 of a weight in 16 bits, but at least 128, and 2 ** 22 logits. Label
+    smoothing without a kernel takes 25 times 2 ** 18 numbers, or 25 rows, more. The weight's
+    gradient is accumulated in float32: in bfloat16 that takes a third of its size more,
     and all of its size more with label smoothing; in float16 it stays so until it is scaled.
     ``torch.compile`` takes the whole as one operator. What autograd doesn't do in plain reverse
     mode, and a `gamma` or weights of classes, positions or the sum that require gradients, takes

@@ -39,6 +39,9 @@ _PART, _PART_OF_16_BITS = 4, 24
 _ROWS = 128
 _LOGITS = 2**22
 
+# Logits whose smoothed loss is made at once: it has two dozen temporaries of their size.
+_SMOOTHED = 2**18
+
 # Columns behind the logits of some classes, for all others; so many keep a GPU's rows aligned.
 _BEHIND = 8
 
@@ -184,17 +187,12 @@ class _Task(NamedTuple):
         """The weights of some rows."""
         return None if self.rows.weight is None else self.rows.weight[chunk]
 
-    def record(self, chunk: Chunk) -> ClassFocal:
-        """The loss of some rows, which may have a gamma each."""
-        gamma = self.loss.gamma
-        return self.loss._replace(gamma=gamma[chunk]) if isinstance(gamma, Tensor) else self.loss
-
     def sum(
         self, x: Tensor, chunk: Chunk, *, needs_gradient: bool, index: Tensor | None = None
     ) -> tuple[Tensor, Tensor | None]:
         """The sum over a chunk of logits, and its gradient in them."""
         index = self.rows.labels[chunk] if index is None else index
-        weight, loss = self.row_weight(chunk), self.record(chunk)
+        weight, loss = self.row_weight(chunk), _of_rows(self.loss, chunk)
         backend = backend_of(x, index, weight, loss.gamma, loss.class_weight)
         if backend is not None:
             evaluation = backend.class_sum(loss, x, index, weight, 1.0, needs_gradient)
@@ -206,7 +204,7 @@ class _Task(NamedTuple):
     def losses(self, x: Tensor, chunk: Chunk) -> Tensor:
         """The loss of each row of a chunk of logits."""
         index, weight = self.rows.labels[chunk], self.row_weight(chunk)
-        return _closed_rows(self.record(chunk), x, index, weight, needs_gradient=False)[0]
+        return _closed_rows(_of_rows(self.loss, chunk), x, index, weight, needs_gradient=False)[0]
 
 
 class _Remaining(NamedTuple):
@@ -256,12 +254,18 @@ class _Remaining(NamedTuple):
             of_weight.add(g[:, :count].to(task.products.dtype), factors)
 
 
+def _of_rows(loss: ClassFocal, chunk: Chunk) -> ClassFocal:
+    """The loss of some rows, which may have a gamma each."""
+    gamma = loss.gamma
+    return loss._replace(gamma=gamma[chunk]) if isinstance(gamma, Tensor) else loss
+
+
 def _closed_rows(
     loss: ClassFocal, x: Tensor, index: Tensor, weight: Tensor | None, needs_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
     """weight L of each row, and the gradient of its sum, in closed form from the margins."""
     if loss.smoothing:
-        return _closed_distributions(loss, x, index, weight, needs_gradient)
+        return _closed_distributions_in_blocks(loss, x, index, weight, needs_gradient)
     (u, t), kept = ONE_CLASS.evaluate(x, index.unsqueeze(1))
     value, slope = _value_and_slope(u, t, loss.gamma, needs_gradient)
     if weight is not None:
@@ -273,10 +277,27 @@ def _closed_rows(
     return value, ONE_CLASS.slope(x, index.unsqueeze(1), kept, slope)
 
 
+def _closed_distributions_in_blocks(
+    loss: ClassFocal, x: Tensor, index: Tensor, weight: Tensor | None, needs_gradient: bool
+) -> tuple[Tensor, Tensor | None]:
+    """The same with smoothed labels, a few rows at a time."""
+    losses, gradient = x.new_empty(len(x)), torch.empty_like(x) if needs_gradient else None
+    step = max(1, _SMOOTHED // x.shape[1])
+    for start in range(0, len(x), step):
+        rows = slice(start, start + step)
+        row_weight = None if weight is None else weight[rows]
+        losses[rows], part = _closed_distributions(
+            _of_rows(loss, rows), x[rows], index[rows], row_weight, needs_gradient
+        )
+        if gradient is not None and part is not None:
+            gradient[rows] = part
+    return losses, gradient
+
+
 def _closed_distributions(
     loss: ClassFocal, x: Tensor, index: Tensor, weight: Tensor | None, needs_gradient: bool
 ) -> tuple[Tensor, Tensor | None]:
-    """The same with smoothed labels: a sum over the classes, each from its own margin."""
+    """Of smoothed labels: a sum over the classes, each from its own margin."""
     (u, t), kept = ALL_CLASSES.evaluate(x, None)
     value, slope = _value_and_slope(u, t, over_one_class(loss.gamma), needs_gradient)
     y = smoothed(torch.zeros_like(x).scatter_(1, index.unsqueeze(1), 1.0), loss.smoothing)
