@@ -6,6 +6,7 @@ import pickle
 import warnings
 from functools import partial
 
+import numpy as np
 import pytest
 import torch
 from kornia.losses import binary_focal_loss_with_logits
@@ -309,6 +310,64 @@ def test_a_gamma_that_the_loss_keeps_is_measured_anew(trials):
     guard(x, y).backward()
     guard.check()
     assert guard.limits()[1].cliff == pytest.approx(16.6355, abs=1e-4)
+
+
+class Outer(nn.Module):
+    """A user's own wrapper."""
+
+    def __init__(self):
+        super().__init__()
+        self.inner = StoredGamma()
+
+    def forward(self, inputs, targets):
+        """The loss within."""
+        return self.inner(inputs, targets)
+
+
+@pytest.mark.parametrize("kind", ["module within", "method", "numpy", "keyword of numpy", "tensor"])
+def test_a_gamma_is_found_where_it_is_kept(kind):
+    """From 0.5 to 2 the cliff goes."""
+    x, y = torch.tensor([1.0, 2.0], requires_grad=True), torch.ones(2)
+    outer, stored, options = Outer(), StoredGamma(), {}
+    guard = FocalGuard(
+        {"module within": outer, "method": stored.forward, "keyword of numpy": original}.get(
+            kind, stored
+        ),
+        every=1,
+        near=1.0,
+    )
+    for gamma, cliff in ((0.5, 16.6355), (2.0, math.inf)):
+        outer.inner.gamma = gamma
+        stored.gamma = {"numpy": np.float32(gamma), "tensor": torch.full((2,), gamma)}.get(
+            kind, gamma
+        )
+        if kind == "keyword of numpy":
+            options = {"gamma": np.float32(gamma), "reduction": "mean"}
+        guard(x, y, **options).backward()
+        guard.check()
+        assert guard.limits()[1].cliff == pytest.approx(cliff, abs=1e-4)
+
+
+def test_a_divisor_that_changes_is_not_measured_anew(trials):
+    """A count of items is another at each step; its limits are those of its power of two."""
+    guard = FocalGuard(sigmoid_focal_loss, every=1, near=1.0)
+    x, y = torch.randn(8, requires_grad=True), torch.ones(8)
+    measured = 0
+    for count in range(65, 128):
+        before = len(trials)
+        guard(x, y, reduction="sum", normalizer=torch.tensor(float(count))).backward()
+        guard.check()
+        measured += len(trials) > before
+    assert measured == 1
+
+
+@pytest.mark.parametrize("classes", [10, 50_000])
+def test_limits_of_many_classes_are_those_of_few(classes, trials):
+    """A trial of all would take a gigabyte."""
+    call = LossCall(softmax_focal_loss, torch.zeros(2, classes), torch.zeros(2).long())
+    limits, _ = limits_of(call, Form("index"))
+    assert limits.dead == pytest.approx(34.4264, abs=1e-2)
+    assert sum(x.numel() for x in trials) < 2**20
 
 
 def test_limits_of_a_mean_are_found_in_few_trials(trials):

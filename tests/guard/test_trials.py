@@ -3,6 +3,7 @@
 import itertools
 import warnings
 from functools import partial
+from types import SimpleNamespace
 
 import pytest
 import torch
@@ -46,6 +47,29 @@ class Centred(nn.Module):
         with torch.no_grad():
             self.centre.mul_(0.9).add_(x.mean(0), alpha=0.1)
         return original(x - self.centre, y)
+
+
+class Growing(nn.Module):
+    """Tensors whose memory or shape is another after each call; and what isn't a tensor."""
+
+    def __init__(self):
+        super().__init__()
+        self.register_buffer("resized", torch.zeros(2))
+        self.register_buffer("assigned", torch.arange(4.0))
+        self.register_buffer("moved", torch.zeros(3))
+        self.register_buffer("counted", torch.zeros(3))
+        self.space, self.bytes = SimpleNamespace(calls=0), bytearray(b"\0")
+
+    def forward(self, x, y):
+        """The loss of logits beside."""
+        self.resized.resize_(self.resized.numel() + 1)
+        self.resized[-1] = 7.0
+        self.assigned.data = torch.cat([self.assigned, x[:, 0].detach()])[-6:]
+        self.moved.set_(torch.cat([self.moved, torch.ones(1)]))
+        self.space.calls += 1
+        self.bytes[0] += 1
+        self.counted.copy_(torch.tensor([self.space.calls, self.bytes[0], len(self.bytes)]))
+        return original(x, y)
 
 
 class Normalised(nn.Module):
@@ -107,7 +131,7 @@ KEPT = torch.zeros(())
 
 
 @pytest.mark.parametrize(
-    "make", [Centred, Normalised, Counted, with_queue, with_generator, with_global]
+    "make", [Centred, Growing, Normalised, Counted, with_queue, with_generator, with_global]
 )
 def test_a_watched_training_is_the_same_whatever_the_loss_keeps(make):
     results = []

@@ -57,6 +57,16 @@ def test_what_does_not_fit_is_refused():
         FocalLoss(use_sigmoid=False)
     with pytest.raises(ValueError, match="expected no `avg_factor` beside a sum, got 2"):
         FocalLoss(reduction="sum")(*anchors(), avg_factor=2)
+    with pytest.raises(ValueError, match=r"`weight` of 6 or \d+ numbers, got \(5,\)"):
+        FocalLoss()(*anchors(), torch.ones(5))
+
+
+def test_a_factor_of_0_is_the_spacing_at_1():
+    """As in mmdetection, which adds it to each: finite where an image has no anchor that counts."""
+    x, target = anchors()
+    total = FocalLoss(reduction="sum")(x, target)
+    for zero in (0, 0.0, torch.tensor(0.0)):
+        torch.testing.assert_close(FocalLoss()(x, target, avg_factor=zero), total * 2**23)
 
 
 def test_a_registry_builds_it_from_a_configuration():

@@ -129,6 +129,8 @@ def test_a_sure_answer_has_the_gradient_of_the_formula(use_softmax):
 def test_nothing_that_counts_is_0(use_softmax, reduction):
     loss = FocalLoss(ignore_index=0, reduction=reduction, use_softmax=use_softmax, **LABELS)
     assert loss(torch.full(SHAPE, torch.nan), torch.zeros_like(labels())).item() == 0
+    empty = FocalLoss(reduction=reduction, use_softmax=use_softmax)
+    assert empty(torch.zeros(0, 3, 4), torch.zeros(0, 3, 4)).item() == 0
 
 
 @pytest.mark.parametrize(

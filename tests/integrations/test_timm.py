@@ -104,11 +104,38 @@ def test_names_are_those_of_the_package(name):
         ("softmax_focal_loss", {"smoothing": 1.5}, ValueError, r"`smoothing` in \[0, 1\]"),
         ("softmax_focal_loss", {"reduction": "average"}, ValueError, "`reduction`"),
         ("softmax_focal_loss", {"gama": 2}, TypeError, "gama"),
+        ("softmax_focal_loss", {"label_smoothing": 0.1}, TypeError, "`smoothing`, as timm"),
+        ("sigmoid_focal_loss", {"target_threshold": 5}, ValueError, r"`target_threshold` in \[0"),
     ],
 )
 def test_what_there_is_not_is_refused(name, options, kind, words):
     with pytest.raises(kind, match=words):
         create_loss(name, **options)
+
+
+@pytest.mark.parametrize("name", ["softmax_focal_loss", "sigmoid_focal_loss"])
+def test_a_criterion_is_scheduled(name):
+    """It keeps the exponent of the loss within it, and nothing twice."""
+    criterion = (
+        create_loss(name, weight=torch.ones(CLASSES)) if "soft" in name else create_loss(name)
+    )
+    parfocal.GammaSchedule({0: 0.25}).set_gamma(criterion, 0)
+    torch.testing.assert_close(
+        criterion(logits(), index()), create_loss(name, gamma=0.25)(logits(), index())
+    )
+    assert list(criterion.state_dict()) == (["loss.weight"] if "soft" in name else [])
+
+
+@pytest.mark.parametrize("wrong", [CLASSES, -100])
+def test_an_index_that_is_no_class_is_refused(wrong):
+    """Of a sigmoid loss, which has none for what is ignored."""
+    with pytest.raises(IndexError, match=f"create_loss: expected .*, got {wrong}"):
+        create_loss("sigmoid_focal_loss")(logits(), torch.full_like(index(), wrong))
+
+
+def test_nothing_has_a_batchmean_of_0():
+    loss = create_loss("sigmoid_focal_loss", reduction="batchmean")
+    assert loss(torch.zeros(0, CLASSES), torch.zeros(0, CLASSES)) == 0
 
 
 def test_mixtures_have_no_single_label_asymmetric_loss():

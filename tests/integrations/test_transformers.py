@@ -271,12 +271,27 @@ def test_nothing_that_counts_is_0():
         (parfocal.SoftmaxFocalLoss(), ValueError, "got SoftmaxFocalLoss with reduction='mean'"),
         (FocalGuard(parfocal.SigmoidFocalLoss()), ValueError, "got SigmoidFocalLoss with"),
         ("softmax_focal_loss", TypeError, "got str"),
+        (partial(FOCAL, reduction="none"), ValueError, "a loss without `reduction`"),
+        (FocalGuard(partial(FOCAL, normalizer=3)), ValueError, "a loss without `normalizer`"),
     ],
-    ids=["foreign", "likelihood", "region", "mean", "guarded mean", "text"],
+    ids=["foreign", "likelihood", "region", "mean", "guarded mean", "text", "none", "divided"],
 )
 def test_a_loss_of_another_kind_is_refused(loss, kind, words):
     with pytest.raises(kind, match=f"trainer_loss: expected .*{words}"):
         trainer_loss(loss)
+
+
+def test_labels_of_samples_are_not_shifted():
+    """A shift would go over the batch."""
+    with pytest.raises(ValueError, match=r"logits \(B, T, C\).*got \(4, 3\) and \(4,\)"):
+        trainer_loss(FOCAL, shift=True)(torch.zeros(4, 3), torch.zeros(4).long())
+
+
+def test_a_compiled_module_is_taken():
+    """As `torch.compile` wraps it; nothing is compiled before it is called."""
+    compiled = torch.compile(parfocal.SoftmaxFocalLoss(reduction="sum"), backend="eager")
+    x, y = torch.randn(4, 3), torch.tensor([0, 1, 2, -100])
+    torch.testing.assert_close(trainer_loss(compiled)(x, y), parfocal.softmax_focal_loss(x, y))
 
 
 @pytest.mark.parametrize(

@@ -1,6 +1,7 @@
 """What chooses alpha, gamma and the learning rate: counts, weights, the size of gradients."""
 
 import math
+from collections import namedtuple
 from functools import partial
 
 import mpmath
@@ -42,8 +43,11 @@ def test_counts_of_a_loader_are_those_of_all_labels():
     loader = DataLoader(TensorDataset(torch.zeros(50, 2), y), batch_size=7)
     batches = [{"input_ids": None, "labels": part} for part in y.split(9)]
     others = [("unlike", part, "others") for part in y.split(9)]
+    bundle = namedtuple("bundle", "labels lengths")  # whose last field is something else
+    bundles = [bundle(part, torch.ones(9)) for part in y.split(9)]
     for counts in (
         label_counts(y, 4),
+        label_counts(bundles, 4),
         label_counts(y.to(torch.int8), 4),
         label_counts(loader, 4),
         label_counts(batches, 4),
@@ -64,6 +68,7 @@ def test_counts_of_several_labels_are_those_of_each_column():
     soft = torch.tensor([0.25, 0.5, 1.0])
     assert label_counts(soft).tolist() == [1.25, 1.75]
     assert label_counts(soft > 0.3).tolist() == [1, 2]
+    assert label_counts(torch.tensor(1.0)).tolist() == [0, 1]
 
 
 @pytest.mark.parametrize(
@@ -78,6 +83,9 @@ def test_counts_of_several_labels_are_those_of_each_column():
         (lambda: label_counts([{"a": 1}]), TypeError, "got a; `labels_of`"),
         (lambda: label_counts([(1, [2])]), TypeError, "got list; `labels_of`"),
         (lambda: label_counts(labels(2), 0), ValueError, "positive, got 0"),
+        (lambda: label_counts(torch.eye(3).long(), 3), ValueError, r"one-hot.*argmax\(1\)"),
+        (lambda: label_counts(torch.zeros(3, 0)), ValueError, r"got the shape \(3, 0\)"),
+        (lambda: alpha_from_counts({1: 3, 0: 1}), TypeError, "order of the classes"),
         (lambda: alpha_from_counts([3, 0]), ValueError, r"above 0, got 0 at \(1,\); `counts.clamp"),
         (lambda: alpha_from_counts([3, math.inf]), ValueError, "got inf"),
         (lambda: alpha_from_counts([[3, 1]]), ValueError, r"shape \(C,\), got \(1, 2\)"),
@@ -88,17 +96,31 @@ def test_counts_of_several_labels_are_those_of_each_column():
         (lambda: gradient_scale(1, torch.tensor([math.nan])), ValueError, "without NaN"),
         (lambda: gradient_scale(1, torch.zeros(0)), ValueError, "at least one"),
         (lambda: gradient_scale(1, torch.zeros(2), weight=torch.ones(3)), ValueError, "`weight`"),
+        (lambda: gradient_scale(1, torch.zeros(2), weight=2.0), ValueError, "`weight`.*got 2.0"),
+        (lambda: gradient_scale([], torch.zeros(2)), ValueError, "`gamma`, got none"),
         (lambda: gradient_scale(1, torch.full((2,), 1e4)), ValueError, "with a gradient, got none"),
         (lambda: target_margins(torch.zeros(2), torch.tensor([0, 0.5])), ValueError, "of 0 and 1"),
         (lambda: target_margins(torch.zeros(2, 3), labels(2) + 3), IndexError, "3 classes, got"),
         (lambda: GammaSchedule({}), ValueError, "at least one"),
         (lambda: GammaSchedule({3: 1, 2: 1}), ValueError, r"ascending order, got \[3.0, 2.0\]"),
+        (lambda: GammaSchedule([0, 1]), TypeError, "mapping from steps to gammas, or pairs"),
+        (lambda: GammaSchedule({0: 1})(math.nan), ValueError, "`step`"),
+        (
+            lambda: GammaSchedule({0: 1}).set_gamma(SigmoidFocalLoss(gamma=torch.tensor(0)), 0),
+            TypeError,
+            "a tensor of a floating dtype",
+        ),
+        (
+            lambda: GammaSchedule({0: 1}).set_gamma(SigmoidFocalLoss(gamma=torch.ones(3)), 0),
+            TypeError,
+            "keeps one `gamma`",
+        ),
         (lambda: GammaSchedule({0: -1}), ValueError, "`gamma` to be finite and >= 0"),
         (lambda: GammaSchedule({0: 1}, "steps"), ValueError, "`shape` linear, cosine, constant"),
         (
             lambda: GammaSchedule({0: 1}).set_gamma(partial(max, gamma=1), 0),
             TypeError,
-            "a module that keeps `gamma`",
+            "a module that keeps one `gamma`",
         ),
     ],
 )
@@ -131,9 +153,7 @@ def test_effective_weights_are_those_of_the_paper(beta):
         of_two = [float(exact[i] / (exact[0] + exact[i])) for i in (1, 3)]
         expected = torch.tensor([float(4 * w / sum(exact)) for w in exact])
     alpha = alpha_from_counts(COUNTS, "effective", beta=beta)
-    torch.testing.assert_close(alpha / alpha.mean(), expected, rtol=2.0**-22, atol=0)
-    if beta < 1:
-        torch.testing.assert_close(alpha, expected, rtol=2.0**-22, atol=0)
+    torch.testing.assert_close(alpha, expected, rtol=2.0**-22, atol=0)
     columns = torch.stack([COUNTS[[0, 0]], COUNTS[[1, 3]]])
     of_labels = alpha_from_counts(columns, "effective", beta=beta, head="sigmoid")
     torch.testing.assert_close(of_labels, torch.tensor(of_two), rtol=2.0**-22, atol=0)
@@ -208,6 +228,11 @@ def test_scale_reaches_as_far_as_float64():
         expected = mpmath.sqrt(q) - mpmath.mpf("0.5") * p * mpmath.log(p) / mpmath.sqrt(q)
         scale = gradient_scale(0.5, torch.tensor([300.0]))
         assert abs(mpmath.mpf(scale.item()) / expected - 1) < 1e-14
+    limits = torch.tensor([math.inf, -math.inf, 0.0])  # no gradient, that of the cross-entropy, q
+    assert gradient_scale(0.0, limits) == 1
+    torch.testing.assert_close(
+        gradient_scale(0.5, limits), gradient_scale(0.5, torch.tensor([60.0, -1e5, 0.0]))
+    )
 
 
 def test_margins_are_the_logits_of_p_t():
@@ -219,6 +244,10 @@ def test_margins_are_the_logits_of_p_t():
     p_t = torch.where(one_hot == 1, x.sigmoid(), (-x).sigmoid())
     torch.testing.assert_close(target_margins(x, one_hot).sigmoid(), p_t)
     assert target_margins(x.bfloat16(), y).dtype == torch.float32
+    ignored = y.index_fill(0, torch.tensor([1, 2]), -100)
+    margins = target_margins(x, ignored)
+    assert torch.equal(margins.isinf(), ignored == -100)
+    assert gradient_scale(2.0, margins) == gradient_scale(2.0, target_margins(x, y)[[0, 3, 4, 5]])
 
 
 # A schedule

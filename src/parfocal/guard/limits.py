@@ -23,6 +23,9 @@ _PROBES = 255
 _ALONE = 64
 _LARGEST = 120.0
 
+# Classes that are tried at first: a loss that has a weight for each of its own dislikes fewer.
+_CLASSES = 64
+
 # Logits of a trial at most.
 _NUMBERS = 1 << 16
 
@@ -73,11 +76,12 @@ def limits_of(call: LossCall, form: Form) -> tuple[Limits, Limits] | None:
                 probe = _Probe(call, form, shape, size).as_alone()
                 if any(bool(probe.is_broken(zero, target).any()) for target in (0, 1)):
                     break
-                none, one = (_limits(probe, target, zero.dtype) for target in (0, 1))
+                one = _limits(probe, 1, zero.dtype)
+                none = _limits(probe, 0, zero.dtype) if form.is_binary else one
             except Exception:  # whatever a loss that dislikes the shape may raise
                 break
             if none is not None and one is not None:
-                return (none, one) if form.is_binary else (one, one)
+                return none, one
     return None
 
 
@@ -188,11 +192,13 @@ def _level(x: Tensor) -> float:
 def _shapes(logits: Tensor, form: Form) -> list[tuple[int, ...]]:
     """Shapes of a sample's logits, the likeliest first: one place of a map, a whole one, a number.
 
-    Whole maps are tried if a sample isn't large.
+    Whole maps are tried if a sample isn't large; of exclusive classes a part, since the limits are
+    those of a margin, whatever the number of classes is.
     """
     inner = tuple(logits.shape[1:])
     one = tuple(n if dim == form.dim else 1 for dim, n in enumerate(inner, 1))
-    shapes = [one] if inner else []
+    few = tuple(n if form.kind == "elementwise" else min(n, _CLASSES) for n in one)
+    shapes = [few, one] if inner else []
     if math.prod(inner) <= _NUMBERS:
         shapes.append(inner)
     if form.kind == "elementwise":

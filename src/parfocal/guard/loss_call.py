@@ -1,9 +1,11 @@
 """One call of a loss in a training, kept so that it can be made again at other logits."""
 
 import inspect
+import math
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager, nullcontext
 from functools import partial
+from numbers import Real
 from typing import Any, NamedTuple
 
 import torch
@@ -27,7 +29,16 @@ _TARGETS = frozenset({
 _OTHERS = frozenset({
     "weight", "weights", "mask", "masks", "pos_weight", "class_weight", "sample_weight",
 })  # fmt: skip
-_GAMMA = ("gamma", "focal_gamma", "gamma_neg")
+_GAMMA = ("gamma", "focal_gamma", "gamma_neg", "gamma_pos")
+
+# An exponent that changes has other limits when it reaches the next of so many steps of one.
+_STEPS = 8
+
+# Integers up to there may say how a loss is made, as well as what it is divided by.
+_FEW = 4
+
+# Exponents of a tensor that are looked at, at most.
+_EXPONENTS = 64
 
 # Logits of a call that may be held beside others until there is a reading or a step.
 SMALL = 1 << 12
@@ -105,15 +116,16 @@ class LossCall(NamedTuple):
         )
 
     def numbers(self) -> tuple[Any, ...]:
-        """The numbers and words among the arguments beside `gamma`.
+        """The numbers and words among the arguments beside the exponents, and the exponents.
 
-        On these, as on it, the limits of the loss depend.
+        On these the limits of the loss depend; on a factor or a divisor only by its logarithm, of
+        which the integer is told: one that is another at each step has few.
         """
         names = list(parameters(self.loss))
         exponents = {*_GAMMA, *(names.index(name) for name in _GAMMA if name in names)}
         named = [*enumerate(self.arguments), *sorted(self.keywords.items())]
-        return tuple(
-            (name, value.item() if isinstance(value, Tensor) else value)
+        return *self._exponents(), *(
+            (name, _magnitude(value.item() if isinstance(value, Tensor) else value))
             for name, value in named
             if name not in exponents
             and (
@@ -121,6 +133,21 @@ class LossCall(NamedTuple):
                 or (isinstance(value, Tensor) and value.numel() == 1 and value.ndim == 0)
             )
         )
+
+    def _exponents(self) -> tuple[tuple[float, bool], ...]:
+        """The levels of all exponents of the call, of the loss, and of the modules within it."""
+        function, values = self.loss, [self._in_call(name) for name in _GAMMA]
+        while isinstance(function, partial):
+            values += [function.keywords.get(name) for name in _GAMMA]
+            function = function.func
+        owner = getattr(function, "__self__", function)
+        parts = owner.modules() if isinstance(owner, nn.Module) else (owner,)
+        values += [
+            vars(part).get(name) for part in parts for name in _GAMMA if hasattr(part, "__dict__")
+        ]
+        if isinstance(owner, nn.Module):
+            values += [t for n, t in _tensors_of(owner) if n.rpartition(".")[2] in _GAMMA]
+        return tuple(_level(gamma) for value in values for gamma in _several(value))
 
     @property
     def name(self) -> str:
@@ -143,9 +170,16 @@ class LossCall(NamedTuple):
         value = keywords.get(name, getattr(function, name, None))
         if value is None:
             value = self._in_signature(function, name)
-        if isinstance(value, Tensor) and value.numel() == 1:
-            value = value.item()
-        return float(value) if isinstance(value, int | float) else None
+        several = _several(value)
+        return several[0] if len(several) == 1 else None
+
+    def _in_call(self, name: str) -> Any:
+        """An argument by its name."""
+        if name in self.keywords:
+            return self.keywords[name]
+        names = list(parameters(self.loss))
+        place = names.index(name) if name in names else len(self.arguments)
+        return self.arguments[place] if place < len(self.arguments) else None
 
     def _in_signature(self, function: Loss, name: str) -> Any:
         """A positional argument, or the default."""
@@ -157,6 +191,33 @@ class LossCall(NamedTuple):
             return self.arguments[place]
         default = names[name].default
         return None if default is inspect.Parameter.empty else default
+
+
+def _tensors_of(module: nn.Module) -> list[tuple[str, Tensor]]:
+    """The parameters and buffers of a module with their names."""
+    return [*module.named_parameters(), *module.named_buffers()]
+
+
+def _several(value: Any) -> list[float]:
+    """The numbers of an exponent, none if it is none."""
+    if isinstance(value, Tensor):
+        is_readable = 0 < value.numel() <= _EXPONENTS and value.device.type != "meta"
+        return value.detach().flatten().double().tolist() if is_readable else []
+    is_number = isinstance(value, Real) or getattr(value, "shape", None) == ()
+    return [float(value)] if is_number and not isinstance(value, bool) else []
+
+
+def _level(gamma: float) -> tuple[float, bool]:
+    """Exponents whose limits are nearly the same; 0 and 1, where cliffs end, are levels alone."""
+    return (gamma * _STEPS // 1, gamma in (0, 1)) if math.isfinite(gamma) else (gamma, False)
+
+
+def _magnitude(value: Any) -> Any:
+    """A word or a small integer as it is; of other numbers the power of two and the sign."""
+    is_large = isinstance(value, float) or (isinstance(value, int) and abs(value) > _FEW)
+    if not is_large or not math.isfinite(value) or value in (0, 1):
+        return value
+    return math.frexp(value)[1], value > 0, "a power of two"
 
 
 def parameters(loss: Loss) -> Mapping[str, inspect.Parameter]:

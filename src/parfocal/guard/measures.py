@@ -1,6 +1,5 @@
 """What has been measured of a loss, once for each way of calling it."""
 
-import math
 from typing import Any
 
 from parfocal.guard.form import UNKNOWN, Form, measure_form
@@ -11,8 +10,6 @@ from parfocal.guard.voice import Voice
 # Ways of calling a loss whose limits are kept: one with another number at each step has many.
 _MOST = 20
 
-# A scheduled gamma is measured anew when it reaches the next of so many steps of one.
-_STEPS = 8
 
 Both = tuple[Limits, Limits]
 
@@ -61,14 +58,7 @@ class Measures:
 
 def key_of(call: LossCall) -> tuple[Any, ...]:
     """All on which the limits of a call may depend."""
-    return *_shape_key(call), call.autocast, _level(call.gamma), *call.numbers()
-
-
-def _level(gamma: float | None) -> tuple[float, bool] | None:
-    """Exponents whose limits are nearly the same; 0 and 1, where cliffs end, are levels alone."""
-    if gamma is None or not math.isfinite(gamma):
-        return None
-    return gamma * _STEPS // 1, gamma in (0, 1)
+    return *_shape_key(call), call.autocast, *call.numbers()
 
 
 def _shape_key(call: LossCall) -> tuple[Any, ...]:

@@ -1,22 +1,25 @@
 """Calls of a loss beside the training, which leave the loss and all random streams as they were.
 
 A loss may keep a running mean, a queue, a count, or draw random numbers. A tensor that a trial
-writes into is copied before the write, wherever it is kept, and put back afterwards. Of what isn't
-a tensor, all that hangs on the loss or on its arguments is put back: containers with their own
-contents, other attributes, the variables of a closure, those of its class. Global variables of a
-script aren't. A loss that keeps what can't be put back isn't tried, nor one that speaks with other
-processes, which wouldn't answer.
+writes into is copied before the write, wherever it is kept, and put back afterwards; one that hangs
+on the loss gets its shape and its memory back as well. Of what isn't a tensor, all that hangs on
+the loss or on its arguments is put back: containers with their own contents, other attributes, the
+variables of a closure, those of its class. Global variables of a script aren't, nor what is written
+through NumPy's view of a tensor. A loss that keeps what can't be put back isn't tried, nor one that
+speaks with other processes, which wouldn't answer.
 """
 
 import copy
 import random
 import sys
 import threading
+from array import array
 from collections import deque
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
+from dataclasses import is_dataclass
 from functools import cache, partial
-from types import CellType, FunctionType, GeneratorType, MethodType, ModuleType
+from types import CellType, FunctionType, GeneratorType, MethodType, ModuleType, SimpleNamespace
 from typing import Any, NamedTuple
 
 import torch
@@ -244,11 +247,13 @@ def _keep(thing: Any) -> tuple[Callable[[], None] | None, Iterable[Any]]:
     put_back: Callable[[], None] | None = None
     parts: Iterable[Any] = ()
     if isinstance(thing, Tensor):  # copied before it is written into
-        pass
+        put_back = _keep_place(thing)
     elif isinstance(thing, _ClassState):
         put_back, parts = thing.keep()
     elif (stream := _keep_stream(thing)) is not None:
         put_back = stream
+    elif isinstance(thing, bytearray | array):
+        put_back = partial(_fill, thing, thing[:])
     elif isinstance(thing, _CONTAINERS):
         put_back = _keep_container(thing)
         parts = list(thing.values() if isinstance(thing, dict) else thing)
@@ -273,7 +278,7 @@ def _has_state(thing: Any) -> bool:
 
     What Python, torch and the guard itself have is left alone: locks, files, threads, optimizers.
     """
-    if isinstance(thing, nn.Module | FunctionType):
+    if isinstance(thing, nn.Module | FunctionType | SimpleNamespace) or is_dataclass(thing):
         return True
     module = type(thing).__module__ or ""
     package = module.partition(".")[0]
@@ -321,6 +326,28 @@ class _ClassState:
                     setattr(self._of, name, value)
 
         return put_back, list(self._before.values())
+
+
+def _keep_place(tensor: Tensor) -> Callable[[], None] | None:
+    """What gives a tensor its memory and its shape back, as `resize_`, `set_` and ``.data`` do."""
+    if type(tensor) not in (Tensor, nn.Parameter) or tensor.layout != torch.strided:
+        return None
+    before = tensor.detach()
+
+    def put_back() -> None:
+        if _geometry(tensor) != _geometry(before):
+            tensor.data = before
+
+    return put_back
+
+
+def _geometry(tensor: Tensor) -> tuple[Any, ...]:
+    storage = tensor.untyped_storage()._cdata
+    return storage, tensor.storage_offset(), tensor.shape, tensor.stride()
+
+
+def _fill(values: Any, before: Any) -> None:
+    values[:] = before
 
 
 def _keep_attributes(thing: Any) -> tuple[Callable[[], None] | None, Iterable[Any]]:

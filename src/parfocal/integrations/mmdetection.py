@@ -1,5 +1,6 @@
 """The focal loss with the constructor and the call of mmdetection's, for its registry."""
 
+import torch
 from torch import Tensor, nn
 
 from parfocal.losses import checks
@@ -15,7 +16,8 @@ class FocalLoss(nn.Module):
 
         L = loss_weight * sum of weight * FL / avg_factor
 
-    where FL is `parfocal.sigmoid_focal_loss`. A configuration names what a registry holds, so that
+    where FL is `parfocal.sigmoid_focal_loss`; `avg_factor` has the spacing of float32 at 1 added to
+    it, as there. A configuration names what a registry holds, so that
     ``MODELS.register_module("ParfocalFocalLoss", module=FocalLoss)`` is the whole of an entry, and
     ``dict(type="ParfocalFocalLoss", gamma=0.5)`` makes this loss.
 
@@ -76,7 +78,14 @@ class FocalLoss(nn.Module):
         if avg_factor is not None and reduction == "sum":
             raise ValueError(f"{_CALL}: expected no `avg_factor` beside a sum, got {avg_factor}")
         if weight is not None and weight.ndim < pred.ndim:
+            if weight.numel() not in (len(pred), pred.numel()):
+                raise ValueError(
+                    f"{_CALL}: expected `weight` of {len(pred)} or {pred.numel()} numbers, got "
+                    f"{tuple(weight.shape)}"
+                )
             weight = weight.view(-1, 1) if len(weight) == len(pred) else weight.view_as(pred)
+        if avg_factor is not None:
+            avg_factor = avg_factor + torch.finfo(torch.float32).eps  # as there: 0 divides nothing
         is_average = avg_factor is not None and reduction == "mean"
         loss = sigmoid_focal_loss(
             pred,

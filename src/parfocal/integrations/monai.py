@@ -171,11 +171,11 @@ class FocalLoss(nn.Module):
     ) -> tuple[float | Tensor | None, Tensor | None]:
         """What the sum is divided by, and what the losses of each image are multiplied by."""
         if self.reduction == "mean":
-            return (x.numel() if counts is None else counts.sum().clamp(min=1)), None
+            return (max(1, x.numel()) if counts is None else counts.sum().clamp(min=1)), None
         if self.reduction == "none":
             return None, None
         if counts is None:
-            return prod(x.shape[2:]), None
+            return max(1, prod(x.shape[2:])), None
         voxels = counts.flatten(1).sum(1).clamp(min=1).to(computation(x))
         return None, voxels.reciprocal().view(-1, *(1,) * (x.ndim - 1))
 
@@ -237,22 +237,22 @@ def _one_hot(x: Tensor, labels: Tensor) -> Tensor:
     return (labels == classes).to(x.dtype)
 
 
-def _not_negative(name: str, numbers: float | Sequence[float] | Tensor) -> Tensor:
+def _not_negative(name: str, given: float | Sequence[float] | Tensor) -> Tensor:
     """Factors of classes, or one of all."""
-    factors = torch.as_tensor(numbers)
+    factors = torch.as_tensor(given)
     if not (factors >= 0).all():
         raise ValueError(f"{_CALL}: expected `{name}` >= 0, got {factors.min().item():g}")
     return factors
 
 
-def _over_maps(name: str, numbers: Tensor, x: Tensor) -> Tensor:
+def _over_maps(name: str, factors: Tensor, x: Tensor) -> Tensor:
     """One number a class, or one for all, in the shape (C, 1, ...) or (1, 1, ...)."""
-    if numbers.numel() not in (1, x.shape[1]) or numbers.ndim > 1:
+    if factors.numel() not in (1, x.shape[1]) or factors.ndim > 1:
         raise ValueError(
             f"{_CALL}: expected `{name}` to have one number for each of the {x.shape[1]} classes "
-            f"that count, got {tuple(numbers.shape)}"
+            f"that count, got {tuple(factors.shape)}"
         )
-    return numbers.to(x.device, computation(x)).view(-1, *(1,) * (x.ndim - 2))
+    return factors.to(x.device, computation(x)).view(-1, *(1,) * (x.ndim - 2))
 
 
 def _product(*factors: Tensor | None) -> Tensor | None:

@@ -91,6 +91,8 @@ class FocalLoss(nn.Module):
         self.ignore_index, self.reduction, self.normalized = ignore_index, reduction, normalized
         weights = None if class_weights is None else torch.as_tensor(class_weights)
         checks.class_weight(_CALL, weights, name="class_weights")
+        if weights is not None and not (bool((weights >= 0).all()) and bool(weights.sum() > 0)):
+            raise ValueError(f"{_CALL}: expected `class_weights` >= 0, one above 0, got {weights}")
         # As there, no part of a checkpoint.
         self.register_buffer("class_weights", weights, persistent=False)
 

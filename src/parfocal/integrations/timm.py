@@ -6,7 +6,7 @@ from typing import Any
 from torch import Tensor, nn
 from torch.nn.functional import one_hot
 
-from parfocal.losses import checks, numbers
+from parfocal.losses import checks, numbers, values
 from parfocal.losses.modules import (
     AsymmetricLoss,
     PolyFocalLoss,
@@ -61,6 +61,7 @@ def create_loss(
     Raises:
         ValueError: an unknown name, with the nearest that there is; numbers out of their range.
         TypeError: an option that the loss doesn't have.
+        IndexError: from a sigmoid loss, an index that is no class.
 
     Accuracy: that of the loss.
 
@@ -82,6 +83,10 @@ def create_loss(
     these are.
     """
     numbers.fraction("create_loss", "smoothing", smoothing)
+    if target_threshold is not None:
+        numbers.fraction("create_loss", "target_threshold", target_threshold)
+    if "label_smoothing" in options:
+        raise TypeError("create_loss: expected `smoothing`, as timm calls it, got label_smoothing")
     is_batchmean = reduction == "batchmean"
     if not is_batchmean:
         checks.reduction("create_loss", reduction)
@@ -95,12 +100,8 @@ def create_loss(
             f"create_loss: expected no `target_threshold` beside {name!r}, whose targets add up "
             f"to 1, got {target_threshold}"
         )
-    softmax_loss = SOFTMAX_LOSSES[function]
-    return _SoftmaxCriterion(
-        softmax_loss(label_smoothing=smoothing, **options),
-        softmax_loss(label_smoothing=0.0, **options),
-        is_batchmean,
-    )
+    softmax_loss = SOFTMAX_LOSSES[function](label_smoothing=smoothing, **options)
+    return _SoftmaxCriterion(softmax_loss, is_batchmean)
 
 
 def _function_name(name: str) -> str:
@@ -115,21 +116,41 @@ def _function_name(name: str) -> str:
     return functions[name]
 
 
-class _SoftmaxCriterion(nn.Module):
-    """Class indices are smoothed, mixtures of classes aren't."""
+class _Criterion(nn.Module):
+    """A loss of logits and targets alone, whose exponent is that of the loss within it."""
 
-    def __init__(self, of_indices: StoredLoss, of_mixtures: StoredLoss, is_batchmean: bool) -> None:
+    def __init__(self, loss: StoredLoss, is_batchmean: bool) -> None:
         super().__init__()
-        self.of_indices, self.of_mixtures, self.is_batchmean = of_indices, of_mixtures, is_batchmean
+        self.loss, self.is_batchmean = loss, is_batchmean
+
+    @property
+    def gamma(self) -> Any:
+        """The focusing exponent, which a `GammaSchedule` sets."""
+        return self.loss.gamma
+
+    @gamma.setter
+    def gamma(self, gamma: Any) -> None:
+        self.loss.gamma = gamma
+
+    def _normalizer(self, x: Tensor) -> int | None:
+        """What a sum is divided by."""
+        return max(1, len(x)) if self.is_batchmean else None
+
+    def extra_repr(self) -> str:
+        """The options that the loss itself doesn't have."""
+        return "reduction='batchmean'" if self.is_batchmean else ""
+
+
+class _SoftmaxCriterion(_Criterion):
+    """Class indices are smoothed, mixtures of classes aren't."""
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
         """The loss of a batch."""
-        loss = self.of_mixtures if target.is_floating_point() else self.of_indices
-        result: Tensor = loss(x, target, normalizer=len(x) if self.is_batchmean else None)
-        return result
+        options = {"label_smoothing": 0.0} if target.is_floating_point() else {}
+        return self.loss.evaluate(x, target, normalizer=self._normalizer(x), **options)
 
 
-class _SigmoidCriterion(nn.Module):
+class _SigmoidCriterion(_Criterion):
     """A problem a class; of a class index those of the others have the target 0."""
 
     def __init__(
@@ -139,8 +160,7 @@ class _SigmoidCriterion(nn.Module):
         target_threshold: float | None,
         is_batchmean: bool,
     ) -> None:
-        super().__init__()
-        self.loss, self.is_batchmean = loss, is_batchmean
+        super().__init__(loss, is_batchmean)
         self.smoothing, self.target_threshold = smoothing, target_threshold
 
     def forward(self, x: Tensor, target: Tensor) -> Tensor:
@@ -148,15 +168,18 @@ class _SigmoidCriterion(nn.Module):
         y = self._smooth(x, target) if target.ndim < x.ndim else target
         if self.target_threshold is not None:
             y = y > self.target_threshold
-        result: Tensor = self.loss(x, y, normalizer=len(x) if self.is_batchmean else None)
-        return result
+        return self.loss.evaluate(x, y, normalizer=self._normalizer(x))
 
     def _smooth(self, x: Tensor, index: Tensor) -> Tensor:
         """(1 - s) y + s / C for the classes of an index."""
         classes = x.shape[-1]
+        if x.ndim != 2:
+            raise ValueError(f"create_loss: expected logits (B, C), got {tuple(x.shape)}")
+        values.class_indices("create_loss", index, classes)
         y = one_hot(index.long(), classes)
         return y * (1 - self.smoothing) + self.smoothing / classes if self.smoothing else y
 
     def extra_repr(self) -> str:
         """The options that the loss itself doesn't have."""
-        return f"smoothing={self.smoothing}, target_threshold={self.target_threshold}"
+        options = [super().extra_repr(), f"smoothing={self.smoothing}"]
+        return ", ".join([*filter(None, options), f"target_threshold={self.target_threshold}"])

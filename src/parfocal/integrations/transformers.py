@@ -54,7 +54,8 @@ def trainer_loss(
 
     Raises:
         TypeError: a loss of another kind.
-        ValueError: a module that doesn't reduce by the sum; from the function, labels of another
+        ValueError: a module that doesn't reduce by the sum, a ``partial`` with a reduction, a mask
+            or a normalizer of its own; from the function, labels of another
             shape, or none.
 
     Accuracy: that of the loss, and one division.
@@ -86,6 +87,11 @@ def trainer_loss(
             f"{_CALL}: expected a module that reduces by the sum, which is divided by the items, "
             f"got {_name(inner)} with reduction={stored!r}; make it with reduction='sum'"
         )
+    for name in sorted({"mask", "normalizer", "reduction"} & _bound(loss)):
+        raise ValueError(
+            f"{_CALL}: expected a loss without `{name}`, which a step of the Trainer decides, got "
+            f"one with it"
+        )
     options = {} if isinstance(inner, nn.Module) else {"reduction": "sum"}
     is_softmax = "position_weight" in names
 
@@ -94,6 +100,11 @@ def trainer_loss(
     ) -> Tensor:
         x, y = _logits(outputs, logits), _labels(labels)
         if shift:
+            if x.ndim != y.ndim + 1 or x.ndim < 3:
+                raise ValueError(
+                    f"{_CALL}: expected logits (B, T, C) and labels (B, T) with shift=True, got "
+                    f"{tuple(x.shape)} and {tuple(y.shape)}"
+                )
             x, y = x[..., :-1, :], y[..., 1:]
         y = y.to(x.device)
         counts = y != ignore_index
@@ -110,7 +121,10 @@ def trainer_loss(
 
 
 class GammaScheduleCallback(TrainerCallback):
-    """Gives a loss the gamma of each step of the optimizer, and logs it.
+    """Gives a loss the gamma of each step of the optimizer, and adds it to what is logged.
+
+    The Trainer calls its own reporters, such as TensorBoard's, before the callbacks that it is
+    given: ``trainer.callback_handler.callbacks.insert(0, callback)`` has them report gamma too.
 
     Args:
         loss: The module that `trainer_loss` was made of, or a `FocalGuard` around it.
@@ -148,7 +162,16 @@ def _innermost(loss: Callable[..., Any]) -> Callable[..., Any]:
     """The function or module under guards and partials."""
     if isinstance(loss, FocalGuard):
         return _innermost(loss.loss)
+    if hasattr(loss, "_orig_mod"):  # of torch.compile
+        return _innermost(loss._orig_mod)
     return _innermost(loss.func) if isinstance(loss, partial) else loss
+
+
+def _bound(loss: Callable[..., Any]) -> set[str]:
+    """The names of what partials have given already."""
+    if isinstance(loss, FocalGuard):
+        return _bound(loss.loss)
+    return {*loss.keywords, *_bound(loss.func)} if isinstance(loss, partial) else set()
 
 
 def _parameters(loss: Callable[..., Any]) -> set[str]:

@@ -30,7 +30,8 @@ def label_counts(
 
     Args:
         labels: A tensor, or an iterable of batches: labels alone, sequences with the labels last,
-            or mappings with ``labels``, ``label``, ``targets``, ``target`` or ``y``.
+            or mappings or named tuples with ``labels``, ``label``, ``targets``, ``target`` or
+            ``y``.
         classes: Number of exclusive classes; labels are then indices, of any shape. None for labels
             in [0, 1], of shape (N, ...) or, a column a label, (N, L, ...); soft ones count in part.
         ignore_index: Indices that don't count, one or several; with `classes`, or of an integer
@@ -66,6 +67,7 @@ def label_counts(
     for batch in batches:
         y = _labels_in(call, batch) if labels_of is None else labels_of(batch)
         checks.real_targets(call, y)
+        y = y.detach() if y.ndim else y.detach().unsqueeze(0)
         part = _binary(call, y, ignored) if classes is None else _indices(call, y, classes, ignored)
         if counts is not None and part.shape != counts.shape:
             raise ValueError(
@@ -73,9 +75,12 @@ def label_counts(
                 f"with {part.shape[1:].numel()}"
             )
         counts = part if counts is None else counts + part
+    is_alone = not (dist.is_available() and dist.is_initialized())
     if counts is None:
-        raise ValueError(f"{call}: expected labels, got no batch")
-    if dist.is_available() and dist.is_initialized():
+        if is_alone or classes is None:
+            raise ValueError(f"{call}: expected labels, got no batch")
+        counts = torch.zeros(classes, dtype=torch.float64)  # others may have some
+    if not is_alone:
         if dist.get_backend(group) == "nccl":
             counts = counts.to("cuda")
         dist.all_reduce(counts, group=group)
@@ -102,8 +107,8 @@ def alpha_from_counts(
     Args:
         counts: How often each class occurs, > 0: (C,) of a softmax; negatives and positives, (2,)
             or a column a label, (2, L), of a sigmoid, as `label_counts` gives them.
-        method: As above. Effective weights are between those without, at beta 0, and balanced ones,
-            at beta 1.
+        method: As above. Effective weights are 1 at beta 0, and at beta 1 in the ratios of the
+            balanced ones.
         beta: In [0, 1]; (N - 1) / N says that the data have N different samples a class. Cui et al.
             tried 0.9, 0.99, 0.999 and 0.9999. For ``"effective"``.
         head: ``"softmax"`` for `softmax_focal_loss`, ``"sigmoid"`` for `sigmoid_focal_loss`.
@@ -113,6 +118,7 @@ def alpha_from_counts(
         samples, the effective ones over the classes; of a sigmoid in (0, 1), a scalar or (L,).
 
     Raises:
+        TypeError: a mapping, whose order needn't be that of the classes.
         ValueError: a class without a sample, whose weight would be infinite, and to which
             ``counts.clamp(min=1)`` gives one; another shape, method or head; `beta` out of [0, 1].
 
@@ -120,7 +126,7 @@ def alpha_from_counts(
     the loss of a constant answer, and the best one is 1 / 2, or 1 / C, at every gamma. A bias of 0
     is right then, and one of log(prior) is not.
 
-    Accuracy: half an ULP of the default dtype beside a float64 evaluation; ``1 - beta ** n`` is
+    Accuracy: that of float64, rounded to the default dtype; ``1 - beta ** n`` is
     ``-expm1(n log(beta))``.
 
     Example:
@@ -137,16 +143,20 @@ def alpha_from_counts(
     section 4; balanced weights as in scikit-learn's ``class_weight="balanced"``.
     """
     call = "alpha_from_counts"
-    n = torch.as_tensor(counts if isinstance(counts, Tensor) else list(counts)).double()
+    if isinstance(counts, Mapping):
+        raise TypeError(f"{call}: expected `counts` in the order of the classes, got a mapping")
+    given = counts.detach() if isinstance(counts, Tensor) else list(counts)
+    n = torch.as_tensor(given, dtype=torch.float64)
     _check_word(call, "method", method, ("balanced", "effective"))
     _check_word(call, "head", head, ("softmax", "sigmoid"))
     beta = numbers.fraction(call, "beta", beta)
     _check_counts(call, n, head)
-    if method == "balanced" or beta == 1:
+    if method == "balanced":
         weights = n.sum(0) / (len(n) * n)
     else:
-        # (1 - beta) / (1 - beta ** n), of which 1 - beta is one factor of all.
-        weights = -1 / torch.expm1(n * torch.log1p(torch.tensor(beta - 1.0, dtype=n.dtype)))
+        # 1 / (1 - beta ** n), up to a factor of all; 1 / n in the limit.
+        log_beta = torch.log1p(torch.tensor(beta - 1.0, dtype=n.dtype))
+        weights = 1 / n if beta == 1 else -1 / torch.expm1(n * log_beta)
         weights = weights / weights.mean(0)
     alpha = weights if head == "softmax" else weights[1] / (weights[0] + weights[1])
     return alpha.to(torch.get_default_dtype())
@@ -176,14 +186,15 @@ def _check_counts(call: str, n: Tensor, head: str) -> None:
 
 def _labels_in(call: str, batch: Any) -> Tensor:
     """The labels of a batch as most DataLoaders have them."""
-    if isinstance(batch, Mapping):
-        name = next((name for name in _LABELS if name in batch), None)
+    fields = getattr(batch, "_fields", batch if isinstance(batch, Mapping) else None)
+    if fields is not None:
+        name = next((name for name in _LABELS if name in fields), None)
         if name is None:
             raise TypeError(
                 f"{call}: expected a batch with {', '.join(_LABELS[:-1])} or {_LABELS[-1]}, got "
-                f"{', '.join(map(str, batch))}; `labels_of` takes them out of others"
+                f"{', '.join(map(str, fields))}; `labels_of` takes them out of others"
             )
-        labels = batch[name]
+        labels = batch[name] if isinstance(batch, Mapping) else getattr(batch, name)
     else:
         labels = batch[-1] if isinstance(batch, tuple | list) and batch else batch
     if not isinstance(labels, Tensor):
@@ -200,7 +211,13 @@ def _indices(call: str, y: Tensor, classes: int, ignored: tuple[int, ...]) -> Te
             f"{call}: expected labels to be indices of {classes} classes, of an integer dtype, got "
             f"{y.dtype}"
         )
-    y = _counted(y.long().flatten(), ignored)
+    y = y.long()
+    if y.ndim == 2 and len(y) > 1 and y.shape[1] == classes > 1 and _is_one_hot(y):
+        raise ValueError(
+            f"{call}: expected indices of {classes} classes, got one-hot labels; "
+            "`labels.argmax(1)` are indices"
+        )
+    y = _counted(y.flatten(), ignored)
     is_class = (y >= 0) & (y < classes)
     if not bool(is_class.all()):
         raise IndexError(
@@ -211,11 +228,12 @@ def _indices(call: str, y: Tensor, classes: int, ignored: tuple[int, ...]) -> Te
 
 def _binary(call: str, y: Tensor, ignored: tuple[int, ...]) -> Tensor:
     """Negatives and positives of each column, or of all."""
-    columns = y.unsqueeze(1) if y.ndim < 2 else y
+    columns = (y.unsqueeze(1) if y.ndim < 2 else y).unbind(1)
     shape = (2,) if y.ndim < 2 else (2, y.shape[1])
-    rows = columns.movedim(1, -1).reshape(-1, columns.shape[1])
+    if not columns:
+        raise ValueError(f"{call}: expected labels, got the shape {tuple(y.shape)}")
     parts = []
-    for column in rows.unbind(1):
+    for column in columns:
         values = column if column.is_floating_point() else _counted(column.long(), ignored)
         values = values.double()
         is_label = (values >= 0) & (values <= 1)
@@ -226,6 +244,11 @@ def _binary(call: str, y: Tensor, ignored: tuple[int, ...]) -> Tensor:
             )
         parts.append(torch.stack([(1 - values).sum(), values.sum()]))
     return torch.stack(parts, 1).view(shape)
+
+
+def _is_one_hot(y: Tensor) -> bool:
+    """Whether each row is 1 at one place and 0 at all others."""
+    return bool(((y == 0) | (y == 1)).all() and (y.sum(1) == 1).all())
 
 
 def _counted(y: Tensor, ignored: tuple[int, ...]) -> Tensor:

@@ -45,10 +45,10 @@ class StoredLoss(nn.Module):
             else:
                 setattr(self, name, option)
 
-    def _apply_function(self, *batch: Tensor | None, **options: Any) -> Tensor:
-        """The function of a batch, with the stored options and those of the batch."""
+    def evaluate(self, *batch: Tensor | None, **options: Any) -> Tensor:
+        """The function of a batch, with the options of the batch, and the stored ones beside."""
         stored = {name: getattr(self, name) for name in self._names}
-        return self._function(*batch, **stored, **options)
+        return self._function(*batch, **(stored | options))
 
     def extra_repr(self) -> str:
         """The hyper-parameters, as they are given to the constructor."""
@@ -84,9 +84,7 @@ class _ElementwiseLoss(StoredLoss):
         normalizer: float | Tensor | None = None,
     ) -> Tensor:
         """The loss of a batch; see the function."""
-        return self._apply_function(
-            inputs, targets, weight=weight, mask=mask, normalizer=normalizer
-        )
+        return self.evaluate(inputs, targets, weight=weight, mask=mask, normalizer=normalizer)
 
 
 class _ClassLoss(StoredLoss):
@@ -104,7 +102,7 @@ class _ClassLoss(StoredLoss):
         targets: Tensor | None = None,
     ) -> Tensor:
         """The loss of a batch; see the function."""
-        return self._apply_function(
+        return self.evaluate(
             input,
             target,
             mask=mask,
@@ -254,7 +252,7 @@ class LinearSoftmaxFocalLoss(StoredLoss):
         normalizer: float | Tensor | None = None,
     ) -> Tensor:
         """The loss of a batch; see `linear_softmax_focal_loss`."""
-        return self._apply_function(
+        return self.evaluate(
             input,
             weight,
             targets,
@@ -427,7 +425,7 @@ class LikelihoodFocalLoss(StoredLoss):
         normalizer: float | Tensor | None = None,
     ) -> Tensor:
         """The loss of a batch; see `likelihood_focal_loss`."""
-        return self._apply_function(nll, weight=weight, mask=mask, normalizer=normalizer)
+        return self.evaluate(nll, weight=weight, mask=mask, normalizer=normalizer)
 
 
 class SoftmaxAsymmetricLoss(_ClassLoss):
@@ -494,4 +492,4 @@ class FocalMatchingCost(StoredLoss):
 
     def forward(self, inputs: Tensor, labels: Tensor) -> Tensor:
         """The costs of a batch; see `focal_matching_cost`."""
-        return self._apply_function(inputs, labels)
+        return self.evaluate(inputs, labels)

@@ -27,7 +27,7 @@ class _RegionLoss(StoredLoss):
 
     def forward(self, inputs: Tensor, targets: Tensor, *, mask: Tensor | None = None) -> Tensor:
         """The loss of a batch; see the function."""
-        return self._apply_function(inputs, targets, mask=mask)
+        return self.evaluate(inputs, targets, mask=mask)
 
 
 class SigmoidTverskyLoss(_RegionLoss):

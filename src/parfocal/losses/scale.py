@@ -1,13 +1,21 @@
 """How large the gradient of a focal loss is beside that of the cross-entropy."""
 
+import math
+from collections.abc import Iterable
+
 import torch
 from torch import Tensor
 
 from parfocal.losses import checks, numbers
 from parfocal.numerics import HardLoss, margin
 
+# A margin like those beyond it: its gradient is 0, or that of the limit, in float64.
+_FAR = 2.0**20
 
-def target_margins(inputs: Tensor, targets: Tensor) -> Tensor:
+
+def target_margins(
+    inputs: Tensor, targets: Tensor, *, ignore_index: int | Iterable[int] = -100
+) -> Tensor:
     r"""The margin u of each answer, the logit of its p_t.
 
     ::
@@ -20,9 +28,11 @@ def target_margins(inputs: Tensor, targets: Tensor) -> Tensor:
         inputs: Logits (...), or (N, C, ...) of a softmax, as the losses take them.
         targets: 0 or 1 in the shape of `inputs`, or class indices (N, ...) of an integer dtype,
             which are those of a softmax.
+        ignore_index: Class indices that don't count, one or several.
 
     Returns:
-        The margins in the shape of `targets`, in float32 at least, without gradient.
+        The margins in the shape of `targets`, in float32 at least, without gradient; infinite, as
+        of an answer that has none, where a target is ignored.
 
     Raises:
         TypeError, ValueError: tensors of another kind or shape, or targets other than 0 and 1.
@@ -37,6 +47,7 @@ def target_margins(inputs: Tensor, targets: Tensor) -> Tensor:
         tensor([1.3069])
     """
     call = "target_margins"
+    ignored = checks.ignore_index(call, ignore_index)
     checks.logits_and_targets(call, inputs, targets, takes_indices=True)
     x = inputs.detach()
     x = x if x.dtype == torch.float64 else x.float()
@@ -45,31 +56,37 @@ def target_margins(inputs: Tensor, targets: Tensor) -> Tensor:
             raise ValueError(f"{call}: expected `targets` of 0 and 1, or class indices")
         return torch.where(targets == 1, x, -x)
     labels = targets.long()
+    counts = torch.ones_like(labels, dtype=torch.bool)
+    for index in ignored:
+        counts &= labels != index
     is_class = (labels >= 0) & (labels < x.shape[1])
-    if not bool(is_class.all()):
-        first = labels[~is_class][0].item()
+    if not bool((is_class | ~counts).all()):
+        first = labels[~is_class & counts][0].item()
         raise IndexError(f"{call}: expected indices of {x.shape[1]} classes, got {first}")
-    return margin(x, labels).u
+    return margin(x, labels.where(counts, 0)).u.masked_fill(~counts, math.inf)
 
 
 def gradient_scale(
     gamma: float | Tensor, margins: Tensor, *, weight: Tensor | None = None
 ) -> Tensor:
-    r"""Norm of the focal loss's gradient in the logits, as a multiple of the cross-entropy's.
+    r"""Norm of the focal loss's gradient in the margins, as a multiple of the cross-entropy's.
 
     ::
 
         scale = sqrt(sum of (w L'(u)) ** 2 / sum of (w ce'(u)) ** 2)
         L'(u) / ce'(u) = q ** gamma + gamma p q ** (gamma - 1) ce       p = sigmoid(u), q = 1 - p
 
-    Of one answer it is that ratio: the modulating factor as it acts on the gradient, above 1 at
-    hard answers, and 0 in the limit of sure ones. A step of SGD with the learning rate of the
-    cross-entropy is so many times as long; with that rate over `gradient_scale` it is as long. Adam
-    and its kin divide by the gradient's size themselves, and need no other rate.
+    It is the ratio of the norms in the logits too, for a sigmoid, and for one answer of a softmax:
+    the modulating factor as it acts on the gradient, above 1 at hard answers, and 0 in the limit of
+    sure ones. Several answers of a softmax are weighed by their gradients in the other logits
+    beside. A step of SGD with the learning rate of the cross-entropy is about so many times as
+    long; with that rate over `gradient_scale` it is as long. Adam and its kin divide by the
+    gradient's size themselves, and need no other rate.
 
     Args:
         gamma: Focusing exponent, >= 0; a tensor of several gives the scale of each.
-        margins: The margins u that a model has, of any shape: `target_margins` of a batch.
+        margins: The margins u that a model has, of any shape: `target_margins` of a batch. Infinite
+            ones have no gradient, or that of the limit.
         weight: A factor an answer, such as alpha_t, in the shape of `margins`.
 
     Returns:
@@ -77,10 +94,11 @@ def gradient_scale(
 
     Raises:
         TypeError: margins that are no tensor of a floating-point dtype.
-        ValueError: no margin, one that is NaN, a `gamma` out of its range, another shape of
-            `weight`, or a batch without any gradient.
+        ValueError: no margin, one that is NaN, a `gamma` out of its range, a `weight` of another
+            shape or without end, or a batch without any gradient.
 
-    Accuracy: 4 + 2 gamma ULP of float64, and the rounding of two sums.
+    Accuracy: 4 + 2 gamma ULP of float64, and the rounding of two sums, as long as the gradients are
+    normal numbers: to a margin of 700 / (1 + gamma).
 
     Example:
         >>> import torch
@@ -97,18 +115,22 @@ def gradient_scale(
     """
     call = "gradient_scale"
     checks.logits(call, margins, name="margins", what="margins")
-    u = margins.detach().double().flatten()
+    u = margins.detach().double().flatten().clamp(-_FAR, _FAR)
     if not len(u) or bool(u.isnan().any()):
         raise ValueError(f"{call}: expected `margins` without NaN, at least one")
     if weight is not None:
-        if weight.shape != margins.shape:
+        is_tensor = isinstance(weight, Tensor)
+        if not is_tensor or weight.shape != margins.shape or not bool(weight.isfinite().all()):
+            came = f"the shape {tuple(weight.shape)}" if is_tensor else numbers.kind(weight)
             raise ValueError(
-                f"{call}: expected `weight` in the shape of `margins`, {tuple(margins.shape)}, got "
-                f"{tuple(weight.shape)}"
+                f"{call}: expected `weight` to be finite, in the shape of `margins`, "
+                f"{tuple(margins.shape)}, got {came}"
             )
         weight = weight.detach().to(u).flatten()
-    gammas = gamma if isinstance(gamma, Tensor) else torch.tensor(float(gamma))
-    exponents = [numbers.exponent(call, "gamma", g) for g in gammas.double().flatten().tolist()]
+    gammas = torch.as_tensor(gamma, dtype=torch.float64).detach()
+    if not gammas.numel():
+        raise ValueError(f"{call}: expected `gamma`, got none")
+    exponents = [numbers.exponent(call, "gamma", g) for g in gammas.flatten().tolist()]
 
     def norm(exponent: float) -> Tensor:
         slope: Tensor = HardLoss(u, exponent).slope

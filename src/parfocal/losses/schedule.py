@@ -14,6 +14,18 @@ Shape = Literal["linear", "cosine", "constant"]
 _SHAPES = ("linear", "cosine", "constant")
 
 
+def _pairs(milestones: Any) -> list[tuple[Any, Any]]:
+    """Steps with their gammas."""
+    try:
+        pairs = milestones.items() if isinstance(milestones, Mapping) else milestones
+        return [(t, gamma) for t, gamma in pairs]
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"GammaSchedule: expected `milestones` to be a mapping from steps to gammas, or pairs, "
+            f"got {milestones!r}"
+        ) from None
+
+
 class GammaSchedule:
     r"""Gamma as a function of the step, between milestones.
 
@@ -57,10 +69,9 @@ class GammaSchedule:
         shape: Shape = "linear",
     ) -> None:
         call = "GammaSchedule"
-        pairs = milestones.items() if isinstance(milestones, Mapping) else milestones
         points = [
             (numbers.number(call, "milestones", t), numbers.exponent(call, "gamma", gamma))
-            for t, gamma in pairs
+            for t, gamma in _pairs(milestones)
         ]
         self._steps = tuple(float(t) for t, _ in points)
         self._gammas = tuple(float(gamma) for _, gamma in points)
@@ -76,11 +87,14 @@ class GammaSchedule:
 
     def __call__(self, step: float) -> float:
         """The gamma of a step."""
+        step = numbers.number("GammaSchedule", "step", step)
+        if math.isnan(step):
+            raise ValueError("GammaSchedule: expected `step` to be a number, got nan")
         place = bisect_right(self._steps, step)
         if place in (0, len(self._steps)):
             return self._gammas[max(0, place - 1)]
         (first, last), (low, high) = (
-            (numbers_[place - 1], numbers_[place]) for numbers_ in (self._steps, self._gammas)
+            values[place - 1 : place + 1] for values in (self._steps, self._gammas)
         )
         share = (step - first) / (last - first)
         if self._shape == "cosine":
@@ -95,13 +109,15 @@ class GammaSchedule:
         to its loss.
 
         Raises:
-            TypeError: a loss that keeps no `gamma`, such as a function.
+            TypeError: a loss that keeps no `gamma`, such as a function or a ``partial`` of one, or
+                one that keeps several, or integers.
         """
         kept: Any = getattr(loss, "gamma", None)
-        if not isinstance(kept, int | float | Tensor):
+        is_one = isinstance(kept, Tensor) and kept.numel() == 1 and kept.is_floating_point()
+        if not (is_one or isinstance(kept, int | float)):
             raise TypeError(
-                f"GammaSchedule.set_gamma: expected a module that keeps `gamma`, such as "
-                f"SigmoidFocalLoss, got {loss!r}"
+                f"GammaSchedule.set_gamma: expected a module that keeps one `gamma`, a number or a "
+                f"tensor of a floating dtype, such as SigmoidFocalLoss, got {kept!r} of {loss!r}"
             )
         gamma = self(step)
         if isinstance(kept, Tensor):
