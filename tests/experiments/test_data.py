@@ -1,5 +1,7 @@
 """Data are what they say, are found in either way, and are known again when they have changed."""
 
+import struct
+
 import pytest
 import torch
 from PIL import Image
@@ -7,7 +9,7 @@ from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as vision
 
 from parfocal.experiments.data import Sources, cifar10, evenly, image_folder, load, mnist, mnist5k
-from parfocal.experiments.errors import ChangedDataError, MissingDataError
+from parfocal.experiments.errors import ChangedDataError, DamagedDataError, MissingDataError
 from parfocal.experiments.spec import DigitMasks, Digits, Photographs
 from parfocal.experiments.tasks import crop_boxes, cropped, noisy, resized, task_of
 
@@ -47,6 +49,53 @@ def test_missing_data_name_every_way(read, words, tmp_path):
     """With a network, and without."""
     with pytest.raises(MissingDataError, match=words):
         read(Sources(data_dir=tmp_path))
+
+
+def idx(magic, *sizes, contents):
+    """A file as MNIST's are."""
+    return struct.pack(f">{1 + len(sizes)}I", magic, *sizes) + bytes(contents)
+
+
+@pytest.mark.parametrize(
+    ("images", "labels", "words"),
+    [
+        ((0x803, 4), [1, 2, 3], "3 labels and images of shape .4, 28, 28."),
+        ((0x803, 4), [1, 2, 3, 4, 5], "5 labels and images of shape"),
+        ((0x803, 4), [1, 2, 77, 4], "labels up to 77; expected 0 to 9"),
+        ((0x12345678, 4), [1, 2, 3, 4], "no idx files of MNIST"),
+        ((0x803, 9), [1, 2, 3, 4], "no idx files of MNIST"),
+        ((0x803, 0), [], "no idx files of MNIST"),
+    ],
+    ids=["too few", "too many", "no digit", "magic", "cut off", "none"],
+)
+def test_digits_that_do_not_belong_together_are_refused(images, labels, words, tmp_path):
+    """Trained on, they would be digits without a label, or negatives that are none."""
+    raw = tmp_path / "MNIST" / "raw"
+    raw.mkdir(parents=True)
+    magic, count = images
+    held = min(count, 4)
+    for part in ("train", "t10k"):
+        pixels = idx(magic, count, 28, 28, contents=held * 784)
+        (raw / f"{part}-images-idx3-ubyte").write_bytes(pixels)
+        (raw / f"{part}-labels-idx1-ubyte").write_bytes(idx(0x801, len(labels), contents=labels))
+    with pytest.raises(DamagedDataError, match=words):
+        mnist(Sources(data_dir=tmp_path))
+
+
+@pytest.mark.parametrize("kind", ["bomb", "text", "cut off"])
+def test_an_image_that_can_not_be_read_is_named(kind, tmp_path):
+    """One that would take gigabytes, one that is none, and half of one."""
+    for name in ("cat", "dog"):
+        (tmp_path / name).mkdir()
+        Image.new("RGB", (32, 32)).save(tmp_path / name / "1.png")
+    wrong = tmp_path / "dog" / "2.png"
+    if kind == "bomb":
+        Image.new("1", (20_000, 20_000)).save(wrong)
+    else:
+        whole = (tmp_path / "dog" / "1.png").read_bytes()
+        wrong.write_bytes(b"a dog" if kind == "text" else whole[:-30])
+    with pytest.raises(DamagedDataError, match=r"dog/2\.png is no image that can be read \(\w"):
+        image_folder(Sources(image_folder=tmp_path), None, 32)
 
 
 def test_evenly_takes_the_first_of_each_class_in_order():

@@ -2,6 +2,7 @@
 
 import pytest
 
+from parfocal.experiments.compared import compared_loss
 from parfocal.experiments.spec import (
     Cnn,
     DigitMasks,
@@ -21,7 +22,10 @@ from parfocal.experiments.specs import read_grid, read_setting, shipped
     [
         ({"threshold": 9}, r"`\$\.data\.threshold`, got 9"),
         ({"gamma": -1}, r">= 0.*`\$\.objective\.gamma`, got -1"),
-        ({"gamma": float("inf")}, r"`gamma` to be finite, got inf"),
+        ({"gamma": float("inf")}, r"`\$\.objective\.gamma`, got inf"),
+        ({"gamma": float("nan")}, r"`\$\.objective\.gamma`, got nan"),
+        ({"learning_rate": 1e308}, r"`\$\.training\.learning_rate`, got 1e\+308"),
+        ({"noise": 1e308}, r"`\$\.data\.noise`, got 1e\+308"),
         ({"alpha": 1.5}, r"`\$\.objective\.alpha`, got 1\.5"),
         ({"epochs": 1.5}, r"`int`, got `float` - at `\$\.training\.epochs`"),
         ({"source": "mnist6k"}, r"'mnist6k' - at `\$\.data\.source`"),
@@ -32,6 +36,13 @@ def test_spec_refuses_what_means_nothing(wrong, words):
     """The error names the place and what came."""
     with pytest.raises(ValueError, match=words):
         RunSpec().with_settings(wrong)
+
+
+@pytest.mark.parametrize("variant", ["hf-hub:timm/vit_tiny", "local-dir:/tmp/vit", "timm/vit", ""])
+def test_no_network_comes_from_elsewhere(variant):
+    """A prefix of timm would have it fetched."""
+    with pytest.raises(ValueError, match=r"`\$\.network\.variant`, got "):
+        read_grid("cifar10-vit").base.with_settings({"variant": variant})
 
 
 def test_parts_have_to_go_together():
@@ -126,8 +137,23 @@ def test_settings_are_read_as_they_are_written(text, expected):
     assert read_setting(text) == expected
 
 
+def test_a_grid_that_is_no_table_is_refused(tmp_path):
+    """With the file's name."""
+    path = tmp_path / "mine.toml"
+    path.write_text("grid = 5\n")
+    with pytest.raises(ValueError, match=r"mine\.toml: Expected `grid` to be a table.*got 5"):
+        read_grid(str(path))
+
+
 @pytest.mark.parametrize("text", ["gamma", "gamma=", "gamma=[1"])
 def test_a_setting_without_values_is_an_error(text):
     """It names what came."""
     with pytest.raises(ValueError, match="NAME=VALUE"):
         read_setting(text)
+
+
+@pytest.mark.parametrize("option", ["weight", "inputs", "targets", "mask", "normalizer", "alpha"])
+def test_options_are_none_of_the_batch(option):
+    """Nor a setting of their own, which they wouldn't change."""
+    with pytest.raises(ValueError, match=f"`options` out of epsilon for exact; got {option}"):
+        compared_loss("exact", alpha=0.5, gamma=0.5, reduction="mean", options={option: 2.0})

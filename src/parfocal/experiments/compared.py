@@ -14,6 +14,12 @@ from parfocal.losses.sigmoid import sigmoid_focal_loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
+# Parameters that are settings of their own, or belong to a batch.
+_OTHERS = {
+    *("alpha", "gamma", "reduction"),
+    *("inputs", "targets", "weight", "mask", "normalizer"),
+}
+
 
 def compared_loss(
     name: str,
@@ -46,9 +52,11 @@ def compared_loss(
         )
     function = exported.get(name, sigmoid_focal_loss)
     known = inspect.signature(function).parameters
-    unknown = sorted(set(keywords) - set(known))
+    allowed = [parameter for parameter in known if parameter not in _OTHERS]
+    unknown = sorted(set(keywords) - set(allowed))
     if unknown:
-        raise ValueError(f"Expected `options` out of {', '.join(known)} for {name}; got {unknown}")
+        expected = f"out of {', '.join(allowed)}" if allowed else "to be empty"
+        raise ValueError(f"Expected `options` {expected} for {name}; got {', '.join(unknown)}")
     for keyword, value in (("alpha", alpha), ("gamma", gamma), ("reduction", reduction)):
         if keyword in known:
             keywords[keyword] = value

@@ -5,14 +5,17 @@ import hashlib
 from functools import lru_cache
 from importlib.util import find_spec
 from pathlib import Path
-from typing import NamedTuple
+from typing import Any, NamedTuple
 
 import numpy as np
 import torch
 from torch import Tensor
 
-from parfocal.experiments.errors import ChangedDataError, MissingDataError
+from parfocal.experiments.errors import ChangedDataError, DamagedDataError, MissingDataError
 from parfocal.experiments.spec import Data, Photographs
+
+# What the readers of torchvision and Pillow raise for files of another kind; asserts among them.
+_UNREADABLE = (AssertionError, EOFError, IndexError, KeyError, TypeError, ValueError, OSError)
 
 
 class Images(NamedTuple):
@@ -63,6 +66,7 @@ def load(data: Data, sources: Sources) -> Images:
 
     Raises:
         MissingDataError: they aren't there; the message says how to get them.
+        DamagedDataError: they can't be read, or images and labels don't belong together.
         ChangedDataError: a folder's images aren't those whose checksum the spec has.
     """
     pixels = data.pixels if isinstance(data, Photographs) else 28
@@ -109,11 +113,37 @@ def mnist(sources: Sources) -> Images:
     try:
         dataset = MNIST(str(sources.data_dir), train=True, download=sources.download)
     except RuntimeError as error:
+        if not (sources.download or "not found" in str(error)):  # a reader's own
+            raise _damaged_digits(sources, error) from error
         raise MissingDataError(
             f"no MNIST in {sources.data_dir}/MNIST/raw ({error}). With a network, add --download; "
             "without one, copy the four idx files there, or name the folder above by --data-dir"
         ) from error
-    return _digits(dataset.data, dataset.targets)
+    except _UNREADABLE as error:
+        raise _damaged_digits(sources, error) from error
+    pixels, labels = dataset.data, dataset.targets
+    if pixels.shape != (len(labels), 28, 28) or not len(labels):
+        raise DamagedDataError(
+            f"{sources.data_dir}/MNIST/raw has {len(labels)} labels and images of shape "
+            f"{tuple(pixels.shape)}; expected as many images, of 28 x 28 pixels"
+        )
+    if bool((labels > 9).any()):
+        raise DamagedDataError(
+            f"{sources.data_dir}/MNIST/raw has labels up to {int(labels.max())}; expected 0 to 9"
+        )
+    return _digits(pixels, labels)
+
+
+def _damaged_digits(sources: Sources, error: Exception) -> DamagedDataError:
+    return DamagedDataError(
+        f"{sources.data_dir}/MNIST/raw has no idx files of MNIST ({_reason(error)}); copy the four "
+        "of them there anew"
+    )
+
+
+def _reason(error: Exception) -> str:
+    """What went wrong, in a line."""
+    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _digits(pixels: Tensor, labels: Tensor) -> Images:
@@ -131,6 +161,11 @@ def cifar10(sources: Sources) -> Images:
             f"no CIFAR-10 in {sources.data_dir}/cifar-10-batches-py ({error}). With a network, add "
             "--download; without one, copy that folder there, or name the folder above by "
             "--data-dir, or give a folder of images, one folder a class, by --image-folder"
+        ) from error
+    except _UNREADABLE as error:
+        raise DamagedDataError(
+            f"{sources.data_dir}/cifar-10-batches-py has no batches of CIFAR-10 "
+            f"({_reason(error)}); copy that folder there anew"
         ) from error
     pixels = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
     return Images(pixels, torch.tensor(dataset.targets), tuple(dataset.classes))
@@ -155,10 +190,21 @@ def image_folder(sources: Sources, count: int | None, pixels: int) -> Images:
     labels = torch.tensor(dataset.targets)
     kept = evenly(labels, count)
     size = (pixels, pixels)
-    decoded = [dataset[i][0] for i in kept.tolist()]
+    decoded = [_decoded(dataset, i) for i in kept.tolist()]
     scaled = [image if image.size == size else image.resize(size) for image in decoded]
     return Images(
         torch.stack([pil_to_tensor(image) for image in scaled]),
         labels[kept],
         tuple(dataset.classes),
     )
+
+
+def _decoded(dataset: Any, index: int) -> Any:
+    """An image of a folder."""
+    from PIL.Image import DecompressionBombError
+
+    try:
+        return dataset[index][0]
+    except (*_UNREADABLE, SyntaxError, DecompressionBombError) as error:
+        path = dataset.imgs[index][0]
+        raise DamagedDataError(f"{path} is no image that can be read ({_reason(error)})") from error

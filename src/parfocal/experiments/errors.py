@@ -9,6 +9,10 @@ class MissingDataError(ExperimentError):
     """Data that aren't there, and the ways to get them."""
 
 
+class DamagedDataError(ExperimentError):
+    """Data that are there and can't be read, or that don't belong together."""
+
+
 class ChangedDataError(ExperimentError):
     """Data that aren't those that the spec or the record was made with."""
 

@@ -15,10 +15,16 @@ from msgspec import Meta
 
 SCHEMA = 2
 
+# Of numbers with which a computation in float32 has room to go on.
+_LARGEST = 2.0**40
+
 Count = Annotated[int, Meta(ge=1)]
-NonNegative = Annotated[float, Meta(ge=0)]
-Positive = Annotated[float, Meta(gt=0)]
+NonNegative = Annotated[float, Meta(ge=0, le=_LARGEST)]
+Positive = Annotated[float, Meta(gt=0, le=_LARGEST)]
 Share = Annotated[float, Meta(ge=0, le=1)]
+
+# A model that timm makes itself; with a prefix, as in hf-hub:, it would fetch one from elsewhere.
+TimmName = Annotated[str, Meta(pattern=r"^[\w.]+$")]
 
 DigitSource = Literal["mnist5k", "mnist"]
 ImageSource = Literal["cifar10", "folder"]
@@ -97,7 +103,7 @@ class Vit(_Part, frozen=True, tag="vit", tag_field="architecture"):
         if None.
     """
 
-    variant: str = "vit_base_patch16_224"
+    variant: TimmName = "vit_base_patch16_224"
     input_size: Count = 224
     patch: Count = 16
     width: Count | None = None

@@ -78,6 +78,8 @@ def read_grid(name: str) -> Grid:
 
 def _grid(stem: str, contents: dict[str, Any]) -> Grid:
     title, axes = contents.pop("title", stem), contents.pop("grid", {})
+    if not isinstance(axes, Mapping):
+        raise ValueError(f"Expected `grid` to be a table of settings, got {axes!r}")
     for name, values in axes.items():
         if not isinstance(values, list) or not values:
             raise ValueError(f"Expected `grid.{name}` to be a list of values, got {values!r}")
