@@ -119,8 +119,9 @@ LAYERS = {
         {"linear", "softmax_asymmetric", "unified"},
         {"tversky", "sigmoid", "softmax", "matching"}
         | {"varifocal", "gaussian", "quality", "asymmetric", "poly", "likelihood"},
+        {"scale"},
         {"positions", "rows"},
-        {"reduction", "setup", "balance", "scale", "schedule"},
+        {"reduction", "setup", "balance", "schedule"},
         {"checks"},
         {"values"},
         {"numbers"},

@@ -100,7 +100,11 @@ def test_counts_of_several_labels_are_those_of_each_column():
         (lambda: gradient_scale([], torch.zeros(2)), ValueError, "`gamma`, got none"),
         (lambda: gradient_scale(1, torch.full((2,), 1e4)), ValueError, "with a gradient, got none"),
         (lambda: target_margins(torch.zeros(2), torch.tensor([0, 0.5])), ValueError, "of 0 and 1"),
-        (lambda: target_margins(torch.zeros(2, 3), labels(2) + 3), IndexError, "3 classes, got"),
+        (
+            lambda: target_margins(torch.zeros(2, 3), labels(2) + 3),
+            IndexError,
+            r"in \[0, 3\), or -100 to be ignored, got",
+        ),
         (lambda: GammaSchedule({}), ValueError, "at least one"),
         (lambda: GammaSchedule({3: 1, 2: 1}), ValueError, r"ascending order, got \[3.0, 2.0\]"),
         (lambda: GammaSchedule([0, 1]), TypeError, "mapping from steps to gammas, or pairs"),
@@ -116,7 +120,11 @@ def test_counts_of_several_labels_are_those_of_each_column():
             "keeps one `gamma`",
         ),
         (lambda: GammaSchedule({0: -1}), ValueError, "`gamma` to be finite and >= 0"),
-        (lambda: GammaSchedule({0: 1}, "steps"), ValueError, "`shape` linear, cosine, constant"),
+        (
+            lambda: GammaSchedule({0: 1}, "steps"),
+            ValueError,
+            "`shape` to be .linear., .cosine. or .constant.",
+        ),
         (
             lambda: GammaSchedule({0: 1}).set_gamma(partial(max, gamma=1), 0),
             TypeError,

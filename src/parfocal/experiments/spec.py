@@ -15,7 +15,7 @@ from msgspec import Meta
 
 SCHEMA = 2
 
-# Of numbers with which a computation in float32 has room to go on.
+# The largest number of a spec: a computation in float32 has room to go on from there.
 _LARGEST = 2.0**40
 
 Count = Annotated[int, Meta(ge=1)]

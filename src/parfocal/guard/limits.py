@@ -17,10 +17,9 @@ from parfocal.guard.loss_call import LossCall
 from parfocal.guard.trial import value_and_gradient
 from parfocal.guard.window import rows
 
-# Margins of a trial, that with the calm one are a power of two, by which a mean divides exactly;
-# and how many are looked at on a side where each takes a trial of its own.
-_PROBES = 255
-_ALONE = 64
+# Samples of a trial at most, and margins of a side at least, where each takes a trial of its own.
+_SAMPLES = 256
+_LEAST = 64
 _LARGEST = 120.0
 
 # Classes that are tried at first: a loss that has a weight for each of its own dislikes fewer.
@@ -71,7 +70,10 @@ def limits_of(call: LossCall, form: Form) -> tuple[Limits, Limits] | None:
         return None
     zero = torch.zeros(4, dtype=call.logits.dtype)
     for shape in _shapes(call.logits, form):
-        for size in (_PROBES, 1):  # one alone where a broken one breaks all others, as in a region
+        for size in (
+            _margins_at_once(shape),
+            1,
+        ):  # one alone where a broken one breaks all others, as in a region
             try:
                 probe = _Probe(call, form, shape, size).as_alone()
                 if any(bool(probe.is_broken(zero, target).any()) for target in (0, 1)):
@@ -116,14 +118,9 @@ class _Probe(NamedTuple):
 
     def gradient(self, u: Tensor, target: int) -> Tensor:
         """Of each margin, (N, ...), at the logit that has it."""
-        most = min(self.size + 1, _NUMBERS // max(1, math.prod(self.shape)))
-        size = max(1, (1 << most.bit_length() - 1) - 1) if most > 0 else 1
-        return torch.cat([self._of_all(part, target, size) for part in u.split(size)])
-
-    def _of_all(self, u: Tensor, target: int, size: int) -> Tensor:
-        """Of so many margins, those that are missing calm ones."""
-        calm = u.new_zeros(size - len(u))
-        return self._gradient(torch.cat([u, calm]), target)[: len(u)]
+        missing = u.new_zeros(-len(u) % self.size)  # calm ones: each trial has as many samples
+        parts = torch.cat([u, missing]).split(self.size)
+        return torch.cat([self._gradient(part, target) for part in parts])[: len(u)]
 
     def _gradient(self, u: Tensor, target: int) -> Tensor:
         call, form, count = self.call, self.form, len(u) + 1
@@ -189,6 +186,12 @@ def _level(x: Tensor) -> float:
     return math.log(x.shape[1] - 1)
 
 
+def _margins_at_once(shape: tuple[int, ...]) -> int:
+    """How many a trial has: with the calm one a power of two, by which a mean divides exactly."""
+    samples = min(_SAMPLES, max(2, _NUMBERS // max(1, math.prod(shape))))
+    return (1 << samples.bit_length() - 1) - 1
+
+
 def _shapes(logits: Tensor, form: Form) -> list[tuple[int, ...]]:
     """Shapes of a sample's logits, the likeliest first: one place of a map, a whole one, a number.
 
@@ -208,8 +211,7 @@ def _shapes(logits: Tensor, form: Form) -> list[tuple[int, ...]]:
 
 def _limits(probe: _Probe, target: int, dtype: torch.dtype) -> Limits | None:
     """The limits of one target; None if margins that are tried together change each other."""
-    count = min(probe.size, _PROBES) if probe.size > 1 else _ALONE
-    numbers = representable(dtype, count, smallest=2.0**-6, largest=_LARGEST)
+    numbers = representable(dtype, max(probe.size, _LEAST), smallest=2.0**-6, largest=_LARGEST)
     sides = numbers[numbers > 0], numbers[numbers < 0].flip(0)
     gradients = [probe.gradient(side, target) for side in sides]
     limits = []

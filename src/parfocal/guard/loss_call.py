@@ -122,32 +122,18 @@ class LossCall(NamedTuple):
         which the integer is told: one that is another at each step has few.
         """
         names = list(parameters(self.loss))
-        exponents = {*_GAMMA, *(names.index(name) for name in _GAMMA if name in names)}
+        places = {*_GAMMA, *(names.index(name) for name in _GAMMA if name in names)}
         named = [*enumerate(self.arguments), *sorted(self.keywords.items())]
-        return *self._exponents(), *(
+        exponents = (g for name in _GAMMA for several in self._exponents(name) for g in several)
+        return *map(_level, exponents), *(
             (name, _magnitude(value.item() if isinstance(value, Tensor) else value))
             for name, value in named
-            if name not in exponents
+            if name not in places
             and (
                 isinstance(value, str | int | float)
                 or (isinstance(value, Tensor) and value.numel() == 1 and value.ndim == 0)
             )
         )
-
-    def _exponents(self) -> tuple[tuple[float, bool], ...]:
-        """The levels of all exponents of the call, of the loss, and of the modules within it."""
-        function, values = self.loss, [self._in_call(name) for name in _GAMMA]
-        while isinstance(function, partial):
-            values += [function.keywords.get(name) for name in _GAMMA]
-            function = function.func
-        owner = getattr(function, "__self__", function)
-        parts = owner.modules() if isinstance(owner, nn.Module) else (owner,)
-        values += [
-            vars(part).get(name) for part in parts for name in _GAMMA if hasattr(part, "__dict__")
-        ]
-        if isinstance(owner, nn.Module):
-            values += [t for n, t in _tensors_of(owner) if n.rpartition(".")[2] in _GAMMA]
-        return tuple(_level(gamma) for value in values for gamma in _several(value))
 
     @property
     def name(self) -> str:
@@ -160,45 +146,31 @@ class LossCall(NamedTuple):
     @property
     def gamma(self) -> float | None:
         """The focusing exponent, where its name tells it."""
-        return next((g for name in _GAMMA if (g := self._option(name)) is not None), None)
+        exponents = (several for name in _GAMMA for several in self._exponents(name))
+        return next((several[0] for several in exponents if len(several) == 1), None)
 
-    def _option(self, name: str) -> float | None:
-        function, keywords = self.loss, dict(self.keywords)
+    def _exponents(self, name: str) -> Iterator[list[float]]:
+        """The numbers that go by the name of an exponent, the nearest first.
+
+        In the call, in partials, of the loss or of whose method it is, of modules within, which may
+        have a tensor of that name that is none, and by default.
+        """
+        function, known = self.loss, parameters(self.loss)
+        yield _numbers_of(self.keywords.get(name))
+        place = list(known).index(name) if name in known else len(self.arguments)
+        yield from map(_numbers_of, self.arguments[place : place + 1])
         while isinstance(function, partial):
-            keywords = {**function.keywords, **keywords}
+            yield _numbers_of(function.keywords.get(name))
             function = function.func
-        value = keywords.get(name, getattr(function, name, None))
-        if value is None:
-            value = self._in_signature(function, name)
-        several = _several(value)
-        return several[0] if len(several) == 1 else None
-
-    def _in_call(self, name: str) -> Any:
-        """An argument by its name."""
-        if name in self.keywords:
-            return self.keywords[name]
-        names = list(parameters(self.loss))
-        place = names.index(name) if name in names else len(self.arguments)
-        return self.arguments[place] if place < len(self.arguments) else None
-
-    def _in_signature(self, function: Loss, name: str) -> Any:
-        """A positional argument, or the default."""
-        names = parameters(function)
-        if name not in names:
-            return None
-        place = list(names).index(name)
-        if place < len(self.arguments):
-            return self.arguments[place]
-        default = names[name].default
-        return None if default is inspect.Parameter.empty else default
+        owner = getattr(function, "__self__", function)
+        yield _numbers_of(getattr(owner, name, None))
+        if isinstance(owner, nn.Module):
+            inner = (_numbers_of(getattr(part, name, None)) for part in owner.modules())
+            yield from (several for several in inner if len(several) == 1)
+        yield _numbers_of(known[name].default if name in known else None)
 
 
-def _tensors_of(module: nn.Module) -> list[tuple[str, Tensor]]:
-    """The parameters and buffers of a module with their names."""
-    return [*module.named_parameters(), *module.named_buffers()]
-
-
-def _several(value: Any) -> list[float]:
+def _numbers_of(value: Any) -> list[float]:
     """The numbers of an exponent, none if it is none."""
     if isinstance(value, Tensor):
         is_readable = 0 < value.numel() <= _EXPONENTS and value.device.type != "meta"

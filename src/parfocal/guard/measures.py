@@ -10,7 +10,6 @@ from parfocal.guard.voice import Voice
 # Ways of calling a loss whose limits are kept: one with another number at each step has many.
 _MOST = 20
 
-
 Both = tuple[Limits, Limits]
 
 

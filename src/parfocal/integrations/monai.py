@@ -237,9 +237,9 @@ def _one_hot(x: Tensor, labels: Tensor) -> Tensor:
     return (labels == classes).to(x.dtype)
 
 
-def _not_negative(name: str, given: float | Sequence[float] | Tensor) -> Tensor:
+def _not_negative(name: str, factors: float | Sequence[float] | Tensor) -> Tensor:
     """Factors of classes, or one of all."""
-    factors = torch.as_tensor(given)
+    factors = torch.as_tensor(factors)
     if not (factors >= 0).all():
         raise ValueError(f"{_CALL}: expected `{name}` >= 0, got {factors.min().item():g}")
     return factors

@@ -8,6 +8,7 @@ from torch.nn.functional import logsigmoid
 
 from parfocal.losses import checks, values
 from parfocal.losses.reduction import select, widen
+from parfocal.losses.rows import Rows
 from parfocal.losses.sigmoid import sigmoid_focal_loss
 from parfocal.numerics import computation
 
@@ -77,8 +78,7 @@ class FocalLoss(nn.Module):
         class_weights: Sequence[float] | Tensor | None = None,
     ) -> None:
         super().__init__()
-        if mode not in MODES:
-            raise ValueError(f"{_CALL}: expected `mode` to be one of {MODES}, got {mode!r}")
+        checks.word(_CALL, "mode", mode, MODES)
         if class_weights is not None and mode == "binary":
             raise ValueError(f"{_CALL}: expected no `class_weights` in mode 'binary', got some")
         checks.reduction(_CALL, reduction)
@@ -138,7 +138,7 @@ class FocalLoss(nn.Module):
 
         1 - p_t = y sigmoid(-x) + (1 - y) sigmoid(x), whose logarithm has no cliff.
         """
-        y = _one_hot(x, y) if y.ndim < x.ndim else y
+        y = Rows(x, None, y, None).distribution() if y.ndim < x.ndim else y
         x, y = select(counts, widen(x)), select(counts, y.to(computation(x)))
         wrong = torch.logaddexp(y.log() + logsigmoid(-x), (1 - y).log() + logsigmoid(x))
         factors = select(counts, (self.gamma * wrong).exp())
@@ -158,8 +158,3 @@ def _pixel_count(x: Tensor, counts: Tensor | None) -> Tensor | float:
     if counts is None:
         return x.numel() / x.shape[1]
     return counts.expand_as(x).transpose(0, 1).flatten(1).sum(1).clamp(min=1)
-
-
-def _one_hot(x: Tensor, index: Tensor) -> Tensor:
-    """1 at the class of each pixel, 0 at the others."""
-    return torch.zeros_like(x).scatter(1, index.unsqueeze(1), 1.0)

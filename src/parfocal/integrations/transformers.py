@@ -74,7 +74,7 @@ def trainer_loss(
 
     Source: ``Trainer.compute_loss`` and ``Trainer.training_step`` of transformers 5.24.
     """
-    inner = _innermost(loss)
+    inner, bound = _unwrap(loss)
     names = _parameters(inner)
     if not {"targets", "mask", "normalizer"} <= names:
         raise TypeError(
@@ -87,7 +87,7 @@ def trainer_loss(
             f"{_CALL}: expected a module that reduces by the sum, which is divided by the items, "
             f"got {_name(inner)} with reduction={stored!r}; make it with reduction='sum'"
         )
-    for name in sorted({"mask", "normalizer", "reduction"} & _bound(loss)):
+    for name in sorted({"mask", "normalizer", "reduction"} & bound):
         raise ValueError(
             f"{_CALL}: expected a loss without `{name}`, which a step of the Trainer decides, got "
             f"one with it"
@@ -158,20 +158,19 @@ class GammaScheduleCallback(TrainerCallback):
             record["gamma"] = gamma
 
 
-def _innermost(loss: Callable[..., Any]) -> Callable[..., Any]:
-    """The function or module under guards and partials."""
-    if isinstance(loss, FocalGuard):
-        return _innermost(loss.loss)
-    if hasattr(loss, "_orig_mod"):  # of torch.compile
-        return _innermost(loss._orig_mod)
-    return _innermost(loss.func) if isinstance(loss, partial) else loss
-
-
-def _bound(loss: Callable[..., Any]) -> set[str]:
-    """The names of what partials have given already."""
-    if isinstance(loss, FocalGuard):
-        return _bound(loss.loss)
-    return {*loss.keywords, *_bound(loss.func)} if isinstance(loss, partial) else set()
+def _unwrap(loss: Any) -> tuple[Any, set[str]]:
+    """The function or module under guards, compilers and partials, and what these have named."""
+    names = set[str]()
+    while True:
+        if isinstance(loss, FocalGuard):
+            loss = loss.loss
+        elif hasattr(loss, "_orig_mod"):  # of torch.compile
+            loss = loss._orig_mod
+        elif isinstance(loss, partial):
+            names |= loss.keywords.keys()
+            loss = loss.func
+        else:
+            return loss, names
 
 
 def _parameters(loss: Callable[..., Any]) -> set[str]:

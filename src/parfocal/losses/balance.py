@@ -145,10 +145,10 @@ def alpha_from_counts(
     call = "alpha_from_counts"
     if isinstance(counts, Mapping):
         raise TypeError(f"{call}: expected `counts` in the order of the classes, got a mapping")
-    given = counts.detach() if isinstance(counts, Tensor) else list(counts)
-    n = torch.as_tensor(given, dtype=torch.float64)
-    _check_word(call, "method", method, ("balanced", "effective"))
-    _check_word(call, "head", head, ("softmax", "sigmoid"))
+    counts = counts.detach() if isinstance(counts, Tensor) else list(counts)
+    n = torch.as_tensor(counts, dtype=torch.float64)
+    checks.word(call, "method", method, ("balanced", "effective"))
+    checks.word(call, "head", head, ("softmax", "sigmoid"))
     beta = numbers.fraction(call, "beta", beta)
     _check_counts(call, n, head)
     if method == "balanced":
@@ -160,11 +160,6 @@ def alpha_from_counts(
         weights = weights / weights.mean(0)
     alpha = weights if head == "softmax" else weights[1] / (weights[0] + weights[1])
     return alpha.to(torch.get_default_dtype())
-
-
-def _check_word(call: str, name: str, word: str, words: tuple[str, str]) -> None:
-    if word not in words:
-        raise ValueError(f"{call}: expected `{name}` {words[0]!r} or {words[1]!r}, got {word!r}")
 
 
 def _check_counts(call: str, n: Tensor, head: str) -> None:

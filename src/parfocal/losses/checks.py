@@ -4,7 +4,7 @@ Each error names the call, what was expected, what came, and what mends it where
 """
 
 import sys
-from collections.abc import Iterable
+from collections.abc import Iterable, Sequence
 from typing import Any
 
 import torch
@@ -315,9 +315,15 @@ def mask(call: str, tensor: Tensor | None, inputs: Tensor) -> Tensor | None:
 
 def reduction(call: str, value: str) -> None:
     """One of the three reductions."""
-    if value not in REDUCTIONS:
+    word(call, "reduction", value, REDUCTIONS)
+
+
+def word(call: str, name: str, value: str, words: Sequence[str]) -> None:
+    """One of several words."""
+    if value not in words:
+        *others, last = map(repr, words)
         raise ValueError(
-            f"{call}: expected `reduction` to be 'none', 'mean' or 'sum', got {value!r}"
+            f"{call}: expected `{name}` to be {', '.join(others)} or {last}, got {value!r}"
         )
 
 

@@ -7,6 +7,8 @@ import torch
 from torch import Tensor
 
 from parfocal.losses import checks, numbers
+from parfocal.losses.reduction import widen
+from parfocal.losses.rows import rows
 from parfocal.numerics import HardLoss, margin
 
 # A margin like those beyond it: its gradient is 0, or that of the limit, in float64.
@@ -36,7 +38,7 @@ def target_margins(
 
     Raises:
         TypeError, ValueError: tensors of another kind or shape, or targets other than 0 and 1.
-        IndexError: an index that is no class.
+        IndexError: an index that is no class, where looking is free: on a CPU.
 
     Example:
         >>> import torch
@@ -49,21 +51,15 @@ def target_margins(
     call = "target_margins"
     ignored = checks.ignore_index(call, ignore_index)
     checks.logits_and_targets(call, inputs, targets, takes_indices=True)
-    x = inputs.detach()
-    x = x if x.dtype == torch.float64 else x.float()
+    x = widen(inputs.detach())
     if targets.shape == inputs.shape:
         if not bool(((targets == 0) | (targets == 1)).all()):
             raise ValueError(f"{call}: expected `targets` of 0 and 1, or class indices")
         return torch.where(targets == 1, x, -x)
-    labels = targets.long()
-    counts = torch.ones_like(labels, dtype=torch.bool)
-    for index in ignored:
-        counts &= labels != index
-    is_class = (labels >= 0) & (labels < x.shape[1])
-    if not bool((is_class | ~counts).all()):
-        first = labels[~is_class & counts][0].item()
-        raise IndexError(f"{call}: expected indices of {x.shape[1]} classes, got {first}")
-    return margin(x, labels.where(counts, 0)).u.masked_fill(~counts, math.inf)
+    r = rows(call, x, targets, ignored, None)
+    assert r.labels is not None
+    u = margin(x, r.labels).u
+    return u if r.mask is None else u.masked_fill(~r.mask, math.inf)
 
 
 def gradient_scale(

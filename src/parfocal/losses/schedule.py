@@ -3,27 +3,14 @@
 import math
 from bisect import bisect_right
 from collections.abc import Iterable, Mapping
-from typing import Any, Literal
+from typing import Any, Literal, get_args
 
 import torch
 from torch import Tensor, nn
 
-from parfocal.losses import numbers
+from parfocal.losses import checks, numbers
 
 Shape = Literal["linear", "cosine", "constant"]
-_SHAPES = ("linear", "cosine", "constant")
-
-
-def _pairs(milestones: Any) -> list[tuple[Any, Any]]:
-    """Steps with their gammas."""
-    try:
-        pairs = milestones.items() if isinstance(milestones, Mapping) else milestones
-        return [(t, gamma) for t, gamma in pairs]
-    except (TypeError, ValueError):
-        raise TypeError(
-            f"GammaSchedule: expected `milestones` to be a mapping from steps to gammas, or pairs, "
-            f"got {milestones!r}"
-        ) from None
 
 
 class GammaSchedule:
@@ -81,8 +68,7 @@ class GammaSchedule:
             raise ValueError(
                 f"{call}: expected `milestones` in ascending order, got {list(self._steps)}"
             )
-        if shape not in _SHAPES:
-            raise ValueError(f"{call}: expected `shape` {', '.join(_SHAPES)}, got {shape!r}")
+        checks.word(call, "shape", shape, get_args(Shape))
         self._shape = shape
 
     def __call__(self, step: float) -> float:
@@ -131,3 +117,15 @@ class GammaSchedule:
         """As it is made."""
         milestones = dict(zip(self._steps, self._gammas, strict=True))
         return f"GammaSchedule({milestones}, {self._shape!r})"
+
+
+def _pairs(milestones: Any) -> list[tuple[Any, Any]]:
+    """Steps with their gammas."""
+    try:
+        pairs = milestones.items() if isinstance(milestones, Mapping) else milestones
+        return [(t, gamma) for t, gamma in pairs]
+    except (TypeError, ValueError):
+        raise TypeError(
+            f"GammaSchedule: expected `milestones` to be a mapping from steps to gammas, or pairs, "
+            f"got {milestones!r}"
+        ) from None

@@ -116,8 +116,8 @@ def init_prior_bias_(
     bias = getattr(layer, "bias", None)
     if not isinstance(bias, Tensor):
         raise TypeError(f"init_prior_bias_: expected `layer` to have a bias, got {layer}")
-    if head not in (None, "sigmoid", "softmax"):
-        raise ValueError(f"init_prior_bias_: expected `head` sigmoid or softmax, got {head!r}")
+    if head is not None:
+        checks.word("init_prior_bias_", "head", head, ("sigmoid", "softmax"))
     share = torch.as_tensor(prior, dtype=torch.float64)
     if not bool(((share > 0) & (share < 1)).all()):
         raise ValueError(f"init_prior_bias_: expected `prior` in (0, 1), got {prior}")
