@@ -365,9 +365,7 @@ def with_rows(text: str, rows: Sequence[Row], when: str) -> str:
     end = next(place for place, old in enumerate(lines) if old.startswith("| extra memory"))
     lines[end:end] = new.values()
     names = "; ".join(f"{what} / {against}" for what, against, *_ in rows)
-    return "\n".join(
-        [*lines, "", f"Measured by themselves, beside other work, {when}: {names}.", ""]
-    )
+    return "\n".join([*lines, "", f"Measured by themselves, {when}: {names}.", ""])
 
 
 def report(rows: Sequence[Row]) -> str:

@@ -95,7 +95,7 @@ def test_lines_measured_by_themselves_take_their_place(monkeypatch):
     rows = [("a", "b", "new"), ("e", "f", "new")]
     assert losses.with_rows(page, rows, "today") == (
         "| a | b | new |\n| a | c | kept |\n| e | f | new |\n| extra memory | d | kept |\n"
-        "\nMeasured by themselves, beside other work, today: a / b; e / f.\n"
+        "\nMeasured by themselves, today: a / b; e / f.\n"
     )
 
 
