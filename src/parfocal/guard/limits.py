@@ -195,12 +195,12 @@ def _margins_at_once(shape: tuple[int, ...]) -> int:
 def _shapes(logits: Tensor, form: Form) -> list[tuple[int, ...]]:
     """Shapes of a sample's logits, the likeliest first: one place of a map, a whole one, a number.
 
-    Whole maps are tried if a sample isn't large; of exclusive classes a part, since the limits are
-    those of a margin, whatever the number of classes is.
+    Whole maps are tried if a sample isn't large; of many classes a part, since the limits are those
+    of a margin, whatever the number of classes is.
     """
     inner = tuple(logits.shape[1:])
     one = tuple(n if dim == form.dim else 1 for dim, n in enumerate(inner, 1))
-    few = tuple(n if form.kind == "elementwise" else min(n, _CLASSES) for n in one)
+    few = tuple(min(n, _CLASSES) for n in one)
     shapes = [few, one] if inner else []
     if math.prod(inner) <= _NUMBERS:
         shapes.append(inner)
