@@ -27,13 +27,13 @@ from unittest.mock import patch
 import torch
 from rounds import Rounds
 
-from parfocal.experiments.compared import compared_loss
 from parfocal.experiments.data import Sources, load, mnist5k
-from parfocal.experiments.events import Epoch, Failure
+from parfocal.experiments.losses import compared_loss
 from parfocal.experiments.models import network
+from parfocal.experiments.run.events import Epoch, Failure
+from parfocal.experiments.run.grid import read_grid
+from parfocal.experiments.run.trainer import Trainer
 from parfocal.experiments.spec import RunSpec
-from parfocal.experiments.specs import read_grid
-from parfocal.experiments.trainer import Trainer
 from parfocal.guard import FocalGuard, FocalGuardWarning
 from parfocal.guard.checks import Incoming, Outgoing
 
@@ -122,7 +122,7 @@ def line_of(
     }
 
 
-def conduct(data: Path, out: Path) -> None:
+def run_training(data: Path, out: Path) -> None:
     """All runs that aren't in the file yet, two at once."""
     done = read(out) if out.exists() else []
     names = ("loss", "gamma", "threshold", "logits")
@@ -253,7 +253,7 @@ def main(arguments: Sequence[str] | None = None) -> None:
     commands.add_parser("cost")
     given = parser.parse_args(arguments)
     if given.command == "runs":
-        conduct(given.data, given.out)
+        run_training(given.data, given.out)
     elif given.command == "table":
         print(table(read(given.out)))
     else:

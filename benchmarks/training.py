@@ -27,19 +27,19 @@ from pathlib import Path
 import torch
 from rich.console import Console
 
-from parfocal.experiments.compared import LOSS_NAMES, compared_loss
 from parfocal.experiments.data import Images, Sources, mnist5k
-from parfocal.experiments.display import TrainingDisplay
-from parfocal.experiments.engines import Engine, Processes, Ray
-from parfocal.experiments.events import Event, Step
+from parfocal.experiments.losses import LOSS_NAMES, compared_loss
 from parfocal.experiments.models import network
-from parfocal.experiments.progress import RunProgress
-from parfocal.experiments.run import Settings, conduct
-from parfocal.experiments.session import Session
+from parfocal.experiments.run.engines import Engine, Processes, Ray
+from parfocal.experiments.run.events import Event, Step
+from parfocal.experiments.run.grid import read_grid
+from parfocal.experiments.run.progress import RunProgress
+from parfocal.experiments.run.session import Session
+from parfocal.experiments.run.sweep import sweep
+from parfocal.experiments.run.trainer import Trainer
+from parfocal.experiments.run.training import RunOptions, run_training
+from parfocal.experiments.show.display import TrainingDisplay
 from parfocal.experiments.spec import RunSpec
-from parfocal.experiments.specs import read_grid
-from parfocal.experiments.sweep import sweep
-from parfocal.experiments.trainer import Trainer
 
 TURN = 40
 TURNS = 30
@@ -112,7 +112,7 @@ def record() -> None:
     """A whole run over the time in which it draws its events; both within one run."""
     mnist5k()  # read once, before any measurement
     spec = spec_of(epochs=EPOCHS)
-    settings = Settings(checkpoint_seconds=1.0)
+    settings = RunOptions(checkpoint_seconds=1.0)
     ratios = []
     for _ in range(PAIRS):
         with (
@@ -123,7 +123,7 @@ def record() -> None:
         ):
             show_progress = functools.partial(_show_progress, live)
             begin = time.perf_counter()
-            conduct(spec, Path(directory), settings, Session(), watch=show_progress)
+            run_training(spec, Path(directory), settings, Session(), watch=show_progress)
             ratios.append((time.perf_counter() - begin) / sum(drawing))
     show("record, display and a checkpoint a second / events alone", ratios)
     show(
@@ -170,11 +170,11 @@ def warm(engine: Engine, workers: int) -> Iterator[Engine]:
     """An engine whose workers have imported everything."""
     with engine, tempfile.TemporaryDirectory() as directory:
         runs = [spec_of(epochs=2, seed=seed) for seed in range(workers)]
-        sweep(runs, Path(directory), engine, Settings(), Session())
+        sweep(runs, Path(directory), engine, RunOptions(), Session())
         yield engine
 
 
-def sweep_seconds(engine: Engine, runs: Sequence[RunSpec], settings: Settings) -> float:
+def sweep_seconds(engine: Engine, runs: Sequence[RunSpec], settings: RunOptions) -> float:
     """How long a sweep takes."""
     with tempfile.TemporaryDirectory() as directory:
         begin = time.perf_counter()
@@ -201,13 +201,13 @@ def jobs() -> None:
 def warm_seconds(engine: Engine, workers: int, runs: Sequence[RunSpec]) -> float:
     """How long a sweep takes at an engine whose workers have imported everything."""
     with warm(engine, workers):
-        return min(sweep_seconds(engine, runs, Settings()) for _ in range(2))
+        return min(sweep_seconds(engine, runs, RunOptions()) for _ in range(2))
 
 
 def mnist(data_dir: str) -> None:
     """Model-epochs a second of two runs at once on the whole MNIST."""
     runs = [spec_of(source="mnist", epochs=2, seed=seed) for seed in (1, 2)]
-    settings = Settings(sources=Sources(data_dir=Path(data_dir).resolve()))
+    settings = RunOptions(sources=Sources(data_dir=Path(data_dir).resolve()))
     with warm(Processes(2), 2) as engine:
         rates = [4 / sweep_seconds(engine, runs, settings) for _ in range(3)]
     rate = statistics.median(rates)

@@ -189,7 +189,7 @@ assert errors.endswith(f"parfocal sweep --ray needs the module ray: {install('cl
 """,
     "cluster": """
 import ray
-import parfocal.experiments.engines
+import parfocal.experiments.run.engines
 assert ray.remote
 """,
     "boosting": """

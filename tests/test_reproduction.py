@@ -5,8 +5,8 @@ from pathlib import Path
 
 import pytest
 
-from parfocal.experiments.record import read_lines, read_run
-from parfocal.experiments.report import make_report, write_csv
+from parfocal.experiments.run.record import read_lines, read_run
+from parfocal.experiments.show.report import make_report, write_csv
 
 ROOT = Path(__file__).parents[1] / "docs" / "reproduction"
 RECORDS = ROOT / "records"

@@ -7,7 +7,7 @@ import time
 from contextlib import suppress
 from pathlib import Path
 
-from parfocal.experiments.engines import process_context
+from parfocal.experiments.run.engines import process_context
 
 # Ends a hang, and nothing else: what is waited for comes within seconds, or much later on a machine
 # that is slow and busy.

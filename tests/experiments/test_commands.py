@@ -12,12 +12,12 @@ from rich.console import Console
 
 from experiments.processes import Command, audit_in_short, wait_until
 from parfocal.cli import cli
-from parfocal.experiments.compared import LOSS_NAMES
 from parfocal.experiments.demo import SPEC, SideBySideError, side_by_side
-from parfocal.experiments.events import Epoch, Failure
 from parfocal.experiments.gradient_study import gradient_study
-from parfocal.experiments.page import write_demo_page
-from parfocal.experiments.record import Recorder, read_run, write_json
+from parfocal.experiments.losses import LOSS_NAMES
+from parfocal.experiments.run.events import Epoch, Failure
+from parfocal.experiments.run.record import Recorder, read_run, write_json
+from parfocal.experiments.show.page import write_demo_page
 from parfocal.experiments.spec import RunSpec
 
 EPOCH = Epoch(0, 79, 0.25, 0.9, 3.5)

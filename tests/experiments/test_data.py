@@ -10,8 +10,8 @@ from torchvision.transforms import functional as vision
 
 from parfocal.experiments.data import Sources, cifar10, evenly, image_folder, load, mnist, mnist5k
 from parfocal.experiments.errors import ChangedDataError, DamagedDataError, MissingDataError
+from parfocal.experiments.run.tasks import crop_boxes, cropped, noisy, resized, task_of
 from parfocal.experiments.spec import DigitMasks, Digits, Photographs
-from parfocal.experiments.tasks import crop_boxes, cropped, noisy, resized, task_of
 
 
 @pytest.fixture

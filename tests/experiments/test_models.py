@@ -4,8 +4,8 @@ import pytest
 import torch
 
 from parfocal.experiments.models import network
+from parfocal.experiments.run.grid import read_grid
 from parfocal.experiments.spec import DigitMasks, Photographs, RunSpec, UNet, Vit
-from parfocal.experiments.specs import read_grid
 
 # By hand for the CNN, on 28 x 28 x 1 and on 32 x 32 x 3:
 _CNN = (25 + 1) * 6 + (6 * 25 + 1) * 16 + (16 * 16 + 1) * 120 + 121 * 84 + 85

@@ -12,20 +12,20 @@ from click.testing import CliRunner
 from scipy import stats
 
 from parfocal.cli import cli
-from parfocal.experiments.comparison import (
+from parfocal.experiments.errors import UnreadableResultsError
+from parfocal.experiments.run.events import Epoch, Failure
+from parfocal.experiments.run.grid import read_grid
+from parfocal.experiments.run.record import Recorder, Run
+from parfocal.experiments.show.comparison import (
     Pair,
     failure_rates,
     loss_ratios,
     rank_correlations,
 )
-from parfocal.experiments.errors import UnreadableResultsError
-from parfocal.experiments.events import Epoch, Failure
-from parfocal.experiments.published import PublishedRun, published_of, read_published
-from parfocal.experiments.record import Recorder, Run
-from parfocal.experiments.report import make_report
+from parfocal.experiments.show.published import PublishedRun, published_of, read_published
+from parfocal.experiments.show.report import make_report
+from parfocal.experiments.show.tabulation import blocks, label, varying_settings
 from parfocal.experiments.spec import RunSpec
-from parfocal.experiments.specs import read_grid
-from parfocal.experiments.tabulation import blocks, label, varying_settings
 
 # First failures' epochs here and in the paper, by gamma and threshold; None: none in 100 epochs.
 CELLS = {
@@ -270,7 +270,8 @@ import sys
 from parfocal.cli import cli
 for words in sys.argv[1:]:
     cli(words.split(), standalone_mode=False)
-heavy = ("torch", "torchvision", "timm", "ray", "parfocal.experiments.trainer", "parfocal.losses")
+heavy = ("torch", "torchvision", "timm", "ray", "parfocal.losses")
+heavy += ("parfocal.experiments.run.trainer",)
 print(sorted(set(heavy) & set(sys.modules)))
 """
     folder = tmp_path / "runs"

@@ -2,7 +2,8 @@
 
 import pytest
 
-from parfocal.experiments.compared import compared_loss
+from parfocal.experiments.losses import compared_loss
+from parfocal.experiments.run.grid import read_grid, read_setting, shipped
 from parfocal.experiments.spec import (
     Cnn,
     DigitMasks,
@@ -14,7 +15,6 @@ from parfocal.experiments.spec import (
     UNet,
     Vit,
 )
-from parfocal.experiments.specs import read_grid, read_setting, shipped
 
 
 @pytest.mark.parametrize(

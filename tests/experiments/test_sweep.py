@@ -19,17 +19,17 @@ from rich.console import Console
 
 from experiments.processes import Command, wait_until
 from parfocal.cli import cli
-from parfocal.experiments.engines import Processes, check_answers
 from parfocal.experiments.errors import BusySweepError
-from parfocal.experiments.events import Epoch, Failure
-from parfocal.experiments.grid_display import grid
-from parfocal.experiments.progress import read_progress
-from parfocal.experiments.record import checkpoints, read_lines, read_run
-from parfocal.experiments.run import Settings
-from parfocal.experiments.session import Session
-from parfocal.experiments.specs import read_grid
-from parfocal.experiments.states import scan, state_of
-from parfocal.experiments.sweep import prepare, sweep
+from parfocal.experiments.run.engines import Processes, check_answers
+from parfocal.experiments.run.events import Epoch, Failure
+from parfocal.experiments.run.grid import read_grid
+from parfocal.experiments.run.progress import read_progress
+from parfocal.experiments.run.record import checkpoints, read_lines, read_run
+from parfocal.experiments.run.session import Session
+from parfocal.experiments.run.states import scan, state_of
+from parfocal.experiments.run.sweep import prepare, sweep
+from parfocal.experiments.run.training import RunOptions
+from parfocal.experiments.show.grid_display import grid
 
 # Two runs of a few seconds: one that fails on the way, one that doesn't.
 SETTINGS = {
@@ -60,7 +60,7 @@ def uninterrupted(tmp_path_factory):
     """The metrics of each run of a sweep that nothing happened to."""
     directory = tmp_path_factory.mktemp("uninterrupted")
     with Processes(2) as engine:
-        sweep(RUNS, directory, engine, Settings(), Session())
+        sweep(RUNS, directory, engine, RunOptions(), Session())
     return metrics_of(directory)
 
 
@@ -138,7 +138,7 @@ def test_dead_worker_is_replaced_and_its_run_goes_on(uninterrupted, tmp_path):
             pytest.raises(BusySweepError, match=f"process {process.pid} on .*--out"),
             Processes(1) as engine,
         ):
-            sweep(RUNS, tmp_path, engine, Settings(), Session())
+            sweep(RUNS, tmp_path, engine, RunOptions(), Session())
         wait_until(lambda: read_progress(victim) or state_of(victim).done)
         progress = read_progress(victim)
         if progress is not None:  # as always, but where this process is held up for seconds
@@ -166,7 +166,7 @@ def test_run_whose_process_always_dies_is_named(uninterrupted, tmp_path):
 
     ends = []
     with Deadly(2) as engine:
-        sweep(RUNS, tmp_path, engine, Settings(), Session(), ended=ends.append)
+        sweep(RUNS, tmp_path, engine, RunOptions(), Session(), ended=ends.append)
     assert engine.attempts == 2
     dead, alive = sorted(ends, key=lambda end: end.directory.name != dying.digest)
     assert dead.error.startswith("DeadWorkerError: the process died")
@@ -185,7 +185,7 @@ def test_ctrl_c_ends_a_sweep_cleanly(tmp_path):
     assert "Traceback" not in output
     assert "goes on from here" in output
     states = scan(tmp_path)
-    assert [state.kind for state in states] == ["interrupted"] * 2
+    assert [state.status for state in states] == ["interrupted"] * 2
     assert all(checkpoints(state.directory) for state in states)
     assert not list(tmp_path.glob("*/progress.json"))
 
@@ -196,8 +196,8 @@ def test_orphans_of_a_killed_sweep_end_by_themselves(tmp_path):
         wait_until_both_run(tmp_path)
         workers = {state.progress.pid for state in scan(tmp_path)}
         process.kill()
-        wait_until(lambda: all(state.kind != "running" for state in scan(tmp_path)))
-        assert {state.kind for state in scan(tmp_path)} == {"interrupted"}
+        wait_until(lambda: all(state.status != "running" for state in scan(tmp_path)))
+        assert {state.status for state in scan(tmp_path)} == {"interrupted"}
         wait_until(lambda: not any(Path(f"/proc/{pid}").exists() for pid in workers))
 
 
@@ -212,7 +212,7 @@ def test_error_of_one_run_stops_no_other(tmp_path):
     assert result.exit_code == 1, result.output
     words = f"{blocked.name[:12]}: BusyRunError: another process works on"
     assert words in " ".join(result.output.split())
-    assert sum(state.kind in ("finished", "failed") for state in scan(tmp_path)) == 1
+    assert sum(state.status in ("finished", "failed") for state in scan(tmp_path)) == 1
 
 
 @contextmanager
@@ -312,7 +312,7 @@ def test_status_shows_every_kind_of_run(tmp_path):
         "largest_logit": 2.0, "images_per_second": 100.0, "epochs_per_second": 0.5,
     }  # fmt: skip
     (folders[4] / "progress.json").write_text(json.dumps(progress))
-    kinds = [state_of(folder).kind for folder in folders]
+    kinds = [state_of(folder).status for folder in folders]
     assert kinds == ["finished", "failed", "damaged", "interrupted", "lost", "waiting"]
     output = CliRunner().invoke(cli, ["status", str(tmp_path)]).output
     for words in (

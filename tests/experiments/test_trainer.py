@@ -3,13 +3,13 @@
 import pytest
 import torch
 
-from parfocal.experiments import trainer
 from parfocal.experiments.data import Images, mnist5k
-from parfocal.experiments.events import Epoch, Failure, Step
 from parfocal.experiments.models import cnn, network
+from parfocal.experiments.run import trainer
+from parfocal.experiments.run.events import Epoch, Failure, Step
+from parfocal.experiments.run.grid import read_grid
+from parfocal.experiments.run.trainer import Trainer, parameter_vector
 from parfocal.experiments.spec import RunSpec
-from parfocal.experiments.specs import read_grid
-from parfocal.experiments.trainer import Trainer, parameter_vector
 from parfocal.guard import FocalGuard, FocalGuardWarning
 
 

@@ -24,10 +24,10 @@ def demo(out: Path) -> None:
     from parfocal.audit.known import known
     from parfocal.audit.output.terminal import installed_table
     from parfocal.experiments.demo import SPEC, SideBySideError, side_by_side
-    from parfocal.experiments.display import gradient_table, outcome_table
-    from parfocal.experiments.figures import gradient_figure, save, training_figure
     from parfocal.experiments.gradient_study import gradient_study
-    from parfocal.experiments.page import write_demo_page
+    from parfocal.experiments.show.display import gradient_table, outcome_table
+    from parfocal.experiments.show.figures import gradient_figure, save, training_figure
+    from parfocal.experiments.show.page import write_demo_page
 
     console = Console()
     out.mkdir(parents=True, exist_ok=True)

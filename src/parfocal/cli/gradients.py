@@ -22,9 +22,9 @@ def gradients(gamma: float, alpha: float, dtype: str, out: Path) -> None:
     """
     import torch
 
-    from parfocal.experiments.display import gradient_table
-    from parfocal.experiments.figures import gradient_figure, save
     from parfocal.experiments.gradient_study import gradient_study
+    from parfocal.experiments.show.display import gradient_table
+    from parfocal.experiments.show.figures import gradient_figure, save
 
     study = gradient_study(gamma, alpha, getattr(torch, dtype))
     console = plain_console()

@@ -13,8 +13,8 @@ from parfocal.experiments.errors import ExperimentError
 if TYPE_CHECKING:
     from rich.console import Console
 
-    from parfocal.experiments.run import Settings
-    from parfocal.experiments.specs import Grid
+    from parfocal.experiments.run.grid import Grid
+    from parfocal.experiments.run.training import RunOptions
 
 DEFAULT_OUT = Path("runs")
 
@@ -112,7 +112,7 @@ def grid_of(
     positive: tuple[str, ...],
 ) -> "Grid":
     """The grid of a spec with what the options say; each of its losses exists."""
-    from parfocal.experiments.compared import compared_loss
+    from parfocal.experiments.losses import compared_loss
 
     grid = _grid_of(spec, settings, image_folder, positive)
     for objective in {repr(run.objective): run.objective for run in grid.runs()}.values():
@@ -133,8 +133,8 @@ def _grid_of(
     positive: tuple[str, ...],
 ) -> "Grid":
     from parfocal.experiments.data import Sources, load
+    from parfocal.experiments.run.grid import read_grid, read_setting
     from parfocal.experiments.spec import Photographs
-    from parfocal.experiments.specs import read_grid, read_setting
 
     axes: dict[str, list[Any]] = {}
     for text in settings:
@@ -156,7 +156,7 @@ def _grid_of(
     return grid.with_axes(axes)
 
 
-def settings_of(
+def options_of(
     image_folder: Path | None,
     data_dir: Path,
     download: bool,
@@ -165,11 +165,11 @@ def settings_of(
     checkpoint_seconds: float,
     keep_checkpoint: bool,
     guard: bool = False,
-) -> "Settings":
+) -> "RunOptions":
     """The options of a run as a value; folders absolute, for processes elsewhere."""
     from parfocal.experiments.data import Sources
-    from parfocal.experiments.run import Settings
+    from parfocal.experiments.run.training import RunOptions
 
     folder = image_folder.resolve() if image_folder is not None else None
     sources = Sources(data_dir.resolve(), folder, download)
-    return Settings(sources, device, threads, checkpoint_seconds, keep_checkpoint, guard)
+    return RunOptions(sources, device, threads, checkpoint_seconds, keep_checkpoint, guard)

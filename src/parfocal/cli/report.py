@@ -22,10 +22,10 @@ def report(directory: Path, published: Path | None, out: Path | None) -> None:
     From the records alone: first failures by gamma and threshold, failure rates, curves; and, with
     the published results, how far they agree.
     """
-    from parfocal.experiments.page import write_report_page
-    from parfocal.experiments.published import read_published
-    from parfocal.experiments.report import make_report, write_csv
-    from parfocal.experiments.report_tables import report_tables
+    from parfocal.experiments.show.page import write_report_page
+    from parfocal.experiments.show.published import read_published
+    from parfocal.experiments.show.report import make_report, write_csv
+    from parfocal.experiments.show.report_tables import report_tables
 
     beside = read_published(published) if published is not None else None
     found = make_report(directory, beside)

@@ -9,7 +9,7 @@ from parfocal.cli.options import plain_console
 @click.command()
 def specs() -> None:
     """List the specs that ship with the package."""
-    from parfocal.experiments.specs import shipped
+    from parfocal.experiments.run.grid import shipped
 
     table = Table()
     table.add_column("spec", no_wrap=True)

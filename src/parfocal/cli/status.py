@@ -20,8 +20,8 @@ def status(directory: Path, watch: bool) -> None:
     """
     from rich.live import Live
 
-    from parfocal.experiments.grid_display import grid
-    from parfocal.experiments.states import scan
+    from parfocal.experiments.run.states import scan
+    from parfocal.experiments.show.grid_display import grid
 
     console = plain_console()
     states = scan(directory)

@@ -15,15 +15,15 @@ from parfocal.cli.options import (
     DEFAULT_OUT,
     fails_in_one_line,
     grid_of,
+    options_of,
     out_option,
     plain_console,
     run_options,
-    settings_of,
     spec_options,
 )
 
 if TYPE_CHECKING:
-    from parfocal.experiments.engines import Engine
+    from parfocal.experiments.run.engines import Engine
 
 # Seconds until a look at an address, and Ray's own connecting to it, are given up. Ray needs a few
 # on a quiet machine.
@@ -72,16 +72,16 @@ def sweep(
         _say_where(ray)
 
     from parfocal.experiments.data import load
-    from parfocal.experiments.engines import Processes, Ray
-    from parfocal.experiments.session import session
+    from parfocal.experiments.run.engines import Processes, Ray
+    from parfocal.experiments.run.session import session
 
     grid = grid_of(spec, settings, image_folder, positive)
     resources = dict(_resource(text) for text in ray_resource)
-    conducted = settings_of(image_folder, **options)
+    choices = options_of(image_folder, **options)
     engine: Engine
     if ray is None:
         for data in {repr(run.data): run.data for run in grid.runs()}.values():
-            load(data, conducted.sources)  # what is missing is said once, and at once
+            load(data, choices.sources)  # what is missing is said once, and at once
         engine = Processes(jobs, options["threads"])
     else:
         with nullcontext() if ray == "local" else _given_up_after(_CONNECT_SECONDS, ray):
@@ -92,7 +92,7 @@ def sweep(
             grid.runs(),
             out or DEFAULT_OUT / grid.name,
             engine,
-            conducted,
+            choices,
             session(engine.name),
         )
     sys.exit(1 if errors else 0)
@@ -100,7 +100,7 @@ def sweep(
 
 def _say_where(address: str) -> None:
     """Say what is waited for, and look if it is there, before anything large is imported."""
-    from parfocal.experiments.engines import check_answers
+    from parfocal.experiments.run.engines import check_answers
 
     if address == "local":
         click.echo("starting Ray on this machine ...")
@@ -138,8 +138,8 @@ def _resource(text: str) -> tuple[str, float]:
 def _sweep(runs: Any, directory: Path, engine: "Engine", settings: Any, session: Any) -> int:
     from rich.text import Text
 
-    from parfocal.experiments.grid_display import SweepDisplay
-    from parfocal.experiments.sweep import Ended, folder_of, sweep
+    from parfocal.experiments.run.sweep import Ended, folder_of, sweep
+    from parfocal.experiments.show.grid_display import SweepDisplay
 
     console = plain_console()
     errors: list[Ended] = []

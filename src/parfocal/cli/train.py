@@ -17,10 +17,10 @@ from parfocal.cli.options import (
     DEFAULT_OUT,
     fails_in_one_line,
     grid_of,
+    options_of,
     out_option,
     plain_console,
     run_options,
-    settings_of,
     spec_options,
 )
 
@@ -57,7 +57,7 @@ def train(
     (run,) = runs
     directory = out or DEFAULT_OUT / grid.name / run.digest
     with _process_group(str(options["device"])) as rank:
-        settings_of_run = settings_of(image_folder, **options)
+        settings_of_run = options_of(image_folder, **options)
         outcome = _conduct(run, directory, settings_of_run, overwrite, rank)
     if outcome == "interrupted":
         sys.exit(130)
@@ -66,11 +66,11 @@ def train(
 
 
 def _conduct(run: Any, directory: Path, settings: Any, overwrite: bool, rank: int) -> str:
-    from parfocal.experiments.display import TrainingDisplay, outcome_table
-    from parfocal.experiments.figures import save, training_figure
-    from parfocal.experiments.record import read_run
-    from parfocal.experiments.run import conduct
-    from parfocal.experiments.session import session
+    from parfocal.experiments.run.record import read_run
+    from parfocal.experiments.run.session import session
+    from parfocal.experiments.run.training import run_training
+    from parfocal.experiments.show.display import TrainingDisplay, outcome_table
+    from parfocal.experiments.show.figures import save, training_figure
 
     console = plain_console(quiet=rank > 0)
     engine = "torchrun" if "TORCHELASTIC_RUN_ID" in os.environ else "alone"
@@ -79,7 +79,7 @@ def _conduct(run: Any, directory: Path, settings: Any, overwrite: bool, rank: in
         TrainingDisplay(console, [run]) as display,
         _warnings_of_the_guard(console),
     ):
-        outcome = conduct(
+        outcome = run_training(
             run,
             directory,
             settings,

@@ -11,15 +11,14 @@ import torch
 from rich.console import Console
 
 from parfocal.experiments.data import Sources, load
-from parfocal.experiments.display import TrainingDisplay
-from parfocal.experiments.engines import process_context
-from parfocal.experiments.events import Epoch, Failure, Step
-from parfocal.experiments.loss_names import LOSS_NAMES
-from parfocal.experiments.pace import Pace
-from parfocal.experiments.record import Recorder, Run, read_run
-from parfocal.experiments.spec import RunSpec
-from parfocal.experiments.specs import read_grid
-from parfocal.experiments.trainer import Trainer
+from parfocal.experiments.run.engines import process_context
+from parfocal.experiments.run.events import Epoch, Failure, Step
+from parfocal.experiments.run.grid import read_grid
+from parfocal.experiments.run.pace import Pace
+from parfocal.experiments.run.record import Recorder, Run, read_run
+from parfocal.experiments.run.trainer import Trainer
+from parfocal.experiments.show.display import TrainingDisplay
+from parfocal.experiments.spec import LOSS_NAMES, RunSpec
 
 # The original dies at step 4,565 with seed 0; a run that outlives this many epochs is let go.
 SPEC = read_grid("mnist-quick").base.with_settings({"epochs": 200})

@@ -6,8 +6,8 @@ import torch
 from torch import Tensor
 
 from parfocal.audit.oracle import focal_truth
-from parfocal.experiments.compared import Loss, compared_loss
-from parfocal.experiments.loss_names import LOSS_NAMES, LossName
+from parfocal.experiments.losses import Loss, compared_loss
+from parfocal.experiments.spec import LOSS_NAMES, LossName
 
 # The paper's points: 100 logits from -38 to 38.
 POINTS = 100

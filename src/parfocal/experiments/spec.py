@@ -8,7 +8,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal
+from typing import Annotated, Any, Literal, get_args
 
 import msgspec
 from msgspec import Meta
@@ -29,6 +29,11 @@ TimmName = Annotated[str, Meta(pattern=r"^[\w.]+$")]
 DigitSource = Literal["mnist5k", "mnist"]
 ImageSource = Literal["cifar10", "folder"]
 Logits = Literal["float64", "float32", "float16", "bfloat16", "autocast"]
+
+# The losses that every experiment compares, and the smoothing constant of the paper.
+LossName = Literal["original", "smoothed", "exact"]
+LOSS_NAMES: tuple[LossName, ...] = get_args(LossName)
+SMOOTHING = 1e-3
 
 CIFAR10_VEHICLES = ("airplane", "automobile", "ship", "truck")
 

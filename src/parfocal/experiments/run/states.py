@@ -7,10 +7,10 @@ from pathlib import Path
 from typing import Literal, NamedTuple
 
 from parfocal.experiments.errors import DamagedRecordError, OtherRunError
-from parfocal.experiments.progress import HEARTBEAT, RunProgress, read_progress
-from parfocal.experiments.record import Run, read_run
+from parfocal.experiments.run.progress import HEARTBEAT, RunProgress, read_progress
+from parfocal.experiments.run.record import Run, read_run
 
-Kind = Literal["waiting", "running", "interrupted", "lost", "finished", "failed", "damaged"]
+RunStatus = Literal["waiting", "running", "interrupted", "lost", "finished", "failed", "damaged"]
 
 # A process that hasn't written for so long is taken for dead: a step of a large network may take
 # a minute, and clocks of two machines differ.
@@ -20,12 +20,12 @@ SILENCE = 120 * HEARTBEAT
 class RunState(NamedTuple):
     """One run: its record if it can be read, its progress if it is running, what is wrong if not.
 
-    kind: waiting to begin, running, interrupted with a word, lost without one, finished at the last
-        epoch, failed by a number that wasn't finite, or damaged.
+    status: waiting to begin, running, interrupted with a word, lost without one, finished at the
+        last epoch, failed by a number that wasn't finite, or damaged.
     """
 
     directory: Path
-    kind: Kind
+    status: RunStatus
     run: Run | None
     progress: RunProgress | None
     problem: str | None = None
@@ -33,12 +33,12 @@ class RunState(NamedTuple):
     @property
     def done(self) -> bool:
         """Whether nothing is left to do."""
-        return self.kind in ("finished", "failed")
+        return self.status in ("finished", "failed")
 
     @property
     def epochs(self) -> float:
         """How many epochs are done, parts included."""
-        if self.progress is not None and self.kind == "running":
+        if self.progress is not None and self.status == "running":
             return self.progress.step / self.progress.steps_per_epoch
         if self.run is None:
             return 0.0

@@ -11,14 +11,26 @@ from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from matplotlib.patches import Rectangle
 
-from parfocal.experiments.loss_names import DESCRIPTIONS, LOSS_NAMES
-from parfocal.experiments.record import Run, replacing
-from parfocal.experiments.report import Report, Row, cell_text, published_text
-from parfocal.experiments.spec import DigitMasks, Digits, Photographs, RunSpec
-from parfocal.experiments.tabulation import Block, short, text
+from parfocal.experiments.run.record import Run, replacing
+from parfocal.experiments.show.report import Report, Row, cell_text, published_text
+from parfocal.experiments.show.tabulation import Block, short, text
+from parfocal.experiments.spec import (
+    LOSS_NAMES,
+    SMOOTHING,
+    DigitMasks,
+    Digits,
+    Photographs,
+    RunSpec,
+)
 
 if TYPE_CHECKING:
     from parfocal.experiments.gradient_study import Curve, GradientStudy
+
+DESCRIPTIONS = {
+    "original": "torchvision.ops.sigmoid_focal_loss",
+    "smoothed": f"the paper's, (1 - p_t + {SMOOTHING:g}) ** gamma",
+    "exact": "parfocal.sigmoid_focal_loss",
+}
 
 # Early failures are dark red, late ones pale; runs without one green, what isn't known white.
 _HEAT = "YlOrRd_r"

@@ -13,12 +13,12 @@ import torch
 import torch.distributed as dist
 from torch import Tensor, nn
 
-from parfocal.experiments.compared import Loss, compared_loss
 from parfocal.experiments.data import Images
-from parfocal.experiments.events import Epoch, Event, Failure, Quantity, Step
+from parfocal.experiments.losses import Loss, compared_loss
 from parfocal.experiments.models import network
+from parfocal.experiments.run.events import Epoch, Event, Failure, Quantity, Step
+from parfocal.experiments.run.tasks import task_of
 from parfocal.experiments.spec import RunSpec
-from parfocal.experiments.tasks import task_of
 from parfocal.guard import FocalGuard
 
 

@@ -7,11 +7,11 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
-from parfocal.experiments.display import outcome_cells
-from parfocal.experiments.figures import curves_figure, heat_map_figure, png_bytes
-from parfocal.experiments.record import Run, replacing
-from parfocal.experiments.report import Report, cell_text, published_text
-from parfocal.experiments.tabulation import Block, short, text
+from parfocal.experiments.run.record import Run, replacing
+from parfocal.experiments.show.display import outcome_cells
+from parfocal.experiments.show.figures import curves_figure, heat_map_figure, png_bytes
+from parfocal.experiments.show.report import Report, cell_text, published_text
+from parfocal.experiments.show.tabulation import Block, short, text
 
 if TYPE_CHECKING:
     from parfocal.experiments.gradient_study import GradientStudy
@@ -71,7 +71,7 @@ def _images(report: Report, block: Block) -> list[tuple[str, str]]:
 
 def _write(path: Path, template: str, **values: Any) -> None:
     environment = Environment(
-        loader=PackageLoader("parfocal.experiments", "templates"),
+        loader=PackageLoader("parfocal.experiments.show", "templates"),
         autoescape=select_autoescape(["html"]),
         undefined=StrictUndefined,
         trim_blocks=True,

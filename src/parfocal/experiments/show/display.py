@@ -9,9 +9,9 @@ from rich.markup import escape
 from rich.progress import BarColumn, Progress, TextColumn, TimeRemainingColumn
 from rich.table import Table
 
-from parfocal.experiments.events import Failure, Step
-from parfocal.experiments.progress import RunProgress
-from parfocal.experiments.record import Run
+from parfocal.experiments.run.events import Failure, Step
+from parfocal.experiments.run.progress import RunProgress
+from parfocal.experiments.run.record import Run
 from parfocal.experiments.spec import RunSpec
 
 if TYPE_CHECKING:

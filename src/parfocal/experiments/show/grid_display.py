@@ -12,8 +12,8 @@ from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
 
-from parfocal.experiments.states import Kind, RunState, state_of
-from parfocal.experiments.tabulation import (
+from parfocal.experiments.run.states import RunState, RunStatus, state_of
+from parfocal.experiments.show.tabulation import (
     COLUMN,
     ROW,
     Block,
@@ -25,10 +25,10 @@ from parfocal.experiments.tabulation import (
 )
 
 if TYPE_CHECKING:
-    from parfocal.experiments.sweep import Ended
+    from parfocal.experiments.run.sweep import Ended
 
 LEGEND = "· waiting   12 at epoch 12   ✓ finished   ✗12 failed at epoch 12   ! see below"
-_STYLES: dict[Kind, str] = {
+_STYLES: dict[RunStatus, str] = {
     "waiting": "dim",
     "running": "bold cyan",
     "interrupted": "yellow",
@@ -134,15 +134,15 @@ def grid(states: Sequence[RunState], console: Console, rate: float | None = None
         table = _table(block, readable)
         room -= len(block.rows) + 4
         # Where not all tables fit, those in which nothing happens are a line each.
-        busy = any(state.kind in ("running", "lost", "interrupted") for state in members)
+        busy = any(state.status in ("running", "lost", "interrupted") for state in members)
         fits = not console.is_terminal or busy or room >= 0
         parts.append(table if fits else Text(f"{block.title}: {_counts(members)}"))
     parts.append(Text(LEGEND, style="dim"))
-    parts += [_running(state, varying) for state in readable if state.kind == "running"]
+    parts += [_running(state, varying) for state in readable if state.status == "running"]
     parts += [
-        Text(f"! {state.directory.name[:12]}: {_problem(state)}", style=_STYLES[state.kind])
+        Text(f"! {state.directory.name[:12]}: {_problem(state)}", style=_STYLES[state.status])
         for state in states
-        if state.kind in ("damaged", "lost")
+        if state.status in ("damaged", "lost")
     ]
     parts.append(_totals(states, rate))
     return Group(*parts)
@@ -164,7 +164,7 @@ def _table(block: Block, states: Sequence[RunState]) -> Table:
 
 
 def _cell(state: RunState) -> Text:
-    match state.kind:
+    match state.status:
         case "waiting":
             words = "·"
         case "running" | "interrupted":
@@ -177,7 +177,7 @@ def _cell(state: RunState) -> Text:
             words = f"✗{state.run.failure.epoch}"
         case _:
             words = "!"
-    return Text(words, style=_STYLES[state.kind])
+    return Text(words, style=_STYLES[state.status])
 
 
 def _running(state: RunState, varying: Sequence[str]) -> Text:
@@ -205,13 +205,13 @@ def _problem(state: RunState) -> str:
 
 
 def _counts(states: Sequence[RunState]) -> str:
-    counts = Counter(state.kind for state in states)
-    return ", ".join(f"{counts[kind]} {kind}" for kind in _STYLES if counts[kind])
+    counts = Counter(state.status for state in states)
+    return ", ".join(f"{counts[status]} {status}" for status in _STYLES if counts[status])
 
 
 def _totals(states: Sequence[RunState], rate: float | None) -> RenderableType:
     done = sum(state.done for state in states)
-    running = [state.progress for state in states if state.kind == "running" and state.progress]
+    running = [state.progress for state in states if state.status == "running" and state.progress]
     words = f"{len(states)} runs: {_counts(states)}"
     if rate is None:
         rate = sum(p.epochs_per_second for p in running)

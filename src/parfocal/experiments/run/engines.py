@@ -48,7 +48,7 @@ def process_context() -> Any:
     if sys.platform != "linux":
         return get_context("spawn")
     context = get_context("forkserver")
-    context.set_forkserver_preload(["parfocal.experiments.run"])
+    context.set_forkserver_preload(["parfocal.experiments.run.training"])
     return context
 
 

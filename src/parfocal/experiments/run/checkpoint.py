@@ -13,7 +13,7 @@ from typing import Any
 import torch
 
 from parfocal.experiments.errors import DamagedRecordError
-from parfocal.experiments.record import CHECKPOINT, checkpoints, refuse_other, replacing
+from parfocal.experiments.run.record import CHECKPOINT, checkpoints, refuse_other, replacing
 
 KEPT = 2
 

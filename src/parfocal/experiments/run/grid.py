@@ -10,7 +10,7 @@ from typing import Any, NamedTuple
 
 from parfocal.experiments.spec import RunSpec, spec_of
 
-_SHIPPED = files("parfocal.experiments") / "shipped"
+_SHIPPED = files("parfocal.experiments.run") / "shipped"
 
 
 class Grid(NamedTuple):

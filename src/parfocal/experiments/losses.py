@@ -9,7 +9,7 @@ from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss as torchvision_loss
 
 import parfocal
-from parfocal.experiments.loss_names import LOSS_NAMES, SMOOTHING
+from parfocal.experiments.spec import LOSS_NAMES, SMOOTHING
 from parfocal.losses.sigmoid import sigmoid_focal_loss
 
 Loss = Callable[[Tensor, Tensor], Tensor]

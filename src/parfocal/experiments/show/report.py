@@ -5,7 +5,9 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
-from parfocal.experiments.comparison import (
+from parfocal.experiments.run.record import Run, replacing
+from parfocal.experiments.run.states import scan
+from parfocal.experiments.show.comparison import (
     FailureRate,
     LossRatio,
     Pair,
@@ -14,10 +16,8 @@ from parfocal.experiments.comparison import (
     loss_ratios,
     rank_correlations,
 )
-from parfocal.experiments.published import Published, PublishedRun, published_of
-from parfocal.experiments.record import Run, replacing
-from parfocal.experiments.states import scan
-from parfocal.experiments.tabulation import (
+from parfocal.experiments.show.published import Published, PublishedRun, published_of
+from parfocal.experiments.show.tabulation import (
     Block,
     blocks,
     experiment_of,
@@ -32,7 +32,7 @@ class Row(NamedTuple):
     """A run, its state, and the published one with the same settings."""
 
     run: Run
-    kind: str
+    status: str
     published: PublishedRun | None
 
 
@@ -66,7 +66,7 @@ def make_report(directory: Path, published: Published | None = None) -> Report:
         inner = sorted(path for path in directory.iterdir() if path.is_dir())
         states += [s for path in inner if not (path / "spec.json").exists() for s in scan(path)]
     rows = tuple(
-        Row(s.run, s.kind, published_of(s.run.spec, published) if published else None)
+        Row(s.run, s.status, published_of(s.run.spec, published) if published else None)
         for s in states
         if s.run is not None
     )
@@ -102,11 +102,11 @@ def _blocks(runs: Sequence[Run], members: Sequence[int]) -> Iterator[Block]:
 def cell_text(row: Row) -> str:
     """First failure's epoch; `30+`: none in 30 epochs; `12…`: under way; `·`: not begun."""
     run = row.run
-    if row.kind == "waiting":
+    if row.status == "waiting":
         return "·"
     if run.failure is not None:
         return str(run.failure.epoch)
-    if row.kind == "finished":
+    if row.status == "finished":
         return f"{len(run.epochs)}+"
     return f"{len(run.epochs)}…"
 
@@ -168,7 +168,7 @@ def _run_values(row: Row) -> dict[str, Any]:
         "loss": run.spec.objective.loss,
         "gamma": run.spec.objective.gamma,
         "digest": run.spec.digest,
-        "outcome": row.kind,
+        "outcome": row.status,
         "epochs": len(run.epochs),
         "largest_logit": run.largest_logit,
     }

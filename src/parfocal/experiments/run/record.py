@@ -23,7 +23,7 @@ from types import TracebackType
 from typing import IO, Any, Literal, NamedTuple, Self
 
 from parfocal.experiments.errors import DamagedRecordError, OtherRunError
-from parfocal.experiments.events import Epoch, Failure
+from parfocal.experiments.run.events import Epoch, Failure
 from parfocal.experiments.spec import RunSpec
 
 Outcome = Literal["finished", "failed", "stopped", "interrupted"]

@@ -13,13 +13,13 @@ from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from parfocal.experiments.engines import Engine
 from parfocal.experiments.errors import BusySweepError, DeadWorkerError
-from parfocal.experiments.record import Outcome, write_json
-from parfocal.experiments.run import Settings, conduct
-from parfocal.experiments.session import Session, now
+from parfocal.experiments.run.engines import Engine
+from parfocal.experiments.run.record import Outcome, write_json
+from parfocal.experiments.run.session import Session, now
+from parfocal.experiments.run.states import state_of
+from parfocal.experiments.run.training import RunOptions, run_training
 from parfocal.experiments.spec import RunSpec
-from parfocal.experiments.states import state_of
 
 # A file with which all runs of a folder are asked to end, wherever they are.
 STOP = "stop"
@@ -47,7 +47,7 @@ def sweep(
     specs: Sequence[RunSpec],
     directory: Path,
     engine: Engine,
-    settings: Settings,
+    options: RunOptions,
     session: Session,
     *,
     ended: Callable[[Ended], None] = lambda _: None,
@@ -68,7 +68,7 @@ def sweep(
         waiting: dict[Future[Outcome], tuple[RunSpec, int]] = {}
 
         def submit(spec: RunSpec, attempt: int) -> None:
-            arguments = (spec, folder_of(spec, directory), settings, session, stop)
+            arguments = (spec, folder_of(spec, directory), options, session, stop)
             waiting[engine.submit(work, *arguments)] = spec, attempt
 
         for spec in prepare(specs, directory):
@@ -104,7 +104,7 @@ def prepare(specs: Sequence[RunSpec], directory: Path) -> list[RunSpec]:
 
 
 def work(
-    spec: RunSpec, directory: Path, settings: Settings, session: Session, stop: Path
+    spec: RunSpec, directory: Path, options: RunOptions, session: Session, stop: Path
 ) -> Outcome:
     """One run, in a process of an engine's; it ends when asked to, or when its parent is gone."""
     if not (directory / "spec.json").exists():
@@ -119,7 +119,7 @@ def work(
 
     if wanted():
         return "interrupted"
-    return conduct(spec, directory, settings, session, stop=wanted)
+    return run_training(spec, directory, options, session, stop=wanted)
 
 
 def _ended(directory: Path, future: Future[Outcome]) -> Ended:

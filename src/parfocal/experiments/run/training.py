@@ -13,8 +13,6 @@ import torch
 import torch.distributed as dist
 from filelock import FileLock, Timeout
 
-from parfocal.experiments import checkpoint
-from parfocal.experiments.compared import Loss
 from parfocal.experiments.data import Sources, load
 from parfocal.experiments.errors import (
     BusyRunError,
@@ -22,16 +20,18 @@ from parfocal.experiments.errors import (
     DamagedRecordError,
     OtherRunError,
 )
-from parfocal.experiments.events import Epoch, Failure, Step
-from parfocal.experiments.pace import Pace
-from parfocal.experiments.progress import (
+from parfocal.experiments.losses import Loss
+from parfocal.experiments.run import checkpoint
+from parfocal.experiments.run.events import Epoch, Failure, Step
+from parfocal.experiments.run.pace import Pace
+from parfocal.experiments.run.progress import (
     HEARTBEAT,
     RunProgress,
     progress_of,
     read_progress,
     write_progress,
 )
-from parfocal.experiments.record import (
+from parfocal.experiments.run.record import (
     DONE,
     Outcome,
     Recorder,
@@ -42,13 +42,13 @@ from parfocal.experiments.record import (
     refuse_others,
     remove_record,
 )
-from parfocal.experiments.session import Session, environment, now
+from parfocal.experiments.run.session import Session, environment, now
+from parfocal.experiments.run.trainer import Trainer
 from parfocal.experiments.spec import RunSpec
-from parfocal.experiments.trainer import Trainer
 from parfocal.guard import FocalGuard
 
 
-class Settings(NamedTuple):
+class RunOptions(NamedTuple):
     """What a run may be given that changes none of its numbers beyond the order of sums.
 
     checkpoint_seconds: between two checkpoints; what a kill may cost.
@@ -65,10 +65,10 @@ class Settings(NamedTuple):
     guard: bool = False
 
 
-def conduct(
+def run_training(
     spec: RunSpec,
     directory: Path,
-    settings: Settings,
+    options: RunOptions,
     session: Session,
     *,
     overwrite: bool = False,
@@ -86,9 +86,9 @@ def conduct(
         DamagedRecordError: its checkpoint doesn't fit the installed packages.
         ChangedDataError, MissingDataError, OSError, ValueError: with the record as good as before.
     """
-    torch.set_num_threads(settings.threads)
+    torch.set_num_threads(options.threads)
     if dist.is_initialized() and dist.get_rank() > 0:
-        return _agreed(None) or _follow(spec, directory, settings)
+        return _agreed(None) or _follow(spec, directory, options)
     directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(directory / "lock")
     try:
@@ -101,8 +101,8 @@ def conduct(
         if overwrite:
             remove_record(directory)
         done = _agreed(outcome_of(spec, directory))
-        outcome = done or _lead(spec, directory, settings, session, stop, watch)
-        if outcome in DONE and not settings.keep_checkpoint:
+        outcome = done or _lead(spec, directory, options, session, stop, watch)
+        if outcome in DONE and not options.keep_checkpoint:
             checkpoint.remove_all(directory)
         return outcome
     finally:
@@ -145,14 +145,14 @@ def set_aside(path: Path) -> None:
 def _lead(
     spec: RunSpec,
     directory: Path,
-    settings: Settings,
+    options: RunOptions,
     session: Session,
     stop: Callable[[], bool],
     watch: Callable[[RunProgress], None],
 ) -> Outcome:
-    images = load(spec.data, settings.sources)
+    images = load(spec.data, options.sources)
     data = _unchanged(directory, images.checksum())
-    trainer = Trainer(spec, images, settings.device, _watch(directory, settings))
+    trainer = Trainer(spec, images, options.device, _watch(directory, options))
     refuse_others(directory, spec.digest)
     (directory / "metrics.jsonl").touch()  # empty until a line is made, so that readers find it
     epochs = _resume(trainer, checkpoint.latest(directory, spec.digest))
@@ -161,7 +161,7 @@ def _lead(
         "began": now(),
         "engine": session.engine,
         "git": session.git,
-        "device": settings.device,
+        "device": options.device,
         "ranks": dist.get_world_size() if dist.is_initialized() else 1,
         "seed": spec.training.seed,
         "data": data,
@@ -173,7 +173,7 @@ def _lead(
     try:
         with Recorder(directory, spec, epochs) as recorder:
             recorder.step = trainer.step
-            outcome = _train(trainer, recorder, settings, session, stop, watch)
+            outcome = _train(trainer, recorder, options, session, stop, watch)
     finally:
         (directory / "progress.json").unlink(missing_ok=True)
     append_line(
@@ -187,7 +187,7 @@ def _lead(
 def _train(
     trainer: Trainer,
     recorder: Recorder,
-    settings: Settings,
+    options: RunOptions,
     session: Session,
     stop: Callable[[], bool],
     watch: Callable[[RunProgress], None],
@@ -211,7 +211,7 @@ def _train(
                     watch(progress)
                     if stop():
                         trainer.stop()
-                if time.monotonic() - saved >= settings.checkpoint_seconds:
+                if time.monotonic() - saved >= options.checkpoint_seconds:
                     save()
                     saved = time.monotonic()
             case Epoch():
@@ -227,10 +227,10 @@ def _train(
     return outcome
 
 
-def _follow(spec: RunSpec, directory: Path, settings: Settings) -> Outcome:
+def _follow(spec: RunSpec, directory: Path, options: RunOptions) -> Outcome:
     """What all ranks but the first do: compute."""
-    images = load(spec.data, settings.sources)
-    trainer = Trainer(spec, images, settings.device, _watch(directory, settings))
+    images = load(spec.data, options.sources)
+    trainer = Trainer(spec, images, options.device, _watch(directory, options))
     _resume(trainer, None)
     last = None
     for event in trainer.events():
@@ -240,9 +240,9 @@ def _follow(spec: RunSpec, directory: Path, settings: Settings) -> Outcome:
     return "finished" if trainer.finished else "interrupted"
 
 
-def _watch(directory: Path, settings: Settings) -> Callable[[Loss], FocalGuard] | None:
+def _watch(directory: Path, options: RunOptions) -> Callable[[Loss], FocalGuard] | None:
     """What makes the guard of a loss, if there is to be one."""
-    if not settings.guard:
+    if not options.guard:
         return None
     capture = directory / "captures" if find_spec("safetensors") else None
     return partial(FocalGuard, action="record", capture=capture)

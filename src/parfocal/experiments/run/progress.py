@@ -8,11 +8,11 @@ from typing import TYPE_CHECKING
 
 import msgspec
 
-from parfocal.experiments.events import Step
-from parfocal.experiments.record import replacing
+from parfocal.experiments.run.events import Step
+from parfocal.experiments.run.record import replacing
 
 if TYPE_CHECKING:
-    from parfocal.experiments.trainer import Trainer
+    from parfocal.experiments.run.trainer import Trainer
 
 # Seconds between two looks at a run's other duties: progress written, a wish to stop heard.
 HEARTBEAT = 1.0

@@ -7,9 +7,9 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from parfocal.experiments.comparison import FailureRate, LossRatio, RankCorrelation
-from parfocal.experiments.report import Report, cell_text, published_text
-from parfocal.experiments.tabulation import Block, short, text
+from parfocal.experiments.show.comparison import FailureRate, LossRatio, RankCorrelation
+from parfocal.experiments.show.report import Report, cell_text, published_text
+from parfocal.experiments.show.tabulation import Block, short, text
 
 
 def report_tables(report: Report) -> Iterator[RenderableType]:
@@ -56,7 +56,7 @@ def _failures(report: Report, block: Block) -> Table:
 
 def _cell(report: Report, index: int) -> Text:
     row = report.rows[index]
-    words = Text(cell_text(row), style="red" if row.kind == "failed" else "")
+    words = Text(cell_text(row), style="red" if row.status == "failed" else "")
     if row.published is not None:
         words.append(f" ({published_text(row)})", style="dim")
     return words

@@ -7,10 +7,10 @@ from typing import Any, NamedTuple
 import numpy as np
 from scipy import stats
 
-from parfocal.experiments.loss_names import LOSS_NAMES
-from parfocal.experiments.published import PublishedRun
-from parfocal.experiments.record import Run
-from parfocal.experiments.tabulation import experiment_of
+from parfocal.experiments.run.record import Run
+from parfocal.experiments.show.published import PublishedRun
+from parfocal.experiments.show.tabulation import experiment_of
+from parfocal.experiments.spec import LOSS_NAMES
 
 # Of the confidence intervals, and the normal quantile that belongs to it.
 CONFIDENCE = 0.95

@@ -7,8 +7,8 @@ from pathlib import Path
 from typing import NamedTuple
 
 from parfocal.experiments.errors import UnreadableResultsError
+from parfocal.experiments.run.grid import read_grid
 from parfocal.experiments.spec import RunSpec
-from parfocal.experiments.specs import read_grid
 
 # Files of a folder of published results, each with the spec whose runs it is about.
 FILES = {

@@ -1,0 +1,1 @@
+"""Trainings and their records: one run, many runs, and where they are executed."""
