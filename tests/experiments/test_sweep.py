@@ -119,11 +119,15 @@ def test_killed_sweep_goes_on_to_the_same_bytes(uninterrupted, tmp_path):
         unfinished.append({s.directory for s in states if checkpoints(s.directory)})
     assert "2 runs: 1 finished, 1 failed" in finish(tmp_path, "--jobs", "2")
     assert metrics_of(tmp_path) == uninterrupted
+    resumed = []
     for engine, folders in zip(("ray", "processes"), unfinished, strict=True):
         for folder in folders:
             lines = read_lines(folder / "sessions.jsonl")
             began = [x for x in lines if x["event"] == "began" and x["engine"] == engine]
-            assert began[-1]["from_step"] > 0
+            # One may have been killed before its turn on this engine.
+            resumed += [line["from_step"] for line in began[-1:]]
+    assert resumed
+    assert all(step > 0 for step in resumed)
     untouched = [path.read_bytes() for path in tmp_path.glob("*/sessions.jsonl")]
     finish(tmp_path)
     assert [path.read_bytes() for path in tmp_path.glob("*/sessions.jsonl")] == untouched
