@@ -90,7 +90,7 @@ def loop() -> None:
     for loss in LOSS_NAMES:
         for noise in (0.0, 0.5):
             spec = spec_of(loss=loss, noise=noise)
-            bare, whole = bare_loop(spec, data), Trainer(spec, data).events()
+            bare, whole = bare_loop(spec, data), Trainer(spec, data, look=1).events()
             seconds(bare, TURN)
             seconds(whole, TURN)
             ratios = []

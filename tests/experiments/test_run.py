@@ -22,7 +22,7 @@ from parfocal.experiments.errors import (
     DamagedRecordError,
     OtherRunError,
 )
-from parfocal.experiments.run import checkpoint, training
+from parfocal.experiments.run import checkpoint, trainer, training
 from parfocal.experiments.run.engines import process_context
 from parfocal.experiments.run.grid import read_grid
 from parfocal.experiments.run.progress import read_progress
@@ -55,8 +55,9 @@ def uninterrupted(tmp_path_factory):
 
 @pytest.fixture
 def every_step(monkeypatch):
-    """Listen after each step, not each second."""
+    """Look and listen after each step, not each second."""
     monkeypatch.setattr(training, "HEARTBEAT", 0.0)
+    monkeypatch.setattr(trainer, "LOOK_SECONDS", 0.0)
 
 
 def stop_at(step):

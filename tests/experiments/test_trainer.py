@@ -1,13 +1,17 @@
 """Trainings fail where they must, are repeatable, and see every failure at once."""
 
+import contextlib
+import types
+
 import pytest
 import torch
 
 from parfocal.experiments.data import Images, mnist5k
 from parfocal.experiments.models import cnn, network
-from parfocal.experiments.run import trainer
+from parfocal.experiments.run import replay, trainer
 from parfocal.experiments.run.events import Epoch, Failure, Step
 from parfocal.experiments.run.grid import read_grid
+from parfocal.experiments.run.steps import StepLog
 from parfocal.experiments.run.trainer import Trainer, parameter_vector
 from parfocal.experiments.spec import RunSpec
 from parfocal.guard import FocalGuard, FocalGuardWarning
@@ -27,8 +31,8 @@ def spec_of(**settings):
     return RunSpec().with_settings({"source": "mnist5k", "gamma": 0.1, **settings})
 
 
-def train(spec, images):
-    return Trainer(spec, images).events()
+def train(spec, images, look=1):
+    return Trainer(spec, images, look=look).events()
 
 
 def test_original_dies_in_bfloat16_and_the_exact_one_does_not(digits):
@@ -147,15 +151,123 @@ def test_first_failure_is_named(quantity, few, monkeypatch):
     assert failure.step == (1 if quantity == "parameters" else 3)
 
 
-def test_one_parameter_without_a_finite_gradient_is_enough(few):
-    """A NaN in any single number of the vector is seen, and a large finite gradient isn't one."""
-    vector = parameter_vector(cnn())
-    assert trainer._first_nonfinite(0.1, vector) is None
-    vector.grad[123] = 3e38
-    vector.grad[124] = 3e38
-    assert trainer._first_nonfinite(0.1, vector) is None
+def test_steps_may_be_looked_at_late(digits, few):
+    """However many were taken before it: the same epochs, failure and parameters, to the bit."""
+    failing = spec_of(loss="original", logits="bfloat16", learning_rate=0.02, noise=0.1)
+    for spec, images in ((failing, digits), (spec_of(loss="exact", epochs=2), few)):
+        ends = []
+        for look in (1, 3, 32, 10_000):
+            training = Trainer(spec, images, look=look)
+            events = [e for e in training.events() if not isinstance(e, Step)]
+            ends.append((events, training.parameters.tolist(), training.step))
+        assert ends[1:] == ends[:1] * 3
+    assert isinstance(events[-1], Epoch)
+
+
+def test_steps_between_two_looks_are_one_event(few, monkeypatch):
+    """It has all their images; a look comes when the log is full, and at the end of a pass."""
+    monkeypatch.setattr(trainer, "LOOK_SECONDS", 1e9)
+    events = [e for e in train(spec_of(loss="exact", epochs=1), few, look=3) if isinstance(e, Step)]
+    assert [(e.step, e.images) for e in events] == [(3, 192), (4, 8)]
+    monkeypatch.setattr(trainer, "LOOK_SECONDS", 0.0)
+    events = [e for e in train(spec_of(loss="exact", epochs=1), few, look=3) if isinstance(e, Step)]
+    assert [e.step for e in events] == [1, 2, 3, 4]
+
+
+@pytest.mark.parametrize("logits", ["float32", "bfloat16"])
+@pytest.mark.parametrize("loss", ["original", "smoothed", "exact"])
+def test_no_step_waits_for_its_device(few, loss, logits, monkeypatch):
+    """On a device without numbers a step is computed whole; a look at one is an error."""
+    monkeypatch.setattr(trainer, "LOOK_SECONDS", 1e9)
+    for spec in (
+        spec_of(loss=loss, logits=logits, noise=0.5),
+        read_grid("segmentation-quick-bfloat16").base.with_settings({"noise": 0.5, "width": 2}),
+    ):
+        training = Trainer(spec, few, device="meta", look=4)
+        with pytest.raises((NotImplementedError, RuntimeError), match=r"meta|item"):
+            next(training.events())
+        assert len(training._batches) == 4
+        assert training.parameters.device.type == "meta"
+
+
+def test_a_photograph_is_cropped_where_it_is_shown(monkeypatch):
+    """The images of a run, what is drawn for them and the logits are on its device alone."""
+    monkeypatch.setattr(trainer, "LOOK_SECONDS", 1e9)
+    pixels = torch.zeros(6, 3, 32, 32, dtype=torch.uint8)
+    images = Images(pixels, torch.arange(6) % 3, ("airplane", "bird", "ship"))
+    spec = read_grid("cifar10-vit-quick-bfloat16").base.with_settings(
+        {"images": 6, "batch_size": 3, "crop": 32, "input_size": 32, "positive": ["ship"]}
+    )
+    training = Trainer(spec, images, device="meta", look=2)
+    with pytest.raises((NotImplementedError, RuntimeError), match=r"meta|item"):
+        next(training.events())
+    assert len(training._batches) == 2
+
+
+def test_a_replayed_step_is_the_step(digits, monkeypatch):
+    """A graph reads its inputs from places of its own, and its recording changes no number."""
+    made = []
+
+    class Graph:
+        def __init__(self):
+            made.append(self)
+
+        def replay(self):
+            self.replayed = getattr(self, "replayed", 0) + 1
+            result = self.function(*self.places)
+            self.result.copy_(result)
+
+    class Replayed(replay.Replay):
+        def __init__(self, function, inputs, state):
+            super().__init__(function, inputs, state)
+            self._graph.function = function
+            self._graph.places, self._graph.result = self._inputs, self._result
+
+    stream = types.SimpleNamespace(wait_stream=lambda _: None)
+    monkeypatch.setattr(torch.cuda, "Stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "current_stream", lambda: stream)
+    monkeypatch.setattr(torch.cuda, "stream", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "graph", lambda _: contextlib.nullcontext())
+    monkeypatch.setattr(torch.cuda, "CUDAGraph", Graph)
+    monkeypatch.setattr(trainer, "Replay", Replayed)
+    few = Images(digits.pixels[::25], digits.labels[::25], digits.classes)
+    masks = read_grid("segmentation-quick-bfloat16").base.with_settings(
+        {"noise": 0.5, "width": 2, "epochs": 2, "images": None, "loss": "exact", "batch_size": 64}
+    )
+    failing = spec_of(loss="original", logits="bfloat16", learning_rate=0.02, noise=0.1)
+    for spec, images in ((masks, few), (failing, digits)):
+        ends = []
+        for graphs in (False, True):
+            training = Trainer(spec, images)
+            training._graphs = graphs
+            events = [e for e in training.events() if not isinstance(e, Step)]
+            buffers = [b.tolist() for b in training._model.buffers()]
+            ends.append((events, training.parameters.tolist(), buffers))
+        assert ends[0] == ends[1]
+    assert [graph.replayed > 3 for graph in made] == [True, True]
+
+
+def test_one_parameter_without_a_finite_gradient_is_enough():
+    """A NaN in any single number of the vector is seen, and large finite gradients aren't one."""
+    model = cnn()
+    log = StepLog(parameter_vector(model), rows=4)
+    vector = log._vector
+    before = vector.detach().clone()
+
+    def step(loss=0.1):
+        log.before_update(torch.tensor(loss), torch.tensor(3), torch.tensor(2.0))
+        with torch.no_grad():
+            vector.add_(1)
+        log.after_update()
+
+    step()
+    vector.grad[123] = vector.grad[124] = 3e38  # their sum isn't finite
+    step()
     vector.grad[124] = float("nan")
-    assert trainer._first_nonfinite(0.1, vector) == "gradient"
+    step()
+    step()
+    assert [row.nonfinite for row in log.read(4)] == [None, None, "gradient", "gradient"]
+    assert torch.equal(vector, before + 1 + 1)  # as the step found them
 
 
 def test_vector_and_layers_share_their_numbers():

@@ -90,7 +90,12 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
             click.option(
                 "--download", is_flag=True, help="Let torchvision download them to there."
             ),
-            click.option("--device", default="cpu", help="cpu, or cuda where there is one."),
+            click.option(
+                "--device",
+                default="auto",
+                show_default=True,
+                help="cpu, cuda, or auto: cuda where there is one.",
+            ),
             click.option("--threads", type=click.IntRange(min=1), default=1, help="Of each run."),
             click.option(
                 "--checkpoint-seconds",

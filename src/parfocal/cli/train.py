@@ -150,10 +150,12 @@ def _process_group(device: str) -> Iterator[int]:
     """This process's rank among those that torchrun started, or 0."""
     import torch.distributed as dist
 
+    from parfocal.experiments.run.devices import find_device
+
     if int(os.environ.get("WORLD_SIZE", "1")) == 1:
         yield 0
         return
-    dist.init_process_group("nccl" if device.startswith("cuda") else "gloo")
+    dist.init_process_group("nccl" if find_device(device).type == "cuda" else "gloo")
     try:
         yield dist.get_rank()
     finally:

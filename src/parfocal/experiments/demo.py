@@ -100,7 +100,7 @@ def _work(index: int, spec: RunSpec, directory: Path, messages: Any, limit: Any)
     signal.signal(signal.SIGINT, signal.SIG_IGN)
     torch.set_num_threads(1)
     pace = Pace()
-    trainer = Trainer(spec, load(spec.data, Sources()))
+    trainer = Trainer(spec, load(spec.data, Sources()), look=1)
     with Recorder(directory, spec) as recorder:
         for event in trainer.events():
             match event:

@@ -1,7 +1,7 @@
 """What a network is shown, and what it should answer: images and spec to inputs and targets."""
 
 import math
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from typing import NamedTuple
 
 import torch
@@ -12,36 +12,49 @@ from parfocal.experiments.spec import Data, DigitMasks, Digits
 
 
 class Task(NamedTuple):
-    """The images of a run.
+    """The images of a run, on the device where they are shown.
 
-    inputs: indices (N,) and a generator to floats (N, channels, H, W).
-    targets: indices (N,) to 0.0 or 1.0 in the shape of the logits.
+    Everything random is drawn on the host, by one generator, so that it is the same on every
+    device; what is drawn has a row an image.
+
+    draw: a number of images and a generator to what the inputs need, on the host.
+    inputs: indices (N,) and what was drawn to floats (N, channels, H, W), on the device.
+    targets: indices (N,) to 0.0 or 1.0 in the shape of the logits, on the device.
     """
 
     images: Images
-    inputs: Callable[[Tensor, Generator], Tensor]
+    draw: Callable[[int, Generator], tuple[Tensor, ...]]
+    inputs: Callable[..., Tensor]
     targets: Callable[[Tensor], Tensor]
 
 
-def task_of(data: Data, images: Images, dtype: torch.dtype = torch.float32) -> Task:
+def task_of(
+    data: Data,
+    images: Images,
+    dtype: torch.dtype = torch.float32,
+    device: torch.device | str = "cpu",
+) -> Task:
     """The task that a spec's data are; targets have the given type.
 
     Raises:
         ValueError: a positive class isn't among those of the images, or all or none are positive.
     """
-    pixels = images.pixels
+    pixels = images.pixels.to(device)
+    shape = images.pixels.shape[1:]
     match data:
         case Digits(noise=noise, threshold=threshold):
-            positive = (images.labels <= threshold).to(dtype)
+            positive = (images.labels <= threshold).to(device, dtype)
             return Task(
                 images,
-                lambda indices, generator: noisy(pixels[indices], noise, generator),
+                lambda count, generator: noise_levels((count, *shape), noise, generator),
+                lambda indices, *levels: noisy(pixels[indices], noise, *levels),
                 lambda indices: positive[indices],
             )
         case DigitMasks(noise=noise):
             return Task(
                 images,
-                lambda indices, generator: noisy(pixels[indices], noise, generator),
+                lambda count, generator: noise_levels((count, *shape), noise, generator),
+                lambda indices, *levels: noisy(pixels[indices], noise, *levels),
                 lambda indices: (pixels[indices] > 0.5 * 255).to(dtype),
             )
     unknown = sorted(set(data.positive) - set(images.classes))
@@ -51,28 +64,54 @@ def task_of(data: Data, images: Images, dtype: torch.dtype = torch.float32) -> T
             f"got {', '.join(data.positive) or 'none'}"
         )
     chosen = torch.tensor([name in data.positive for name in images.classes])
-    positive = chosen[images.labels].to(dtype)
+    positive = chosen[images.labels].to(device, dtype)
+    if data.crop is None:
+        return Task(
+            images,
+            lambda count, generator: (),
+            lambda indices: normalised(pixels[indices]),
+            lambda indices: positive[indices],
+        )
+    crop, size = data.crop, shape[-1]
+    return Task(
+        images,
+        lambda count, generator: (crop_boxes(count, size, generator),),
+        lambda indices, boxes: resized(normalised(pixels[indices]), boxes, crop),
+        lambda indices: positive[indices],
+    )
 
-    def photographs(indices: Tensor, generator: Generator) -> Tensor:
-        inputs = normalised(pixels[indices])
-        return inputs if data.crop is None else cropped(inputs, data.crop, generator)
 
-    return Task(images, photographs, lambda indices: positive[indices])
+def to_device(tensor: Tensor, device: torch.device) -> Tensor:
+    """The same there; from pinned memory, so that the host needn't wait for a GPU to take it."""
+    if device.type == "cuda":
+        tensor = tensor.pin_memory()
+    return tensor.to(device, non_blocking=True)
 
 
-def noisy(pixels: Tensor, amplitude: float, generator: Generator) -> Tensor:
-    """Bytes as floats in [0, 1], plus uniform noise, clipped to [0, 1].
+def noise_levels(
+    shape: Sequence[int], amplitude: float, generator: Generator
+) -> tuple[Tensor, ...]:
+    """Integers uniform in -2 ** 15 ... 2 ** 15 - 1, one a pixel; nothing where there is no noise.
 
-    The noise is amplitude * k / 2 ** 16 with k uniform in 0 ... 2 ** 16 - 1: 256 levels for each
-    one of a pixel, four of them from each draw of 64 bits, three times as fast as `torch.rand`.
+    Four of them come from each draw of 64 bits, three times as fast as `torch.rand`.
     """
-    images = pixels.float().div_(255)
     if amplitude == 0:
-        return images
-    count = images.numel()
+        return ()
+    count = math.prod(shape)
     draws = torch.empty((count + 3) // 4, dtype=torch.int64)
     draws.random_(-(2**63), None, generator=generator)
-    levels = draws.view(torch.int16)[:count].view_as(images)  # k - 2 ** 15
+    return (draws.view(torch.int16)[:count].view(*shape),)
+
+
+def noisy(pixels: Tensor, amplitude: float, levels: Tensor | None = None) -> Tensor:
+    """Bytes as floats in [0, 1], plus uniform noise, clipped to [0, 1].
+
+    The noise is amplitude * k / 2 ** 16, where k = level + 2 ** 15 is uniform in 0 ... 2 ** 16 - 1:
+    256 levels for each one of a pixel.
+    """
+    images = pixels.float().div_(255)
+    if levels is None:
+        return images
     return images.add_(levels, alpha=amplitude / 2**16).add_(amplitude / 2).clamp_(0, 1)
 
 
@@ -107,18 +146,13 @@ def crop_boxes(count: int, size: int, generator: Generator) -> Tensor:
     return torch.where(fits.any(dim=1, keepdim=True), chosen, whole)
 
 
-def cropped(images: Tensor, size: int, generator: Generator) -> Tensor:
-    """Random resized crops of square images (N, channels, H, H), scaled bilinearly to `size`."""
-    return resized(images, crop_boxes(len(images), images.shape[-1], generator), size)
-
-
 def resized(images: Tensor, boxes: Tensor, size: int) -> Tensor:
     """One box (left, top, width, height) of each image (N, C, H, H), bilinearly to `size`.
 
     As cutting and then scaling without antialiasing: nothing outside of a box is seen.
     """
     # Output pixel i looks at (i + 1/2) width / size - 1/2, held between the box's pixel centres.
-    centres = (torch.arange(size) + 0.5) / size
+    centres = (torch.arange(size, device=images.device) + 0.5) / size
     left, top, width, height = boxes.unsqueeze(-1).unbind(1)
     across = left + (centres * width - 0.5).clamp(min=0).minimum(width - 1)
     down = top + (centres * height - 0.5).clamp(min=0).minimum(height - 1)

@@ -5,8 +5,10 @@ nothing here writes, prints or keeps time.
 """
 
 import math
+import time
 from collections.abc import Callable, Iterator
 from contextlib import AbstractContextManager, nullcontext
+from functools import partial
 from typing import Any, NamedTuple
 
 import torch
@@ -17,22 +19,24 @@ from parfocal.experiments.data import Images
 from parfocal.experiments.losses import Loss, compared_loss
 from parfocal.experiments.models import network
 from parfocal.experiments.run.events import Epoch, Event, Failure, Quantity, Step
-from parfocal.experiments.run.tasks import task_of
+from parfocal.experiments.run.replay import Replay
+from parfocal.experiments.run.steps import Row, StepLog
+from parfocal.experiments.run.tasks import task_of, to_device
 from parfocal.experiments.spec import RunSpec
 from parfocal.guard import FocalGuard
 
+# Steps between two looks at their numbers, and seconds: a network whose steps take long is looked
+# at after each.
+LOOK_STEPS = 32
+LOOK_SECONDS = 0.1
+
 
 class _Batch(NamedTuple):
-    """This process's share of a batch, and what came of the whole: mean loss, number of logits."""
+    """A batch whose step was computed: how many images, and this process's share of them."""
 
+    images: int
     indices: Tensor
-    targets: Tensor
     logits: Tensor
-    loss: float
-    numbers: int
-    correct: int
-    largest_logit: float
-    stop: bool
 
 
 class Trainer:
@@ -40,18 +44,23 @@ class Trainer:
 
     In a process group each rank makes one: all draw the same batches, each computes its share, and
     DistributedDataParallel averages the gradients; all ranks give the same events.
+
+    Nothing in a step waits for the device; what happened is read every so many steps.
     """
 
     def __init__(
         self,
         spec: RunSpec,
         images: Images,
-        device: str = "cpu",
+        device: torch.device | str = "cpu",
         watch: Callable[[Loss], FocalGuard] | None = None,
+        look: int = LOOK_STEPS,
     ) -> None:
         """Make the network and all generators from the spec's seed.
 
         watch: makes a guard of the loss, that records; it changes no number.
+        look: how many steps may be taken before one is looked at. It is 1 in a group, whose ranks
+            look at the same time, and under a guard, which is to see no step after a failure.
 
         Raises:
             ValueError: spec and images don't go together.
@@ -61,7 +70,7 @@ class Trainer:
         self._device = torch.device(device)
         self._autocast = objective.logits == "autocast"
         self._dtype = torch.float32 if self._autocast else getattr(torch, objective.logits)
-        self._task = task_of(spec.data, images, self._dtype)
+        self._task = task_of(spec.data, images, self._dtype, self._device)
         self._ranks = dist.get_world_size() if dist.is_initialized() else 1
         self._rank = dist.get_rank() if dist.is_initialized() else 0
         self._model = network(spec).to(self._device)
@@ -84,6 +93,13 @@ class Trainer:
         self._largest = 0.0
         self._totals = _Totals()
         self._stop = False
+        alone = self._ranks == 1 and self.guard is None
+        self._look = look if alone else 1
+        self._graphs = alone and self._device.type == "cuda"
+        self._replay: Replay | None = None
+        self._log = StepLog(self._vector, self._look)
+        self._batches: list[_Batch] = []
+        self._looked = 0.0
 
     @property
     def parameters(self) -> Tensor:
@@ -133,47 +149,29 @@ class Trainer:
         self._epoch, self._position = state["epoch"], state["position"]
         self._step, self._largest = state["step"], state["largest"]
         self._totals = _Totals(**state["totals"])
+        self._log.restart()
         if self.guard is not None:
             self.guard.step = self._step
 
     def events(self) -> Iterator[Event]:
-        """Train until the last epoch, the first failure or `stop`; a Step a batch, an Epoch a pass.
+        """Train until the last epoch, the first failure or `stop`; an Epoch a pass.
 
-        The state is whole whenever an event has been given out.
+        A Step is given out at each look, for all steps since the last one. The state is whole
+        whenever an event has been given out.
         """
         count, size = self.images, self.spec.training.batch_size
-        steps_per_epoch = math.ceil(count / size)
         while self._epoch < self.spec.training.epochs:
             self._epoch_order = self._order.get_state()
-            batches = torch.randperm(count, generator=self._order).split(size)
-            for indices in batches[self._position :]:
-                if self._stop and self._ranks == 1:
+            order = to_device(torch.randperm(count, generator=self._order), self._device)
+            for indices in order.split(size)[self._position :]:
+                if self._stop and self._ranks == 1 and not self._batches:
                     return
-                batch = self._forward_backward(indices)
-                self._step += 1
-                if self.guard is not None:
-                    self.guard.check()
-                quantity = _first_nonfinite(batch.loss, self._vector)
-                if quantity is None:
-                    self._optimizer.step()
-                    quantity = None if _is_finite(self._vector) else "parameters"
-                self._largest = max(self._largest, batch.largest_logit)
-                if quantity is not None:
-                    yield self._failure(quantity, batch)
-                    return
-                self._position += 1
-                self._totals = self._totals.plus(batch)
-                yield Step(
-                    self._epoch,
-                    self._step,
-                    steps_per_epoch,
-                    len(indices),
-                    self._totals.mean_loss,
-                    self._totals.mean_accuracy,
-                    self._largest,
-                )
-                if batch.stop:
-                    return
+                self._step_on(indices)
+                if self._is_time() or self._position + len(self._batches) == ceil_div(count, size):
+                    event, stop = self._look_at_steps()
+                    yield event
+                    if isinstance(event, Failure) or stop:
+                        return
             ended = Epoch(
                 self._epoch,
                 self._step,
@@ -184,6 +182,38 @@ class Trainer:
             self._epoch, self._position, self._totals = self._epoch + 1, 0, _Totals()
             self._epoch_order = self._order.get_state()
             yield ended
+
+    def _is_time(self) -> bool:
+        """Whether the log is full, or the last look was long ago."""
+        return len(self._batches) == self._look or time.monotonic() - self._looked >= LOOK_SECONDS
+
+    def _look_at_steps(self) -> tuple[Step | Failure, bool]:
+        """What came of the steps since the last look, and whether any rank wants to stop."""
+        rows, stop = self._log.read(len(self._batches)), self._stop
+        if self._ranks > 1:
+            rows, stop = self._gathered(rows, stop)
+        batches, self._batches = self._batches, []
+        for batch, row in zip(batches, rows, strict=True):
+            self._step += 1
+            self._largest = max(self._largest, row.largest_logit)
+            if row.nonfinite is not None:
+                return self._failure(row.nonfinite, batch, row.loss), stop
+            self._position += 1
+            numbers = math.prod(batch.logits.shape[1:]) * batch.images
+            self._totals = self._totals.plus(row, numbers)
+        self._looked = time.monotonic()
+        return (
+            Step(
+                self._epoch,
+                self._step,
+                ceil_div(self.images, self.spec.training.batch_size),
+                sum(batch.images for batch in batches),
+                self._totals.mean_loss,
+                self._totals.mean_accuracy,
+                self._largest,
+            ),
+            stop,
+        )
 
     def _parallel(self, model: nn.Module) -> nn.Module:
         """The same with its gradients averaged over the ranks."""
@@ -196,51 +226,95 @@ class Trainer:
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return nn.parallel.DistributedDataParallel(model)
 
-    def _forward_backward(self, indices: Tensor) -> _Batch:
-        """Gradients of one batch, of which this rank sees its share."""
-        share = indices.tensor_split(self._ranks)[self._rank]
+    def _step_on(self, indices: Tensor) -> None:
+        """One step on a batch, of which this rank sees its share."""
         # Drawn for the whole batch, so that no image's noise depends on the number of ranks.
-        inputs = self._task.inputs(indices, self._draws)
-        inputs = inputs.tensor_split(self._ranks)[self._rank].to(self._device)
-        targets = self._task.targets(share).to(self._device)
+        draws = self._task.draw(len(indices), self._draws)
+        share = self._share(indices)
+        shares = [to_device(self._share(drawn), self._device) for drawn in draws]
+        logits = self._replayed(share, *shares)
+        if logits is None:
+            logits = self._compute(len(indices), share, *shares)
+        self._batches.append(_Batch(len(indices), share, logits))
+
+    def _replayed(self, indices: Tensor, *draws: Tensor) -> Tensor | None:
+        """The logits of a step by a CUDA graph, where there can be one.
+
+        It is of a whole batch on one GPU, without a guard, which reads numbers; and it is recorded
+        after a first step, by which the optimizer has its momentum.
+        """
+        whole = len(indices) == self.spec.training.batch_size
+        begun = bool(self._optimizer.state) or self.spec.training.momentum == 0
+        if not (self._graphs and whole and begun):
+            return None
+        if self._replay is None:
+            compute = partial(self._compute, len(indices))
+            self._replay = Replay(compute, (indices, *draws), self._changed())
+        return self._replay(indices, *draws)
+
+    def _changed(self) -> list[Tensor]:
+        """All that a step changes, but for gradients, which the next one makes anew."""
+        momentum = [
+            value
+            for state in self._optimizer.state.values()
+            for value in state.values()
+            if isinstance(value, Tensor)
+        ]
+        return [self._vector, *momentum, *self._model.buffers(), *self._log.tensors]
+
+    def _share(self, rows: Tensor) -> Tensor:
+        """This rank's rows of a batch."""
+        return rows.tensor_split(self._ranks)[self._rank]
+
+    def _compute(self, images: int, indices: Tensor, *draws: Tensor) -> Tensor:
+        """Logits, loss, gradients and the update, noted in the log; no number is looked at."""
+        targets = self._task.targets(indices)
         with self._precision():
-            logits = self._network(inputs).reshape(targets.shape)
+            logits = self._network(self._task.inputs(indices, *draws)).reshape(targets.shape)
             if not self._autocast:
                 logits = logits.to(self._dtype)
             loss = self._watched(logits, targets)
-        numbers = math.prod(targets.shape[1:]) * len(indices)
         if self._ranks > 1:  # the average over the ranks of this is the mean over the batch
-            loss = loss * (self._ranks / numbers)
+            loss = loss * (self._ranks / (math.prod(targets.shape[1:]) * images))
         self._optimizer.zero_grad(set_to_none=False)  # the layers' gradients are views of it
         loss.backward()
-        seen = logits.detach()
-        largest = seen.abs().max().item() if seen.numel() else 0.0
-        correct = int(((seen > 0) == (targets > 0)).sum())
-        value, stop = loss.item() / self._ranks, self._stop
-        if self._ranks > 1:
-            value, correct, largest, stop = self._gathered(value, correct, largest, stop)
-        return _Batch(share, targets, seen, value, numbers, correct, largest, stop)
+        if self.guard is not None:
+            self.guard.check()
+        seen: Tensor = logits.detach()
+        largest = seen.abs().max() if seen.numel() else seen.sum()
+        correct = ((seen > 0) == (targets > 0)).sum()
+        self._log.before_update(self._mean(loss.detach()), correct, largest)
+        self._optimizer.step()
+        self._log.after_update()
+        return seen
+
+    def _mean(self, loss: Tensor) -> Tensor:
+        """Over the ranks, so that all see it when it isn't finite."""
+        if self._ranks == 1:
+            return loss
+        total = loss.double()
+        dist.all_reduce(total)
+        return total / self._ranks
 
     def _precision(self) -> AbstractContextManager[Any]:
         if not self._autocast:
             return nullcontext()
         return torch.autocast(self._device.type, torch.bfloat16)
 
-    def _gathered(
-        self, loss: float, correct: int, largest: float, stop: bool
-    ) -> tuple[float, int, float, bool]:
-        """Sums over the ranks, the largest of the largest, and whether any wants to stop."""
-        own = torch.tensor([loss, correct, largest, stop], dtype=torch.float64)
-        own = own.to(self._device)
-        rows = [torch.empty_like(own) for _ in range(self._ranks)]
-        dist.all_gather(rows, own)
-        table = torch.stack(rows).cpu()
-        sums = table.sum(dim=0).tolist()
-        return sums[0], int(sums[1]), table[:, 2].max().item(), sums[3] > 0
+    def _gathered(self, rows: list[Row], stop: bool) -> tuple[list[Row], bool]:
+        """One step of all ranks: what is right in all, largest logit, whether any wants to stop."""
+        (row,) = rows
+        own = [row.correct, row.largest_logit, stop]
+        here = torch.tensor(own, dtype=torch.float64, device=self._device)
+        ranks = [torch.empty_like(here) for _ in range(self._ranks)]
+        dist.all_gather(ranks, here)
+        correct, largest, stops = torch.stack(ranks).T.tolist()
+        together = row._replace(correct=sum(correct), largest_logit=max(largest))
+        return [together], any(stops)
 
-    def _failure(self, quantity: Quantity, batch: _Batch) -> Failure:
+    def _failure(self, quantity: Quantity, batch: _Batch, loss: float) -> Failure:
         """Look at the failing batch once more, logit by logit, and at that of each rank."""
-        found = self._culprit(quantity, batch) if batch.logits.numel() else None
+        found = self._culprit(quantity, batch, loss) if batch.logits.numel() else None
         if self._ranks == 1:
             assert found is not None
             return found[1]
@@ -250,12 +324,12 @@ class Trainer:
         seen = [one for one in of_ranks if one is not None]
         return max(seen, key=lambda one: (one[0], one[1].largest_logit))[1]
 
-    def _culprit(self, quantity: Quantity, batch: _Batch) -> tuple[bool, Failure]:
+    def _culprit(self, quantity: Quantity, batch: _Batch, loss: float) -> tuple[bool, Failure]:
         """Whether a logit of this rank's has a gradient that isn't finite, and the failure."""
         leaf = batch.logits.clone().requires_grad_()
         with self._precision():
-            loss = self._loss(leaf, batch.targets)
-        (gradient,) = torch.autograd.grad(loss, leaf)
+            again = self._loss(leaf, self._task.targets(batch.indices))
+        (gradient,) = torch.autograd.grad(again, leaf)
         broken = ~gradient.isfinite()
         magnitude = leaf.detach().abs().double().nan_to_num(nan=math.inf)
         largest = _index_of_largest(magnitude)
@@ -266,7 +340,7 @@ class Trainer:
             epoch=self._epoch,
             step=self._step,
             quantity=quantity,
-            loss=batch.loss,
+            loss=loss,
             largest_logit=abs(leaf[largest].item()),
             largest_logit_sample=int(batch.indices[largest[0]]),
             sample=sample,
@@ -283,11 +357,11 @@ class _Totals(NamedTuple):
     loss: float = 0.0
     correct: int = 0
 
-    def plus(self, batch: _Batch) -> "_Totals":
+    def plus(self, row: Row, numbers: int) -> "_Totals":
         return _Totals(
-            self.numbers + batch.numbers,
-            self.loss + batch.loss * batch.numbers,
-            self.correct + batch.correct,
+            self.numbers + numbers,
+            self.loss + row.loss * numbers,
+            self.correct + int(row.correct),
         )
 
     @property
@@ -314,16 +388,9 @@ def parameter_vector(model: nn.Module) -> nn.Parameter:
     return vector
 
 
-def _first_nonfinite(loss: float, vector: nn.Parameter) -> Quantity | None:
-    if not math.isfinite(loss):
-        return "loss"
-    assert vector.grad is not None
-    return None if _is_finite(vector.grad) else "gradient"
-
-
-def _is_finite(vector: Tensor) -> bool:
-    """By the sum, through which NaN and infinities come; one that overflowed is looked at again."""
-    return math.isfinite(vector.detach().sum().item()) or bool(vector.isfinite().all())
+def ceil_div(number: int, size: int) -> int:
+    """How many parts of a size hold a number of things."""
+    return -(-number // size)
 
 
 def _index_of_largest(values: Tensor) -> tuple[int, ...]:

@@ -22,6 +22,7 @@ from parfocal.experiments.errors import (
 )
 from parfocal.experiments.losses import Loss
 from parfocal.experiments.run import checkpoint
+from parfocal.experiments.run.devices import describe_device, find_device, reproducible
 from parfocal.experiments.run.events import Epoch, Failure, Step
 from parfocal.experiments.run.pace import Pace
 from parfocal.experiments.run.progress import (
@@ -51,6 +52,7 @@ from parfocal.guard import FocalGuard
 class RunOptions(NamedTuple):
     """What a run may be given that changes none of its numbers beyond the order of sums.
 
+    device: auto, cpu, cuda, or another name of torch's.
     checkpoint_seconds: between two checkpoints; what a kill may cost.
     keep_checkpoint: whether the last one stays when the run is done.
     guard: whether a `FocalGuard` watches the loss: it warns by Python's warnings, and puts captures
@@ -58,7 +60,7 @@ class RunOptions(NamedTuple):
     """
 
     sources: Sources = Sources()
-    device: str = "cpu"
+    device: str = "auto"
     threads: int = 1
     checkpoint_seconds: float = 60.0
     keep_checkpoint: bool = False
@@ -86,9 +88,24 @@ def run_training(
         DamagedRecordError: its checkpoint doesn't fit the installed packages.
         ChangedDataError, MissingDataError, OSError, ValueError: with the record as good as before.
     """
+    device = find_device(options.device)
     torch.set_num_threads(options.threads)
+    with reproducible():
+        return _run(spec, directory, options, device, session, overwrite, stop, watch)
+
+
+def _run(
+    spec: RunSpec,
+    directory: Path,
+    options: RunOptions,
+    device: torch.device,
+    session: Session,
+    overwrite: bool,
+    stop: Callable[[], bool],
+    watch: Callable[[RunProgress], None],
+) -> Outcome:
     if dist.is_initialized() and dist.get_rank() > 0:
-        return _agreed(None) or _follow(spec, directory, options)
+        return _agreed(None) or _follow(spec, directory, options, device)
     directory.mkdir(parents=True, exist_ok=True)
     lock = FileLock(directory / "lock")
     try:
@@ -101,7 +118,7 @@ def run_training(
         if overwrite:
             remove_record(directory)
         done = _agreed(outcome_of(spec, directory))
-        outcome = done or _lead(spec, directory, options, session, stop, watch)
+        outcome = done or _lead(spec, directory, options, device, session, stop, watch)
         if outcome in DONE and not options.keep_checkpoint:
             checkpoint.remove_all(directory)
         return outcome
@@ -146,13 +163,14 @@ def _lead(
     spec: RunSpec,
     directory: Path,
     options: RunOptions,
+    device: torch.device,
     session: Session,
     stop: Callable[[], bool],
     watch: Callable[[RunProgress], None],
 ) -> Outcome:
     images = load(spec.data, options.sources)
     data = _unchanged(directory, images.checksum())
-    trainer = Trainer(spec, images, options.device, _watch(directory, options))
+    trainer = Trainer(spec, images, device, _watch(directory, options))
     refuse_others(directory, spec.digest)
     (directory / "metrics.jsonl").touch()  # empty until a line is made, so that readers find it
     epochs = _resume(trainer, checkpoint.latest(directory, spec.digest))
@@ -161,7 +179,7 @@ def _lead(
         "began": now(),
         "engine": session.engine,
         "git": session.git,
-        "device": options.device,
+        "device": describe_device(device),
         "ranks": dist.get_world_size() if dist.is_initialized() else 1,
         "seed": spec.training.seed,
         "data": data,
@@ -227,10 +245,10 @@ def _train(
     return outcome
 
 
-def _follow(spec: RunSpec, directory: Path, options: RunOptions) -> Outcome:
+def _follow(spec: RunSpec, directory: Path, options: RunOptions, device: torch.device) -> Outcome:
     """What all ranks but the first do: compute."""
     images = load(spec.data, options.sources)
-    trainer = Trainer(spec, images, options.device, _watch(directory, options))
+    trainer = Trainer(spec, images, device, _watch(directory, options))
     _resume(trainer, None)
     last = None
     for event in trainer.events():
