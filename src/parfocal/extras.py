@@ -20,6 +20,7 @@ MODULES: dict[str, frozenset[str]] = {
     "guard": _GUARD,
     "experiments": _AUDIT | _GUARD | _EXPERIMENTS,
     "cluster": _AUDIT | _GUARD | _EXPERIMENTS | {"ray"},
+    "slurm": _AUDIT | _GUARD | _EXPERIMENTS | {"submitit"},
     "boosting": frozenset({"numpy"}),
     "jax": frozenset({"jax"}),
 }

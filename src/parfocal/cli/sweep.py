@@ -1,9 +1,11 @@
 """`parfocal sweep`."""
 
+import math
 import os
 import signal
 import sys
 import threading
+import time
 from collections.abc import Iterator
 from contextlib import contextmanager, nullcontext
 from pathlib import Path
@@ -39,13 +41,39 @@ _CONNECT_SECONDS = 60.0
     type=click.IntRange(min=1),
     default=lambda: os.cpu_count() or 1,
     show_default="number of cores",
-    help="Runs at once, here or on a local Ray.",
+    help="Runs at once, here, on a local Ray or in Slurm's queue.",
 )
 @click.option("--ray", metavar="ADDRESS|local", help="Conduct the runs as tasks of a Ray cluster.")
 @click.option("--ray-cpus", type=float, default=1.0, help="CPUs that a run takes of it.")
 @click.option("--ray-gpus", type=float, default=0.0, help="GPUs that a run takes of it.")
 @click.option(
     "--ray-resource", multiple=True, metavar="NAME=AMOUNT", help="A resource of the cluster's own."
+)
+@click.option(
+    "--slurm",
+    metavar="NAME=VALUE,...|local",
+    help="Conduct the runs as jobs of Slurm with these parameters of submitit, as in "
+    "partition=gpu,gpus_per_node=1,timeout_min=240; local tries it out on this machine.",
+)
+@click.option(
+    "--budget",
+    type=click.FloatRange(min=0, min_open=True),
+    metavar="SECONDS",
+    help="Ask the runs to end after so long; the same command goes on from there.",
+)
+@click.option(
+    "--archive",
+    type=click.Path(dir_okay=False, path_type=Path),
+    metavar="FILE.zip",
+    help="Begin with the runs in this file, and put all into it at the end: one small file to "
+    "bring home from a machine that is lent.",
+)
+@click.option(
+    "--archive-megabytes",
+    type=click.FloatRange(min=0),
+    default=15.0,
+    show_default=True,
+    help="Up to this size checkpoints are put into it too.",
 )
 @out_option("Folder of the records.  [default: runs/SPEC]")
 @fails_in_one_line
@@ -59,6 +87,10 @@ def sweep(
     ray_cpus: float,
     ray_gpus: float,
     ray_resource: tuple[str, ...],
+    slurm: str | None,
+    budget: float | None,
+    archive: Path | None,
+    archive_megabytes: float,
     out: Path | None,
     **options: Any,
 ) -> None:
@@ -67,19 +99,39 @@ def sweep(
     SPEC is a name that `parfocal specs` lists, or a path to a TOML file. The same command goes on
     where a sweep was killed, also on another engine. Exit status 1 if a run ended with an error;
     one whose numbers became NaN has not: that is what is studied.
+
+    Runs that were begun come first, and then those that make a coarse table of all settings, and
+    then finer ones, so that it is as complete as it can be whenever the sweep ends.
     """
+    deadline = math.inf if budget is None else time.monotonic() + budget
+    if ray is not None and slurm is not None:
+        raise click.UsageError("a sweep is on Ray or on Slurm: give one of --ray and --slurm")
     if ray is not None:
         _say_where(ray)
 
     from parfocal.experiments.data import load
+    from parfocal.experiments.run.archive import MEGABYTE, pack, unpack
+    from parfocal.experiments.run.devices import find_device
     from parfocal.experiments.run.engines import Processes, Ray
     from parfocal.experiments.run.session import session
+    from parfocal.experiments.run.slurm import Slurm, read_parameters
 
     grid = grid_of(spec, settings, image_folder, positive)
     resources = dict(_resource(text) for text in ray_resource)
     choices = options_of(image_folder, **options)
+    directory = out or DEFAULT_OUT / grid.name
+    if archive is not None and archive.exists():
+        click.echo(f"{unpack(archive, directory)} runs taken from {archive}")
     engine: Engine
-    if ray is None:
+    if slurm is not None:
+        engine = Slurm(
+            (directory / "slurm").resolve(),
+            jobs=jobs,
+            parameters={} if slurm == "local" else read_parameters(slurm),
+            local=slurm == "local",
+        )
+    elif ray is None:
+        find_device(choices.device)  # as what is missing
         for data in {repr(run.data): run.data for run in grid.runs()}.values():
             load(data, choices.sources)  # what is missing is said once, and at once
         engine = Processes(jobs, options["threads"])
@@ -87,14 +139,17 @@ def sweep(
         with nullcontext() if ray == "local" else _given_up_after(_CONNECT_SECONDS, ray):
             engine = Ray(ray, jobs=jobs, cpus=ray_cpus, gpus=ray_gpus, resources=resources)
     signal.signal(signal.SIGTERM, _as_ctrl_c)
-    with engine:
-        errors = _sweep(
-            grid.runs(),
-            out or DEFAULT_OUT / grid.name,
-            engine,
-            choices,
-            session(engine.name),
-        )
+    runs = grid.coarse_to_fine()
+    try:
+        with engine:
+            errors = _sweep(runs, directory, engine, choices, session(engine.name), deadline)
+    finally:
+        if archive is not None and directory.exists():
+            packed = pack(directory, archive, int(archive_megabytes * MEGABYTE))
+            size = archive.stat().st_size / MEGABYTE
+            click.echo(f"{packed.runs} runs put into {archive}, {size:.1f} MB")
+            if packed.without_checkpoint:
+                click.echo(f"{packed.without_checkpoint} checkpoints had no room there")
     sys.exit(1 if errors else 0)
 
 
@@ -135,7 +190,9 @@ def _resource(text: str) -> tuple[str, float]:
         raise ValueError(f"expected --ray-resource NAME=AMOUNT, got {text!r}") from error
 
 
-def _sweep(runs: Any, directory: Path, engine: "Engine", settings: Any, session: Any) -> int:
+def _sweep(
+    runs: Any, directory: Path, engine: "Engine", choices: Any, session: Any, deadline: float
+) -> int:
     from rich.text import Text
 
     from parfocal.experiments.run.sweep import Ended, folder_of, sweep
@@ -152,7 +209,16 @@ def _sweep(runs: Any, directory: Path, engine: "Engine", settings: Any, session:
                 if ended.error is not None:
                     errors.append(ended)
 
-            sweep(runs, directory, engine, settings, session, ended=note, tick=display.tick)
+            sweep(
+                runs,
+                directory,
+                engine,
+                choices,
+                session,
+                deadline=deadline,
+                ended=note,
+                tick=display.tick,
+            )
     except KeyboardInterrupt:
         console.print(f"interrupted; the same command goes on from here: {directory}")
         raise
@@ -161,6 +227,8 @@ def _sweep(runs: Any, directory: Path, engine: "Engine", settings: Any, session:
     for ended in errors:
         name = ended.directory.name[:12]
         console.print(Text.assemble((name, "bold red"), f": {ended.error}"), soft_wrap=True)
+    if time.monotonic() >= deadline:
+        console.print("the budget is used up; the same command goes on from here")
     console.print(f"records: {directory}", soft_wrap=True)
     return len(errors)
 

@@ -1,4 +1,4 @@
-"""Where runs are executed: processes of this machine, or tasks of a Ray cluster.
+"""Where runs are executed: processes of this machine, or tasks of a Ray cluster; `slurm` has jobs.
 
 An engine takes a function with its arguments and gives a future, as an executor of the standard
 library does; both have one process a run at a time, so that one that dies takes no other with it.
@@ -35,6 +35,9 @@ class Engine(Protocol):
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Call a function somewhere, some time; a dead process is a DeadWorkerError."""
 
+    def withdraw(self) -> None:
+        """Take back calls that wait in a queue of its own; their futures raise CancelledError."""
+
     def __enter__(self) -> Self: ...
 
     def __exit__(self, *_: object) -> None: ...
@@ -67,6 +70,9 @@ class Processes:
     def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
         """Call a function in one of the processes; a dead one is replaced."""
         return self._waiting.submit(self._call, function, arguments)
+
+    def withdraw(self) -> None:
+        """Nothing waits but in futures, which can be cancelled."""
 
     def _call(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> Any:
         process = self._idle.get()
@@ -206,6 +212,9 @@ class Ray:
         ours.set_running_or_notify_cancel()
         theirs.add_done_callback(lambda done: self._pass_on(done, ours))
         return ours
+
+    def withdraw(self) -> None:
+        """A task that gets its turn sees by itself that it is to end."""
 
     def _pass_on(self, theirs: Future[Any], ours: Future[Any]) -> None:
         died = (

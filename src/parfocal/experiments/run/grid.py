@@ -33,6 +33,25 @@ class Grid(NamedTuple):
         ]
         return list({run.digest: run for run in runs}.values())
 
+    def coarse_to_fine(self) -> list[RunSpec]:
+        """The same runs, in an order in which the table is whole at any moment, if coarse.
+
+        First those at both ends of each axis of numbers, then those in the middles, then at the
+        quarters; words, as the names of losses, have no middle and come together.
+        """
+        levels = {
+            name: dict(zip(sorted(set(values)), bisection_levels(len(set(values))), strict=True))
+            if all(isinstance(value, (int, float)) for value in values)
+            else {}
+            for name, values in self.axes.items()
+        }
+
+        def fineness(run: RunSpec) -> tuple[int, int]:
+            found = [level[run.value(name)] for name, level in levels.items() if level]
+            return max(found, default=0), sum(found)
+
+        return sorted(self.runs(), key=fineness)
+
     def with_axes(self, axes: Mapping[str, Sequence[Any]]) -> "Grid":
         """The same with the values of some settings given anew; one value fixes a setting.
 
@@ -84,6 +103,27 @@ def _grid(stem: str, contents: dict[str, Any]) -> Grid:
         if not isinstance(values, list) or not values:
             raise ValueError(f"Expected `grid.{name}` to be a list of values, got {values!r}")
     return Grid(stem, title, spec_of(contents), {}).with_axes(axes)
+
+
+def bisection_levels(count: int) -> list[int]:
+    """For each of so many places the round in which bisection comes to it; the ends are there.
+
+    >>> bisection_levels(9)
+    [0, 3, 2, 3, 1, 3, 2, 3, 0]
+    """
+    levels = [0] * count
+    gaps, level = [(0, count - 1)], 1
+    while gaps := [gap for gap in gaps if gap[1] - gap[0] > 1]:
+        middles = [(low + high) // 2 for low, high in gaps]
+        for middle in middles:
+            levels[middle] = level
+        gaps = [
+            half
+            for (low, high), middle in zip(gaps, middles, strict=True)
+            for half in ((low, middle), (middle, high))
+        ]
+        level += 1
+    return levels
 
 
 def read_setting(text: str) -> tuple[str, list[Any]]:

@@ -1,12 +1,14 @@
 """Many runs, each in its own folder, on whichever engine; what is done isn't done again."""
 
 import json
+import math
 import multiprocessing
 import os
 import signal
 import socket
+import time
 from collections.abc import Callable, Iterator, Sequence
-from concurrent.futures import FIRST_COMPLETED, Future, wait
+from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
 from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -15,7 +17,7 @@ from filelock import FileLock, Timeout
 
 from parfocal.experiments.errors import BusySweepError, DeadWorkerError
 from parfocal.experiments.run.engines import Engine
-from parfocal.experiments.run.record import Outcome, write_json
+from parfocal.experiments.run.record import Outcome, checkpoints, write_json
 from parfocal.experiments.run.session import Session, now
 from parfocal.experiments.run.states import state_of
 from parfocal.experiments.run.training import RunOptions, run_training
@@ -50,13 +52,15 @@ def sweep(
     options: RunOptions,
     session: Session,
     *,
+    deadline: float = math.inf,
     ended: Callable[[Ended], None] = lambda _: None,
     tick: Callable[[], None] = lambda: None,
 ) -> None:
-    """Conduct all runs that aren't done.
+    """Conduct all runs that aren't done, those that were begun before first.
 
     A run whose process died is begun once more, from its checkpoint. `ended` is called for each run
-    that ends, `tick` every second. On KeyboardInterrupt the runs are asked to end, and waited for.
+    that ends, `tick` every second. On KeyboardInterrupt, and from the deadline on, a time of
+    `time.monotonic`, the runs are asked to end, and waited for.
 
     Raises:
         BusySweepError: another sweep works on the folder.
@@ -73,12 +77,22 @@ def sweep(
 
         for spec in prepare(specs, directory):
             submit(spec, 1)
+        late = False
         try:
             while waiting:
+                if not late and time.monotonic() >= deadline:
+                    late = True
+                    stop.touch()
+                    engine.withdraw()
+                    for future in [f for f in waiting if f.cancel()]:
+                        del waiting[future]
                 done, _ = wait(waiting, timeout=_TICK, return_when=FIRST_COMPLETED)
                 for future in done:
                     spec, attempt = waiting.pop(future)
-                    if isinstance(future.exception(), DeadWorkerError) and attempt < ATTEMPTS:
+                    error = future.exception()
+                    if isinstance(error, CancelledError):
+                        continue
+                    if isinstance(error, DeadWorkerError) and attempt < ATTEMPTS and not late:
                         submit(spec, attempt + 1)
                     else:
                         ended(_ended(folder_of(spec, directory), future))
@@ -86,12 +100,16 @@ def sweep(
         except BaseException:
             with _only_once():
                 stop.touch()
+                engine.withdraw()
                 wait([future for future in waiting if not future.cancel()])
             raise
 
 
 def prepare(specs: Sequence[RunSpec], directory: Path) -> list[RunSpec]:
-    """Make the folders of all runs, so that others see them; those that aren't done."""
+    """Make the folders of all runs, so that others see them; those that aren't done.
+
+    A run that has a checkpoint comes before one that hasn't.
+    """
     todo = []
     for spec in specs:
         folder = folder_of(spec, directory)
@@ -100,7 +118,7 @@ def prepare(specs: Sequence[RunSpec], directory: Path) -> list[RunSpec]:
             write_json(folder / "spec.json", spec.as_record())
         if not state_of(folder).done:
             todo.append(spec)
-    return todo
+    return sorted(todo, key=lambda spec: not checkpoints(folder_of(spec, directory)))
 
 
 def work(

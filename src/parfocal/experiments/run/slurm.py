@@ -1,0 +1,141 @@
+"""Runs as jobs of Slurm, or of processes that stand for them, by submitit.
+
+A job that Slurm ends for its time is queued again, and goes on from the run's own checkpoint.
+"""
+
+import time
+from collections.abc import Callable, Mapping
+from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from pathlib import Path
+from typing import Any, NamedTuple, Self
+
+from parfocal import extras
+from parfocal.experiments.errors import DeadWorkerError
+
+# Seconds between two looks for a job's result, which is a file.
+_LOOK = 0.5
+
+# Parameters that submitit has for every kind of cluster; all others are Slurm's own.
+_SHARED = (
+    "name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node",
+)  # fmt: skip
+
+
+class _Raised(NamedTuple):
+    """An exception on its way through a job's result, which would keep its text alone."""
+
+    error: Exception
+
+
+class _Call:
+    """A call as a job; what Slurm interrupts is called again with the same arguments."""
+
+    def __init__(self, function: Callable[..., Any], arguments: tuple[Any, ...]) -> None:
+        self._function = function
+        self._arguments = arguments
+
+    def __call__(self) -> Any:
+        try:
+            return self._function(*self._arguments)
+        except Exception as error:
+            return _Raised(error)
+
+    def checkpoint(self) -> Any:
+        """What submitit queues when Slurm announces the end of a job."""
+        from submitit.helpers import DelayedSubmission
+
+        return DelayedSubmission(self)
+
+
+class Slurm:
+    """Jobs of a Slurm cluster whose machines share the disk; so many at once.
+
+    Args:
+        folder: where submitit keeps scripts, calls and outputs of the jobs.
+        jobs: how many are in Slurm's queue or at work at once.
+        parameters: of a job, by the names of submitit, those of Slurm with or without `slurm_`.
+        local: processes of this machine in place of a cluster, to try it out.
+
+    Raises:
+        ValueError: there is no Slurm here, or no such parameter.
+    """
+
+    name = "slurm"
+
+    def __init__(
+        self, folder: Path, *, jobs: int, parameters: Mapping[str, Any], local: bool = False
+    ) -> None:
+        with extras.needs("slurm", "parfocal sweep --slurm"):
+            import submitit
+
+        named = {_parameter(name): value for name, value in parameters.items()}
+        try:
+            self._executor = submitit.AutoExecutor(folder, cluster="local" if local else "slurm")
+            self._executor.update_parameters(**{"name": "parfocal", **named})
+        except (RuntimeError, NameError, TypeError) as error:
+            raise ValueError(f"Expected a Slurm that takes these parameters: {error}") from error
+        self._incomplete = submitit.core.utils.UncompletedJobError
+        self._waiting = ThreadPoolExecutor(jobs)
+        self._queued: set[Any] = set()
+        self._withdrawn = False
+
+    def submit(self, function: Callable[..., Any], *arguments: Any) -> Future[Any]:
+        """Call a function in a job."""
+        return self._waiting.submit(self._call, _Call(function, arguments))
+
+    def withdraw(self) -> None:
+        """Take back the jobs that Slurm hasn't begun."""
+        self._withdrawn = True
+        for job in list(self._queued):
+            if job.state == "PENDING":
+                job.cancel(check=False)
+
+    def _call(self, call: _Call) -> Any:
+        if self._withdrawn:
+            raise CancelledError
+        job: Any = self._executor.submit(call)
+        self._queued.add(job)
+        try:
+            while not job.done():
+                time.sleep(_LOOK)
+            result = job.result()
+        except self._incomplete as error:
+            if self._withdrawn:
+                raise CancelledError from error
+            reason = str(error).strip().splitlines()[0]
+            raise DeadWorkerError(f"the job {job.job_id} died: {reason}") from error
+        finally:
+            self._queued.discard(job)
+        if isinstance(result, _Raised):
+            raise result.error
+        return result
+
+    def __enter__(self) -> Self:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._waiting.shutdown(cancel_futures=True)
+
+
+def _parameter(name: str) -> str:
+    """The name that submitit has for it.
+
+    >>> _parameter("partition"), _parameter("timeout_min"), _parameter("slurm_qos")
+    ('slurm_partition', 'timeout_min', 'slurm_qos')
+    """
+    return name if name in _SHARED or name.startswith("slurm_") else f"slurm_{name}"
+
+
+def read_parameters(text: str) -> dict[str, Any]:
+    """`partition=gpu,timeout_min=240` as names and values; whole numbers are integers.
+
+    >>> read_parameters("partition=gpu,timeout_min=240")
+    {'partition': 'gpu', 'timeout_min': 240}
+    """
+    found: dict[str, Any] = {}
+    for part in text.split(","):
+        name, equals, value = part.strip().partition("=")
+        if not name or not equals:
+            raise ValueError(f"Expected local, or NAME=VALUE,...; got {text!r}")
+        found[name] = int(value) if value.isdecimal() else value
+    return found
