@@ -28,6 +28,7 @@ from parfocal.experiments.spec import (
         ({"noise": 1e308}, r"`\$\.data\.noise`, got 1e\+308"),
         ({"alpha": 1.5}, r"`\$\.objective\.alpha`, got 1\.5"),
         ({"epochs": 1.5}, r"`int`, got `float` - at `\$\.training\.epochs`"),
+        ({"batch_size": 10**21}, r"`\$\.training\.batch_size`, got 10{21}"),
         ({"source": "mnist6k"}, r"'mnist6k' - at `\$\.data\.source`"),
         ({"gama": 1}, r"a setting out of .*gamma.*; got 'gama'"),
     ],
@@ -116,6 +117,9 @@ def test_user_files_are_read_and_their_errors_name_the_file(tmp_path):
         path.write_text(text)
         with pytest.raises(ValueError, match=f"mine.toml.*{words}|{words}"):
             read_grid(str(path))
+    path.write_bytes(b"\xff\xfe")
+    with pytest.raises(ValueError, match=r"mine.toml: expected text in UTF-8"):
+        read_grid(str(path))
     with pytest.raises(ValueError, match=r"mnist-quick.*got 'mist'"):
         read_grid("mist")
 

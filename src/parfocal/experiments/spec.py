@@ -18,7 +18,7 @@ SCHEMA = 2
 # The largest number of a spec: a computation in float32 has room to go on from there.
 _LARGEST = 2.0**40
 
-Count = Annotated[int, Meta(ge=1)]
+Count = Annotated[int, Meta(ge=1, le=2**40)]
 NonNegative = Annotated[float, Meta(ge=0, le=_LARGEST)]
 Positive = Annotated[float, Meta(gt=0, le=_LARGEST)]
 Share = Annotated[float, Meta(ge=0, le=1)]

@@ -82,7 +82,10 @@ def read_grid(name: str) -> Grid:
     """
     path = Path(name)
     if path.suffix == ".toml":
-        text, stem = path.read_text(encoding="utf-8"), path.stem
+        try:
+            text, stem = path.read_text(encoding="utf-8"), path.stem
+        except UnicodeDecodeError as error:
+            raise ValueError(f"{name}: expected text in UTF-8 ({error})") from error
     else:
         resource = _SHIPPED / f"{name}.toml"
         if not resource.is_file():
