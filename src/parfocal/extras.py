@@ -23,6 +23,7 @@ MODULES: dict[str, frozenset[str]] = {
     "slurm": _AUDIT | _GUARD | _EXPERIMENTS | {"submitit"},
     "boosting": frozenset({"numpy"}),
     "jax": frozenset({"jax"}),
+    "tensorboard": _AUDIT | _GUARD | _EXPERIMENTS | {"tensorboard"},
 }
 
 

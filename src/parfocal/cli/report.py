@@ -1,5 +1,6 @@
 """`parfocal report`."""
 
+import shlex
 from pathlib import Path
 
 import click
@@ -15,12 +16,19 @@ from parfocal.cli.options import fails_in_one_line, out_option, plain_console
     help="Folder of the paper's results: mnist_classification.csv and the like.",
 )
 @out_option("Folder of the tables and the page.  [default: DIRECTORY/report]")
+@click.option(
+    "--tensorboard",
+    type=click.Path(file_okay=False, path_type=Path),
+    help="Also write the runs to this folder, for TensorBoard.",
+)
 @fails_in_one_line
-def report(directory: Path, published: Path | None, out: Path | None) -> None:
+def report(
+    directory: Path, published: Path | None, out: Path | None, tensorboard: Path | None
+) -> None:
     """Make tables, figures and a page from the records in a folder.
 
-    From the records alone: first failures by gamma and threshold, failure rates, curves; and, with
-    the published results, how far they agree.
+    From the records alone: a conclusion in words, first failures by gamma and threshold, failure
+    rates, curves; and, with the published results, how far they agree.
     """
     from parfocal.experiments.show.page import write_report_page
     from parfocal.experiments.show.published import read_published
@@ -34,9 +42,27 @@ def report(directory: Path, published: Path | None, out: Path | None) -> None:
     console = plain_console()
     for table in report_tables(found):
         console.print(table)
-    out = out or directory / "report"
-    out.mkdir(parents=True, exist_ok=True)
-    page = out / "report.html"
-    write_report_page(page, found)
-    for path in (*write_csv(found, out), page):
+    folder = out or directory / "report"
+    folder.mkdir(parents=True, exist_ok=True)
+    page = folder / "report.html"
+    write_report_page(page, found, _command(directory, published is not None, out))
+    written = [*write_csv(found, folder), page]
+    if tensorboard is not None:
+        from parfocal.experiments.show.tensorboard import write_events
+
+        written += write_events(found, tensorboard)
+    for path in written:
         console.print(f"written: {path}", soft_wrap=True)
+
+
+def _command(directory: Path, compared: bool, out: Path | None) -> str:
+    """The command of a page, which is to be the same wherever it is made: without full paths."""
+    words = ["parfocal", "report", _portable(directory)]
+    words += ["--published", "FOLDER"] * compared
+    words += ["--out", _portable(out)] if out is not None else []
+    return shlex.join(words)
+
+
+def _portable(path: Path) -> str:
+    """The path as it is, if it is relative; else its last name."""
+    return path.name if path.is_absolute() else path.as_posix()

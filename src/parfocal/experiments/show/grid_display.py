@@ -130,7 +130,7 @@ def grid(states: Sequence[RunState], console: Console, rate: float | None = None
     parts: list[RenderableType] = []
     room = console.height - _OTHER_LINES
     for block in blocks(specs):
-        members = [readable[i] for i in block.cells.values()]
+        members = [readable[i] for i in block.members]
         table = _table(block, readable)
         room -= len(block.rows) + 4
         # Where not all tables fit, those in which nothing happens are a line each.
@@ -157,8 +157,8 @@ def _table(block: Block, states: Sequence[RunState]) -> Table:
     for column in block.columns:
         table.add_column(text(column) if block.column else "", justify="right")
     for row in block.rows:
-        found = [block.cells.get((row, column)) for column in block.columns]
-        cells = [Text("") if i is None else _cell(states[i]) for i in found]
+        found = [block.cells.get((row, column), ()) for column in block.columns]
+        cells = [Text(" ").join(_cell(states[i]) for i in cell) for cell in found]
         table.add_row(text(row) if block.row else "", *cells)
     return table
 

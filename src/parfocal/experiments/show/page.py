@@ -7,11 +7,20 @@ from typing import TYPE_CHECKING, Any
 
 from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
 
+from parfocal import __version__
 from parfocal.experiments.run.record import Run, replacing
+from parfocal.experiments.show.conclusion import (
+    agreement_text,
+    headline,
+    interval_text,
+    published_rate_text,
+    range_text,
+    sentences,
+)
 from parfocal.experiments.show.display import outcome_cells
-from parfocal.experiments.show.figures import curves_figure, heat_map_figure, png_bytes
-from parfocal.experiments.show.report import Report, cell_text, published_text
-from parfocal.experiments.show.tabulation import Block, short, text
+from parfocal.experiments.show.report import Report, cell_text, plural, published_text
+from parfocal.experiments.show.svg import curves, heat_map
+from parfocal.experiments.show.tabulation import short, text
 
 if TYPE_CHECKING:
     from parfocal.experiments.gradient_study import GradientStudy
@@ -37,10 +46,19 @@ def write_demo_page(
     )
 
 
-def write_report_page(path: Path, report: Report) -> None:
-    """Write the page of a report; its figures are inside it."""
+def write_report_page(path: Path, report: Report, command: str) -> None:
+    """Write the page of a report; its figures are inside it.
+
+    Args:
+        path: where to.
+        report: what is known of a folder of runs.
+        command: what made it, as the page names it.
+    """
     sections = [
-        (section.heading, [(block, _images(report, block)) for block in section.blocks])
+        (
+            section,
+            [(block, heat_map(report, block), curves(report, block)) for block in section.blocks],
+        )
         for section in report.sections
     ]
     _write(
@@ -48,25 +66,21 @@ def write_report_page(path: Path, report: Report) -> None:
         "report.html",
         report=report,
         sections=sections,
+        headline=headline(report),
+        sentences=sentences(report),
+        command=command,
+        version=__version__,
+        rows_of=lambda cell: [report.rows[index] for index in cell],
+        agreement_text=agreement_text,
         cell_text=cell_text,
+        interval_text=interval_text,
+        plural=plural,
+        published_rate_text=published_rate_text,
         published_text=published_text,
+        range_text=range_text,
         short=short,
         text=text,
     )
-
-
-def _images(report: Report, block: Block) -> list[tuple[str, str]]:
-    """What each figure of a table shows, and the figure."""
-    begun = any(report.rows[i].run.epochs for i in block.cells.values())
-    figures = []
-    if len(block.columns) > 1 and len(block.rows) > 1:
-        figures.append(("Epochs of the first failures.", heat_map_figure(report, block)))
-    if begun:
-        words = (
-            "Training loss and largest |logit| so far, epoch by epoch; a cross where a run failed."
-        )
-        figures.append((words, curves_figure(report, block)))
-    return [(words, _inline(png_bytes(figure))) for words, figure in figures]
 
 
 def _write(path: Path, template: str, **values: Any) -> None:

@@ -1,26 +1,31 @@
-"""The tables of a folder of runs, made from records alone, beside the published ones if given."""
+"""What is known of a folder of runs, from records alone, beside the published ones if given."""
 
 import csv
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from parfocal.experiments.run.record import Run, replacing
-from parfocal.experiments.run.states import scan
+from parfocal.experiments.run.states import RunState, RunStatus, scan
 from parfocal.experiments.show.comparison import (
     FailureRate,
     LossRatio,
     Pair,
+    RangeRate,
     RankCorrelation,
+    SeedAgreement,
     failure_rates,
     loss_ratios,
+    range_rates,
     rank_correlations,
+    seed_agreements,
 )
+from parfocal.experiments.show.naming import experiment_of
+from parfocal.experiments.show.provenance import Provenance, provenance_of
 from parfocal.experiments.show.published import Published, PublishedRun, published_of
 from parfocal.experiments.show.tabulation import (
     Block,
     blocks,
-    experiment_of,
     short,
     text,
     value_of,
@@ -29,10 +34,11 @@ from parfocal.experiments.show.tabulation import (
 
 
 class Row(NamedTuple):
-    """A run, its state, and the published one with the same settings."""
+    """A run, its folder, its state, and the published one with the same settings."""
 
     run: Run
-    status: str
+    directory: Path
+    status: RunStatus
     published: PublishedRun | None
 
 
@@ -40,47 +46,69 @@ class Section(NamedTuple):
     """One experiment: runs on the same kind of data, by one network, with logits of one type."""
 
     heading: str
+    seeds: tuple[int, ...]
     blocks: tuple[Block, ...]
 
 
 class Report(NamedTuple):
     """What is known about a folder of runs.
 
-    sections: tables of them; their cells are indices of `rows`.
-    problems: runs that couldn't be read, each in a sentence.
+    sections: tables of them; their cells hold indices of `rows`.
+    ranges: failures with 0 < gamma < 1 and with all other gammas; `rates`: gamma by gamma.
+    correlations, agreements: of the first failures with the published ones, and between seeds.
+    problems: runs that couldn't be read, each in a sentence, with its place in the folder.
+    compared: whether published results were given.
     """
 
     rows: tuple[Row, ...]
     sections: tuple[Section, ...]
+    ranges: tuple[RangeRate, ...]
     rates: tuple[FailureRate, ...]
     correlations: tuple[RankCorrelation, ...]
+    agreements: tuple[SeedAgreement, ...]
     ratios: tuple[LossRatio, ...]
+    provenance: Provenance
     problems: tuple[str, ...]
     compared: bool
 
 
 def make_report(directory: Path, published: Published | None = None) -> Report:
-    """Read all records of a folder and of the folders in it."""
-    states = scan(directory)
-    if not (directory / "spec.json").exists():
-        inner = sorted(path for path in directory.iterdir() if path.is_dir())
-        states += [s for path in inner if not (path / "spec.json").exists() for s in scan(path)]
+    """Read all records of a folder, or of its folders, and put them beside the published ones."""
+    states = _states(directory)
     rows = tuple(
-        Row(s.run, s.status, published_of(s.run.spec, published) if published else None)
+        Row(
+            s.run,
+            s.directory,
+            s.status,
+            published_of(s.run.spec, published) if published is not None else None,
+        )
         for s in states
         if s.run is not None
     )
     runs = [row.run for row in rows]
     pairs = [Pair(row.run, row.published) for row in rows if row.published is not None]
+    rates = failure_rates(runs, pairs)
+    problems = [state.problem for state in states if state.problem is not None]
     return Report(
-        rows,
-        _sections(runs),
-        tuple(failure_rates(runs, pairs)),
-        tuple(rank_correlations(pairs)),
-        tuple(loss_ratios(pairs)),
-        tuple(state.problem for state in states if state.problem is not None),
-        published is not None,
+        rows=rows,
+        sections=_sections(runs),
+        ranges=tuple(range_rates(rates)),
+        rates=tuple(rates),
+        correlations=tuple(rank_correlations(pairs)),
+        agreements=tuple(seed_agreements(runs, pairs)),
+        ratios=tuple(loss_ratios(pairs)),
+        provenance=provenance_of(directory, [row.directory for row in rows]),
+        problems=tuple(problem.replace(f"{directory}/", "") for problem in problems),
+        compared=published is not None,
     )
+
+
+def _states(directory: Path) -> list[RunState]:
+    states = scan(directory)
+    if not (directory / "spec.json").exists():
+        inner = sorted(path for path in directory.iterdir() if path.is_dir())
+        states += [s for path in inner if not (path / "spec.json").exists() for s in scan(path)]
+    return states
 
 
 def _sections(runs: Sequence[Run]) -> tuple[Section, ...]:
@@ -89,14 +117,23 @@ def _sections(runs: Sequence[Run]) -> tuple[Section, ...]:
         groups.setdefault(experiment_of(run.spec), []).append(index)
     largest_first = sorted(groups.items(), key=lambda item: (-len(item[1]), item[0]))
     return tuple(
-        Section(heading, tuple(_blocks(runs, members))) for heading, members in largest_first
+        Section(
+            heading,
+            tuple(sorted({runs[i].spec.training.seed for i in members})),
+            tuple(_blocks(runs, members)),
+        )
+        for heading, members in largest_first
     )
 
 
-def _blocks(runs: Sequence[Run], members: Sequence[int]) -> Iterator[Block]:
+def _blocks(runs: Sequence[Run], members: Sequence[int]) -> list[Block]:
     """Tables of some of the runs, with the indices of all."""
-    for block in blocks([runs[i].spec for i in members]):
-        yield block._replace(cells={place: members[i] for place, i in block.cells.items()})
+    return [
+        block._replace(
+            cells={place: tuple(members[i] for i in cell) for place, cell in block.cells.items()}
+        )
+        for block in blocks([runs[i].spec for i in members], seeds_together=True)
+    ]
 
 
 def cell_text(row: Row) -> str:
@@ -109,6 +146,35 @@ def cell_text(row: Row) -> str:
     if row.status == "finished":
         return f"{len(run.epochs)}+"
     return f"{len(run.epochs)}…"
+
+
+def outcome_text(row: Row) -> str:
+    """The same in words, with what failed and where."""
+    run, epochs = row.run, len(row.run.epochs)
+    if run.failure is not None:
+        failure = run.failure
+        return (
+            f"{failure.quantity} not finite in epoch {failure.epoch}, step {failure.step}, "
+            f"at largest |logit| {failure.largest_logit:.2f}"
+        )
+    match row.status:
+        case "finished":
+            return f"no failure in {plural(epochs, 'epoch')}"
+        case "waiting":
+            return "not begun"
+        case "running":
+            return f"under way, {plural(epochs, 'epoch')} so far"
+        case _:
+            return f"{row.status} after {plural(epochs, 'epoch')}"
+
+
+def plural(count: int, noun: str) -> str:
+    """A number of things.
+
+    >>> plural(1, "run"), plural(1200, "run")
+    ('1 run', '1,200 runs')
+    """
+    return f"{count:,} {noun}{'s' * (count != 1)}"
 
 
 def published_text(row: Row) -> str:
@@ -146,7 +212,7 @@ def write_csv(report: Report, directory: Path) -> list[Path]:
         | _run_values(r)
         for r in report.rows
     ]
-    rates = [rate._asdict() for rate in report.rates]
+    rates = [rate._asdict() | {"seeds": text(rate.seeds)} for rate in report.rates]
     written = [
         _write(directory / "runs.csv", [*header, *RUN_COLUMNS], table),
         _write(directory / "failure_rates.csv", list(FailureRate._fields), rates),

@@ -8,16 +8,22 @@ from rich.table import Table
 from rich.text import Text
 
 from parfocal.experiments.show.comparison import FailureRate, LossRatio, RankCorrelation
+from parfocal.experiments.show.conclusion import headline, interval_text, sentences
 from parfocal.experiments.show.report import Report, cell_text, published_text
 from parfocal.experiments.show.tabulation import Block, short, text
 
 
 def report_tables(report: Report) -> Iterator[RenderableType]:
-    """First failures, failure rates and, where there are published results, the comparison."""
+    """The conclusion, first failures, failure rates and, with published results, the comparison."""
+    yield Text(f"{headline(report)}.", style="bold")
+    for sentence in sentences(report):
+        yield Text(f"- {sentence}")
     legend = "Epoch of the first failure, from 0; 30+: none in 30; 12…: under way; ·: not begun"
     yield Text(legend + "; (published)" * report.compared, style="dim")
     for section in report.sections:
         yield Text(section.heading, style="bold")
+        if len(section.seeds) > 1:
+            yield Text(f"seeds {', '.join(map(str, section.seeds))}")
         for block in section.blocks:
             across = f"columns: {short(block.column)}" if block.column else ""
             yield Text("; ".join(part for part in (block.title, across) if part))
@@ -30,7 +36,11 @@ def report_tables(report: Report) -> Iterator[RenderableType]:
 def _statistics(report: Report, experiment: str) -> Iterator[RenderableType]:
     """Of one experiment."""
     rates = [rate for rate in report.rates if rate.experiment == experiment]
-    correlations = [c for c in report.correlations if c.experiment == experiment]
+    correlations = [
+        *report.correlations,
+        *(c for a in report.agreements for c in (a.seeds, *a.with_published)),
+    ]
+    correlations = list(dict.fromkeys(c for c in correlations if c.experiment == experiment))
     ratios = [ratio for ratio in report.ratios if ratio.experiment == experiment]
     if rates:
         yield _rates(rates, report.compared)
@@ -46,27 +56,28 @@ def _failures(report: Report, block: Block) -> Table:
     for column in block.columns:
         table.add_column(text(column) if block.column else "", justify="right")
     for value in block.rows:
-        cells = []
-        for column in block.columns:
-            index = block.cells.get((value, column))
-            cells.append(Text() if index is None else _cell(report, index))
+        found = [block.cells.get((value, column), ()) for column in block.columns]
+        cells = [_cell(report, cell) for cell in found]
         table.add_row(text(value) if block.row else "", *cells)
     return table
 
 
-def _cell(report: Report, index: int) -> Text:
-    row = report.rows[index]
-    words = Text(cell_text(row), style="red" if row.status == "failed" else "")
-    if row.published is not None:
-        words.append(f" ({published_text(row)})", style="dim")
+def _cell(report: Report, cell: Sequence[int]) -> Text:
+    """The runs of one place, seed by seed, and the published one."""
+    rows = [report.rows[index] for index in cell]
+    words = Text(", ").join(
+        Text(cell_text(row), style="red" if row.status == "failed" else "") for row in rows
+    )
+    if rows and rows[0].published is not None:
+        words.append(f" ({published_text(rows[0])})", style="dim")
     return words
 
 
 def _rates(rates: Sequence[FailureRate], compared: bool) -> Table:
-    headings = ["loss", "noise", "gamma", "epochs", "failed", "runs"]
+    headings = ["loss", "noise", "gamma", "epochs", "failed", "runs", "95 % interval"]
     table = _table("Failure rates", [*headings, *["published", "runs "] * compared])
     for r in rates:
-        cells = [r.loss, text(r.noise), text(r.gamma), r.epochs, r.failed, r.runs]
+        cells = [r.loss, text(r.noise), text(r.gamma), r.epochs, r.failed, r.runs, interval_text(r)]
         theirs = [r.published_failed, r.published_runs] if r.published_runs else ["-", "-"]
         table.add_row(*map(str, [*cells, *theirs * compared]))
     return table
@@ -74,12 +85,13 @@ def _rates(rates: Sequence[FailureRate], compared: bool) -> Table:
 
 def _correlations(correlations: Sequence[RankCorrelation]) -> Table:
     table = _table(
-        "Rank correlation of the first failures with the published ones",
-        ["loss", "noise", "cells", "rho", "95 % interval"],
+        "Rank correlation of the first failures",
+        ["loss", "noise", "between", "cells", "rho", "95 % interval"],
     )
     for c in correlations:
         interval = f"{c.low:.3f} to {c.high:.3f}"
-        table.add_row(c.loss, text(c.noise), str(c.cells), f"{c.rho:.3f}", interval)
+        between = " and ".join(c.between)
+        table.add_row(c.loss, text(c.noise), between, str(c.cells), f"{c.rho:.3f}", interval)
     return table
 
 

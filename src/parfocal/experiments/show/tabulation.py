@@ -1,25 +1,27 @@
-"""Runs as tables: which settings vary, and which run stands in which row and column."""
+"""Runs as tables: which settings vary, and which runs stand in which row and column."""
 
 from collections import Counter
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any, NamedTuple
 
-from parfocal.experiments.spec import RunSpec
+from parfocal.experiments.spec import LOSS_NAMES, RunSpec
 
 # The axes of the paper's tables, where they vary.
 ROW, COLUMN = "objective.gamma", "data.threshold"
+
+SEED = "training.seed"
 
 # A run's length is part of its outcome: an axis only where nothing else tells two runs apart.
 _LENGTH = "training.epochs"
 
 
 class Block(NamedTuple):
-    """One table of runs that differ in its row, its column and nothing else.
+    """One table of runs that differ in its row, its column and perhaps their seed.
 
     title: the other settings that vary.
     settings: the same, by name.
     row, column: the settings of rows and columns; None if there is a single one.
-    cells: index of the run in each place that has one.
+    cells: indices of the runs in each place that has some, in the order of their seeds.
     """
 
     title: str
@@ -28,15 +30,24 @@ class Block(NamedTuple):
     column: str | None
     rows: tuple[Any, ...]
     columns: tuple[Any, ...]
-    cells: dict[tuple[Any, Any], int]
+    cells: dict[tuple[Any, Any], tuple[int, ...]]
+
+    @property
+    def members(self) -> tuple[int, ...]:
+        """Indices of all its runs, in ascending order."""
+        return tuple(sorted(index for cell in self.cells.values() for index in cell))
 
 
-def blocks(specs: Sequence[RunSpec]) -> list[Block]:
+def blocks(specs: Sequence[RunSpec], *, seeds_together: bool = False) -> list[Block]:
     """Tables that hold all runs, in the order in which they first occur.
 
     Several records of one spec don't fit into one cell: the second has a table of second ones.
+
+    Args:
+        specs: of the runs.
+        seeds_together: runs that differ in their seed alone share a cell.
     """
-    varying = varying_settings(specs)
+    varying = varying_settings(specs, apart_from={SEED} if seeds_together else ())
     row = ROW if ROW in varying else next(iter(varying), None)
     rest = [name for name in varying if name != row]
     column = COLUMN if COLUMN in rest else None
@@ -47,7 +58,7 @@ def blocks(specs: Sequence[RunSpec]) -> list[Block]:
     records: Counter[tuple[Any, ...]] = Counter()
     for index, spec in enumerate(specs):
         words = [f"{short(name)} {text(value_of(spec, name))}" for name in others]
-        key = tuple(value_of(spec, name) for name in varying)
+        key = tuple(value_of(spec, name) for name in (*varying, SEED))
         records[key] += 1
         if records[key] > 1:
             words.append(f"record {records[key]} of the same")
@@ -60,18 +71,35 @@ def blocks(specs: Sequence[RunSpec]) -> list[Block]:
             column,
             _values([specs[i] for i in members], row),
             _values([specs[i] for i in members], column),
-            {(value_of(specs[i], row), value_of(specs[i], column)): i for i in members},
+            _cells(specs, members, row, column),
         )
         for title, members in groups.items()
     ]
 
 
-def varying_settings(specs: Sequence[RunSpec]) -> list[str]:
+def _cells(
+    specs: Sequence[RunSpec], members: Sequence[int], row: str | None, column: str | None
+) -> dict[tuple[Any, Any], tuple[int, ...]]:
+    cells: dict[tuple[Any, Any], tuple[int, ...]] = {}
+    for index in sorted(members, key=lambda i: specs[i].training.seed):
+        place = (value_of(specs[index], row), value_of(specs[index], column))
+        cells[place] = (*cells.get(place, ()), index)
+    return cells
+
+
+def varying_settings(specs: Sequence[RunSpec], *, apart_from: Collection[str] = ()) -> list[str]:
     """The settings in which some runs differ, in the order of the spec.
 
     The number of epochs is left out, unless two runs differ in nothing else.
+
+    Args:
+        specs: of the runs.
+        apart_from: settings that are passed over.
     """
-    runs = [{name: _as_key(spec.value(name)) for name in spec.settings()} for spec in specs]
+    runs = [
+        {name: _as_key(spec.value(name)) for name in spec.settings() if name not in apart_from}
+        for spec in specs
+    ]
     names = dict.fromkeys(name for run in runs for name in run)
     varying = [name for name in names if len({run.get(name) for run in runs}) > 1]
     without_length = [name for name in varying if name != _LENGTH]
@@ -98,18 +126,6 @@ def short(name: str) -> str:
     return name.rpartition(".")[2]
 
 
-def experiment_of(spec: RunSpec) -> str:
-    """Kind of data, network and type of the logits: runs that differ in these aren't compared."""
-    network = spec.network
-    sizes = [getattr(network, field) for field in network.__struct_fields__]
-    images = f", {spec.data.images} images" if spec.data.images else ""
-    described = [type(network).__name__.lower(), *(str(s) for s in sizes if s is not None)]
-    return (
-        f"{type(spec.data).__name__} of {spec.data.source}{images}; {' '.join(described)}; "
-        f"logits in {spec.objective.logits}"
-    )
-
-
 def text(value: Any) -> str:
     """A setting's value as a table shows it: in six digits, or in all where six aren't enough."""
     if isinstance(value, float):
@@ -129,5 +145,9 @@ def label(spec: RunSpec, varying: Sequence[str]) -> str:
 
 
 def _values(specs: Sequence[RunSpec], name: str | None) -> tuple[Any, ...]:
+    """The values of a setting: the compared losses in their order, else ascending."""
     found = {value_of(spec, name) for spec in specs}
+    if name == "objective.loss":
+        known = [loss for loss in LOSS_NAMES if loss in found]
+        return (*known, *sorted(found - set(known)))
     return tuple(sorted(found, key=lambda v: (isinstance(v, str), v is None, v)))
