@@ -181,6 +181,11 @@ for command in (["status", "runs"], ["report", "runs"], ["specs"], ["sweep", "--
     status, output, errors = run(*command)
     assert status == 0, output + errors
 assert "[needs" not in run("--help")[1]
+status, output, errors = run("report", "runs", "--tensorboard", "events", "--out", "none")
+assert status == 2
+needed = f"parfocal report --tensorboard needs the module tensorboard: {install('tensorboard')}\\n"
+assert errors.endswith(needed)
+assert not Path("none").exists()
 import timm
 spec = ("--set", "images=4", "--set", "batch_size=2", "--set", "epochs=1", "--set", "loss=exact")
 status, output, errors = run("sweep", "mnist-quick", *spec, "--ray", "local", "--out", "sweep")
@@ -191,6 +196,14 @@ assert errors.endswith(f"parfocal sweep --ray needs the module ray: {install('cl
 import ray
 import parfocal.experiments.run.engines
 assert ray.remote
+""",
+    "tensorboard": """
+options = ("--set", "loss=exact", "--set", "images=64", "--set", "epochs=1", "--out", "runs/x")
+status, output, errors = run("train", "mnist-quick", *options)
+assert status == 0, output + errors
+status, output, errors = run("report", "runs", "--tensorboard", "events")
+assert status == 0, output + errors
+assert len(list(Path("events").glob("*/*/*tfevents*"))) == 1
 """,
     "boosting": """
 import numpy as np

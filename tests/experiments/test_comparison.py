@@ -3,9 +3,9 @@
 import math
 
 import pytest
-from experiments.made_up import run_of, spec_of
 from scipy import stats
 
+from experiments.made_up import run_of, spec_of
 from parfocal.experiments.show.comparison import (
     Pair,
     failure_rates,

@@ -35,6 +35,9 @@ def report(
     from parfocal.experiments.show.report import make_report, write_csv
     from parfocal.experiments.show.report_tables import report_tables
 
+    if tensorboard is not None:
+        from parfocal.experiments.show.tensorboard import write_events
+
     beside = read_published(published) if published is not None else None
     found = make_report(directory, beside)
     if not found.rows and not found.problems:
@@ -48,8 +51,6 @@ def report(
     write_report_page(page, found, _command(directory, published is not None, out))
     written = [*write_csv(found, folder), page]
     if tensorboard is not None:
-        from parfocal.experiments.show.tensorboard import write_events
-
         written += write_events(found, tensorboard)
     for path in written:
         console.print(f"written: {path}", soft_wrap=True)

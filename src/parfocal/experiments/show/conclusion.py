@@ -75,8 +75,8 @@ def agreement_text(agreement: SeedAgreement) -> str:
             "but within the interval: these runs don't tell the reproduction from another seed"
         )
     return (
-        f"{a.capitalize()} and {b} agree with each other better than with the paper: something "
-        "differs from the paper's runs beside the seed"
+        f"{a.capitalize()} and {b} agree with each other better than with the paper: the "
+        "paper's runs differ from ours in more than the seed"
     )
 
 

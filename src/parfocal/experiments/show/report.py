@@ -1,6 +1,7 @@
 """What is known of a folder of runs, from records alone, beside the published ones if given."""
 
 import csv
+import math
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -153,10 +154,10 @@ def outcome_text(row: Row) -> str:
     run, epochs = row.run, len(row.run.epochs)
     if run.failure is not None:
         failure = run.failure
-        return (
-            f"{failure.quantity} not finite in epoch {failure.epoch}, step {failure.step}, "
-            f"at largest |logit| {failure.largest_logit:.2f}"
-        )
+        words = f"{failure.quantity} not finite in epoch {failure.epoch}, step {failure.step}"
+        if math.isfinite(failure.largest_logit):
+            words += f", at largest |logit| {failure.largest_logit:.2f}"
+        return words
     match row.status:
         case "finished":
             return f"no failure in {plural(epochs, 'epoch')}"

@@ -1,0 +1,279 @@
+"""The page of a report can be read: by everybody, on a phone, in the dark, without a network."""
+
+import math
+import re
+from html.parser import HTMLParser
+from itertools import pairwise
+
+import pytest
+
+from experiments.made_up import run_of, spec_of, write
+from parfocal.experiments.run.events import Epoch
+from parfocal.experiments.show.page import write_report_page
+from parfocal.experiments.show.published import PublishedRun
+from parfocal.experiments.show.report import make_report
+from parfocal.experiments.show.svg import curves, heat_map, thinned
+
+# By gamma and threshold: the epochs of the first failures with seeds 0 and 1; None: none in 100.
+EPOCHS = {(0.1, 0): (4, 5), (0.1, 1): (70, None), (0.5, 0): (9, 12), (0.5, 1): (None, None)}
+PAPER = {(0.1, 0): 3, (0.1, 1): 60, (0.5, 0): 10, (0.5, 1): None}
+
+
+@pytest.fixture(scope="module")
+def report(tmp_path_factory):
+    """Two seeds of four cells, and an experiment of one run that had one epoch."""
+    folder = tmp_path_factory.mktemp("runs")
+    beside = {}
+    for place, epochs in EPOCHS.items():
+        for seed, epoch in enumerate(epochs):
+            write(folder, run_of(spec_of(*place, seed=seed), epoch))
+        beside[spec_of(*place).digest] = PublishedRun(PAPER[place], 0.1, 0.01, 100)
+    write(folder, run_of(spec_of(0.5, 0, source="mnist5k", epochs=1), None))
+    return make_report(folder, beside)
+
+
+@pytest.fixture(scope="module")
+def page(report, tmp_path_factory):
+    path = tmp_path_factory.mktemp("page") / "report.html"
+    write_report_page(path, report, "parfocal report DIRECTORY --published FOLDER")
+    return path.read_text(encoding="utf-8")
+
+
+class _Elements(HTMLParser):
+    """All elements of a page, in their order, with their attributes and the texts within them."""
+
+    def __init__(self, page):
+        super().__init__()
+        self.found, self._open = [], []
+        self.feed(page)
+
+    def handle_starttag(self, tag, attrs):
+        element = (tag, dict(attrs), [])
+        self.found.append(element)
+        if tag not in ("meta", "br"):
+            self._open.append(element)
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append((tag, dict(attrs), []))
+
+    def handle_endtag(self, tag):
+        assert self._open.pop()[0] == tag, tag
+
+    def handle_data(self, data):
+        for _, _, texts in self._open:
+            texts.append(data)
+
+    def of(self, tag):
+        return [
+            (attributes, "".join(texts).strip())
+            for name, attributes, texts in self.found
+            if name == tag
+        ]
+
+
+def test_page_is_whole_and_brings_all_that_it_needs(page):
+    """Each element is closed in its turn; nothing is fetched from elsewhere."""
+    assert not _Elements(page)._open
+    assert not re.search(r"https?://|\bsrc=|\bhref=|@import|url\(", page)
+    assert not re.search(r"\bnan\b|\binf\b|None", page)
+    assert len(page) < 60_000
+
+
+def test_page_can_be_heard(page):
+    """Headings in their order; headers with a scope; a caption a table and a figure; a language."""
+    elements = _Elements(page)
+    levels = [int(tag[1]) for tag, _, _ in elements.found if re.fullmatch("h[1-6]", tag)]
+    assert levels[0] == 1
+    assert levels.count(1) == 1
+    assert all(b <= a + 1 for a, b in pairwise(levels))
+    assert elements.of("html")[0][0]["lang"] == "en"
+    assert all(attributes.get("scope") in ("row", "col") for attributes, _ in elements.of("th"))
+    assert len(elements.of("table")) == len(elements.of("caption"))
+    assert all(words for _, words in elements.of("caption") + elements.of("figcaption"))
+    assert len(elements.of("figure")) == len(elements.of("figcaption")) == 3
+    for attributes, _ in elements.of("svg"):
+        assert attributes["role"] == "img"
+        assert attributes["aria-label"]
+    # What scrolls can be scrolled by keys, and is named.
+    scrolled = [a for a, _ in elements.of("div") if a.get("class") == "scroll"]
+    assert len(scrolled) == len(elements.of("table")) + len(elements.of("svg"))
+    assert all(a["tabindex"] == "0" and a["aria-label"] for a in scrolled)
+
+
+def test_page_opens_with_the_conclusion_and_ends_with_its_origin(page):
+    """Before any table; and the command at the end."""
+    elements = _Elements(page)
+    assert elements.of("h1")[0][1].startswith("Training failed in 5 of 9 runs with the original")
+    assert elements.of("title")[0][1] == elements.of("h1")[0][1]
+    order = [tag for tag, _, _ in elements.found if tag in ("h1", "li", "table", "svg", "dl")]
+    assert order[:2] == ["h1", "li"]
+    assert order[-1] == "dl"
+    assert ({}, "parfocal report DIRECTORY --published FOLDER") in elements.of("code")
+
+
+def test_cells_show_every_seed_and_the_published_run(page, report):
+    """In the heat map a line each, in the table side by side, in the tip with their words."""
+    elements = _Elements(page)
+    cells = [re.sub(r"\s+", " ", words) for _, words in elements.of("td")]
+    for words in ("4, 5 3", "70, 100+ 60", "9, 12 10", "100+, 100+ 100+"):
+        assert words in cells
+    (block,) = report.sections[0].blocks
+    marks = re.findall(r'<g class="mark ([\w-]+)"><title>(.*?)</title>(.*?)</g>',
+                       heat_map(report, block).svg)  # fmt: skip
+    found = {re.match(r"gamma (.*), threshold (.*?):", words).groups(): (colour, words, texts)
+             for colour, words, texts in marks}  # fmt: skip
+    for (gamma, threshold), epochs in EPOCHS.items():
+        colour, words, texts = found[f"{gamma:g}", str(threshold)]
+        lines = [*epochs, PAPER[gamma, threshold]]
+        expected = ["100+" if e is None else str(e) for e in lines]
+        assert re.findall(r"<text[^>]*>(.*?)</text>", texts) == expected
+        for seed, epoch in enumerate(epochs):
+            text = "no failure in 100 epochs" if epoch is None else f"not finite in epoch {epoch},"
+            assert re.search(f"seed {seed}: [^;]*{text}", words)
+        # The earliest failure counts, in sevenths of 71 epochs.
+        first = min((e for e in epochs if e is not None), default=None)
+        assert colour == ("unharmed" if first is None else f"heat-{7 * first // 71}")
+    # A row alone, or a column alone, is no map.
+    assert heat_map(report, report.sections[1].blocks[0]) is None
+
+
+def _axis(svg, anchor, along):
+    """Values written at an axis, and where."""
+    pattern = r'<text class="axis" x="([\d.]+)" y="([\d.]+)" text-anchor="(\w+)">([\d.e-]+)</text>'
+    ticks = [
+        (float(words), float((x, y)[along]))
+        for x, y, found, words in re.findall(pattern, svg)
+        if found == anchor
+    ]
+    assert len(ticks) > 2
+    return ticks
+
+
+def _at(value, ticks, of=float):
+    """Where a value is, by the first and the last of the ticks."""
+    (a, at_a), (b, at_b) = ticks[0], ticks[-1]
+    return at_a + (of(value) - of(a)) / (of(b) - of(a)) * (at_b - at_a)
+
+
+def test_curves_end_where_the_axes_say(report):
+    """Both panels, against the values at the ticks; on a logarithmic scale for the loss."""
+    (block,) = report.sections[0].blocks
+    loss, logit = curves(report, block)
+    run = report.rows[block.cells[0.1, 1][0]].run
+    assert run.failure.epoch == 70
+    for panel, last, failed, of in (
+        (loss, run.epochs[-1].loss, run.epochs[-1].loss, math.log),
+        (logit, run.epochs[-1].largest_logit, 17.5, float),
+    ):
+        mark = re.search(r'<g class="mark"><title>[^<]*epoch 70,[^<]*</title>(.*?)</g>', panel.svg)[
+            1
+        ]
+        path = re.search(r'class="line line-0" d="M([^"]*)"', mark)[1]
+        points = [tuple(map(float, step.split())) for step in path.split("l")]
+        end = [sum(values) for values in zip(*points, strict=True)]
+        across = _axis(panel.svg, "middle", 0)
+        # A label stands four pixels below its line.
+        upward = [(value, y - 4) for value, y in _axis(panel.svg, "end", 1)]
+        assert len(points) == 70
+        assert end[0] == pytest.approx(_at(69, across), abs=0.2)
+        assert end[1] == pytest.approx(_at(last, upward, of), abs=0.2)
+        x, y = map(float, re.search(r'class="cross" d="M([\d.]+) ([\d.]+)l', mark).groups())
+        assert x + 4 == pytest.approx(_at(70, across), abs=0.2)
+        assert y + 4 == pytest.approx(_at(failed, upward, of), abs=0.2)
+
+
+def test_no_plot_of_a_single_point(page, report):
+    """It is left out, and the page says why."""
+    assert curves(report, report.sections[1].blocks[0]) == []
+    assert page.count("No curves: no run of this table has had two epochs.") == 1
+
+
+def test_numbers_that_no_axis_has_are_left_out(tmp_path):
+    """A loss of 0 on a logarithmic scale, and what isn't finite."""
+    run = run_of(spec_of(0.5, 0, epochs=4), 3, largest_logit=float("nan"))
+    last = Epoch(2, 30, 0.0, 1.0, float("inf"))
+    write(tmp_path, run._replace(epochs=(*run.epochs[:2], last)))
+    report = make_report(tmp_path)
+    for panel in curves(report, report.sections[0].blocks[0]):
+        assert not re.search("nan|inf", panel.svg.replace("not finite", ""))
+        assert len(re.findall("l", re.search(r'class="line [^"]*" d="([^"]*)"', panel.svg)[1])) == 1
+        assert 'class="cross"' not in panel.svg
+
+
+def test_thinned_curve_keeps_its_peaks_and_its_ends():
+    """One spike up and one down among 10,000 points."""
+    points = [(float(i), 0.0) for i in range(10_000)]
+    points[1234], points[7777] = (1234.0, 5.0), (7777.0, -5.0)
+    kept = thinned(points, 300)
+    assert len(kept) < 310
+    assert {points[0], points[1234], points[7777], points[-1]} <= set(kept)
+    assert kept == sorted(kept)
+    assert thinned(points[:300], 300) == points[:300]
+
+
+def _luminance(colour):
+    """WCAG 2.2, relative luminance of sRGB."""
+    parts = [int(colour[i : i + 2], 16) / 255 for i in (1, 3, 5)]
+    red, green, blue = (c / 12.92 if c <= 0.04045 else ((c + 0.055) / 1.055) ** 2.4 for c in parts)
+    return 0.2126 * red + 0.7152 * green + 0.0722 * blue
+
+
+def _contrast(a, b):
+    low, high = sorted((_luminance(a), _luminance(b)))
+    return (high + 0.05) / (low + 0.05)
+
+
+def _schemes(page):
+    """The colours of both schemes, by their names."""
+    style = re.search(r"<style>(.*?)</style>", page, re.DOTALL)[1]
+    variables = re.findall(r":root \{(.*?)\}", style, re.DOTALL)
+    colours = [dict(re.findall(r"--([\w-]+): (#[0-9a-f]{6});", text)) for text in variables]
+    assert len(colours) == 2
+    assert colours[0].keys() == colours[1].keys()
+    return style, colours
+
+
+def test_contrast_is_that_of_wcag_aa_in_both_schemes(page):
+    """Text 4.5 on all that it stands on, the heat map's on its own cell; lines and crosses 3."""
+    style, schemes = _schemes(page)
+    surfaces = ("back", "card")
+    letters = ("ink", "dim", "bad", "problem")
+    cells = [name.removeprefix("on-") for name in schemes[0] if name.startswith("on-")]
+    drawn = [name for name in schemes[0] if name.startswith(("line-", "of-"))]
+    assert len(cells) == 9
+    assert len(drawn) == 11
+    for colours in schemes:
+        for surface in surfaces:
+            for name in letters:
+                assert _contrast(colours[name], colours[surface]) >= 4.5, (name, surface)
+        for cell in cells:
+            assert _contrast(colours[f"on-{cell}"], colours[cell]) >= 4.5, cell
+        for name in drawn:
+            assert _contrast(colours[name], colours["back"]) >= 3, name
+    # All that is used is among what was judged: text in a letter's colour, or in its cell's own.
+    used = {
+        property_: set(re.findall(rf"(?<![\w-]){property_}: ([^;}}]+)", style))
+        for property_ in ("color", "background", "fill", "stroke")
+    }
+    own = {f"var(--{name})" for name in (*letters, *drawn)}
+    assert used["color"] <= {f"var(--{name})" for name in letters}
+    assert used["background"] <= {f"var(--{name})" for name in (*surfaces, *drawn)}
+    fills = own | {f"var(--{name})" for cell in cells for name in (cell, f"on-{cell}")}
+    assert used["fill"] <= fills | {"none"}
+    assert used["stroke"] <= own | {"none", "transparent", "var(--rule)"}
+    for cell in cells:
+        assert f".{cell} rect {{ fill: var(--{cell}); }}" in style
+        assert f".{cell} text {{ fill: var(--on-{cell}); }}" in style
+
+
+def test_letters_are_at_least_eleven_pixels(page):
+    """Those of the style sheet; and no figure is shown narrower than it was drawn."""
+    style, _ = _schemes(page)
+    sizes = re.findall(r"(?:font|font-size): ([\d.]+)(px|rem)", style)
+    assert len(sizes) > 5
+    assert min(float(size) * (16 if unit == "rem" else 1) for size, unit in sizes) >= 11
+    for attributes, _ in _Elements(page).of("svg"):
+        width = attributes["viewbox"].split()[2]
+        assert f"min-width:{width}px" in attributes["style"]
+        # A phone of 390 pixels has 358 between its margins.
+        assert int(width) <= 358
