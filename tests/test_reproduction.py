@@ -1,11 +1,13 @@
 """The committed records are whole, give the committed tables, and show what the text says."""
 
 import csv
+import re
 from pathlib import Path
 
 import pytest
 
 from parfocal.experiments.run.record import read_lines, read_run
+from parfocal.experiments.show.conclusion import headline
 from parfocal.experiments.show.report import make_report, write_csv
 
 ROOT = Path(__file__).parents[1] / "docs" / "reproduction"
@@ -36,6 +38,19 @@ def test_committed_tables_are_made_from_the_records(tmp_path):
     # The published columns are those of the report that was made beside the paper's results.
     keys = [key for key in ours[0] if not key.startswith("published")]
     assert [[row[k] for k in keys] for row in ours] == [[row[k] for k in keys] for row in committed]
+
+
+def test_committed_page_is_of_the_records():
+    """It opens with their conclusion, has all of their commits, and names no place of a machine."""
+    report = make_report(RECORDS)
+    page = (ROOT / "report.html").read_text(encoding="utf-8")
+    assert f"<h1>{headline(report)}</h1>" in page
+    assert ", ".join(report.provenance.commits) in page
+    assert re.search(
+        r"<code>parfocal report docs/reproduction/records --published FOLDER --out [\w/]+</code>",
+        page,
+    )
+    assert not re.search(r"(?<!<)/(home|root|work|tmp|Users)/", page)
 
 
 def test_original_failed_below_one_and_nothing_else_did(runs):

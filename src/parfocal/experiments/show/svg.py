@@ -11,7 +11,6 @@ from typing import NamedTuple
 
 from markupsafe import Markup
 
-from parfocal.experiments.run.record import Run
 from parfocal.experiments.show.report import Report, Row, cell_text, outcome_text, published_text
 from parfocal.experiments.show.tabulation import SEED, Block, short, text, value_of
 from parfocal.experiments.spec import LOSS_NAMES
@@ -86,7 +85,7 @@ def curves(report: Report, block: Block) -> list[Panel]:
     runs = [report.rows[i].run for i in block.members]
     if max((len(run.epochs) for run in runs), default=0) < 2:
         return []
-    colours = _colours(block, runs)
+    colours = _colours(block)
     legend = tuple(
         (colours[value], f"{_short(block.row)} {text(value)}")
         for value in block.rows
@@ -254,12 +253,11 @@ def _shows(value: float, logarithmic: bool) -> bool:
     return math.isfinite(value) and (value > 0 or not logarithmic)
 
 
-def _colours(block: Block, runs: Sequence[Run]) -> dict[object, str]:
+def _colours(block: Block) -> dict[object, str]:
     """The losses' own colours, or shades from the first row to the last."""
-    if block.row == "objective.loss":
-        return {v: f"of-{v}" if v in LOSS_NAMES else "line-0" for v in block.rows}
     steps = max(1, len(block.rows) - 1)
-    return {v: f"line-{round(i * (LINES - 1) / steps)}" for i, v in enumerate(block.rows)}
+    shades = {v: f"line-{round(i * (LINES - 1) / steps)}" for i, v in enumerate(block.rows)}
+    return shades | {v: f"of-{v}" for v in block.rows if v in LOSS_NAMES}
 
 
 def _name(row: Row, block: Block) -> str:
