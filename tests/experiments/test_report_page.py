@@ -182,6 +182,18 @@ def test_curves_end_where_the_axes_say(report):
         assert y + 4 == pytest.approx(_at(failed, upward, of), abs=0.2)
 
 
+def test_legend_names_the_rows_of_each_colour(tmp_path):
+    """Two where there are more rows than colours; each row once."""
+    gammas = [n / 10 for n in range(15)]
+    for gamma in gammas:
+        write(tmp_path, run_of(spec_of(gamma, 0, epochs=2), None))
+    report = make_report(tmp_path)
+    legend = curves(report, report.sections[0].blocks[0])[0].legend
+    assert len({colour for colour, _ in legend}) == len(legend) == 8
+    named = [value for _, words in legend for value in words.removeprefix("gamma ").split(", ")]
+    assert named == [f"{gamma:g}" for gamma in gammas]
+
+
 def test_no_plot_of_a_single_point(page, report):
     """It is left out, and the page says why."""
     assert curves(report, report.sections[1].blocks[0]) == []

@@ -25,8 +25,9 @@ _LABELS, _HEAD, _CELL, _LINE, _LETTER = 40, 36, 35, 14, 7
 _WIDTH, _HEIGHT = 340, 250
 _LEFT, _ABOVE, _RIGHT, _BELOW = 52, 24, 12, 38
 
-# Points of a curve, at most about two for each pixel of the panel.
-_MOST_POINTS = 300
+# Points of a curve, at most about one for each pixel of the panel; and of what a pointer finds, a
+# band of some pixels around it.
+_MOST_POINTS, _MOST_HIT = 300, 40
 
 
 class Panel(NamedTuple):
@@ -86,11 +87,7 @@ def curves(report: Report, block: Block) -> list[Panel]:
     if max((len(run.epochs) for run in runs), default=0) < 2:
         return []
     colours = _colours(block)
-    legend = tuple(
-        (colours[value], f"{_short(block.row)} {text(value)}")
-        for value in block.rows
-        if block.row is not None
-    )
+    legend = _legend(block, colours)
     names = {id(report.rows[i].run): _name(report.rows[i], block) for i in block.members}
     of_loss = [
         _Curve(
@@ -175,11 +172,14 @@ def _panel(
 
 
 def _mark(curve: _Curve, x: _Scale, y: _Scale, logarithmic: bool) -> Markup:
-    places = [(x.place(a), y.place(b)) for a, b in thinned(curve.points, _MOST_POINTS)]
+    places, band = (
+        [(x.place(a), y.place(b)) for a, b in thinned(curve.points, most)]
+        for most in (_MOST_POINTS, _MOST_HIT)
+    )
     inside = Markup("<title>{}</title>").format(curve.name)
     if len(places) > 1:
-        inside += Markup('<path class="hit" d="{0}"/><path class="line {1}" d="{0}"/>').format(
-            _path(places), curve.colour
+        inside += Markup('<path class="hit" d="{}"/><path class="line {}" d="{}"/>').format(
+            _path(band), curve.colour, _path(places)
         )
     elif places:
         inside += Markup('<circle class="dot {}" cx="{:.1f}" cy="{:.1f}" r="3"/>').format(
@@ -256,8 +256,20 @@ def _shows(value: float, logarithmic: bool) -> bool:
 def _colours(block: Block) -> dict[object, str]:
     """The losses' own colours, or shades from the first row to the last."""
     steps = max(1, len(block.rows) - 1)
-    shades = {v: f"line-{round(i * (LINES - 1) / steps)}" for i, v in enumerate(block.rows)}
+    shades = {v: f"line-{int(i * (LINES - 1) / steps + 0.5)}" for i, v in enumerate(block.rows)}
     return shades | {v: f"of-{v}" for v in block.rows if v in LOSS_NAMES}
+
+
+def _legend(block: Block, colours: dict[object, str]) -> tuple[tuple[str, str], ...]:
+    """Each colour, and the rows that have it; nothing for a single row."""
+    if block.row is None:
+        return ()
+    rows: dict[str, list[str]] = {}
+    for value in block.rows:
+        rows.setdefault(colours[value], []).append(text(value))
+    return tuple(
+        (colour, f"{short(block.row)} {', '.join(values)}") for colour, values in rows.items()
+    )
 
 
 def _name(row: Row, block: Block) -> str:
