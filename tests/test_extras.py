@@ -197,6 +197,12 @@ import ray
 import parfocal.experiments.run.engines
 assert ray.remote
 """,
+    "slurm": """
+spec = ("--set", "images=4", "--set", "batch_size=2", "--set", "epochs=1", "--set", "loss=exact")
+status, output, errors = run("sweep", "mnist-quick", *spec, "--slurm", "local", "--out", "sweep")
+assert status == 0, output + errors
+assert "1 runs: 1 finished" in output
+""",
     "tensorboard": """
 options = ("--set", "loss=exact", "--set", "images=64", "--set", "epochs=1", "--out", "runs/x")
 status, output, errors = run("train", "mnist-quick", *options)
