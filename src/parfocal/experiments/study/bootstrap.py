@@ -5,14 +5,13 @@ seeds and as many samples as there are, with replacement, each sample for all se
 samples are crossed.
 
 Five seeds are few: the percentile interval of a bootstrap over n values is too narrow by
-`sqrt((n - 1) / n)`, and by the normal distribution's quantile in place of Student's. Both are known,
-so the part of a draw that its seeds make is stretched by
+`sqrt((n - 1) / n)`, and by the normal distribution's quantile in place of Student's. Both are
+known, so the part of a draw that its seeds make is stretched by
 
-    k = sqrt(n / (n - 1)) t / z,    t and z the 0.975 quantiles of Student's t_{n - 1} and the normal
+    k = sqrt(n / (n - 1)) t / z,    t, z: the 0.975 quantiles of Student's t_{n - 1}, the normal
 
-as Hesterberg's expanded percentile interval is ("What Teachers Should Know About the Bootstrap", The
-American Statistician 2015, section 4.1). That of the samples, of which there are hundreds or more,
-stays.
+as Hesterberg's expanded percentile interval is ("What Teachers Should Know About the Bootstrap",
+The American Statistician 2015). That of the samples, of which there are hundreds, stays.
 """
 
 from typing import Any, NamedTuple

@@ -1,4 +1,4 @@
-"""What a study found, from its record and its predictions: means, and differences with intervals."""
+"""What a study found, from record and predictions: means, and differences with intervals."""
 
 from typing import Any, NamedTuple
 

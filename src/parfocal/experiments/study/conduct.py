@@ -1,7 +1,7 @@
 """All trainings of a study, on this machine: what is done isn't done again.
 
-    trainings.jsonl  a line a training; whole whenever this is killed, in the study's order at the end
-    sessions.jsonl   who worked on it: versions, machine, git state, and the seconds of each data set
+    trainings.jsonl  a line a training; whole whenever this is killed, in order at the end
+    sessions.jsonl   who worked on it: versions, machine, git state, seconds of each data set
     cache            prepared data, and the predictions on the test: large, and made again if lost
     lock             held by the process that works on the folder
 

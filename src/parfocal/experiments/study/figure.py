@@ -47,12 +47,12 @@ def differences_figure(comparison: Comparison) -> Figure:
 
 def _panel(axis: Axes, comparison: Comparison, dataset: str | None) -> None:
     reference = comparison.study.references[0]
-    gammas = sorted(
-        {one.gamma for weights in _STYLES for one in focal_objectives(comparison, weights[0]).values()}
-    )  # fmt: skip
+    kinds = [focal_objectives(comparison, weights) for weights, *_ in _STYLES]
+    gammas = sorted({objective.gamma for kind in kinds for objective in kind.values()})
     axis.axhline(0, color="#444444", lw=0.8)
-    for shift, (weights, label, colour, marker) in zip((-0.12, 0.12), _STYLES, strict=True):
-        for name, objective in focal_objectives(comparison, weights).items():
+    for kind, shift, style in zip(kinds, (-0.12, 0.12), _STYLES, strict=True):
+        _, label, colour, marker = style
+        for name, objective in kind.items():
             found = comparison.difference(dataset, name, reference, AP)
             if found is None:
                 continue

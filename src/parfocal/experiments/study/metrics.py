@@ -87,13 +87,14 @@ def mean_average_precision(predictions: Predictions, counts: Array) -> Array:
         ]
     else:
         parts = [average_precision(logits, targets, samples, counts)]
-    return np.mean(parts, axis=0)
+    mean: Array = np.mean(parts, axis=0)
+    return mean
 
 
 def average_precision(
     scores: Array, hits: Array, samples: Array, counts: Array, positives: Array | None = None
 ) -> Array:
-    """The sum over thresholds of precision times the growth of recall; scores that tie count as one.
+    """The sum over thresholds of precision times the growth of recall; equal scores are one.
 
     Args:
         scores, hits, samples: a row each: the larger the surer, 1 if right, and the sample.
@@ -141,7 +142,8 @@ def balanced_accuracy(predictions: Predictions, counts: Array) -> Array:
         all_ = counts @ np.bincount(samples[of_class], minlength=counts.shape[1])
         found = counts @ np.bincount(samples[of_class & right], minlength=counts.shape[1])
         parts.append(found / np.maximum(all_, 1))
-    return np.mean(parts, axis=0)
+    mean: Array = np.mean(parts, axis=0)
+    return mean
 
 
 def calibration_error(predictions: Predictions, counts: Array) -> Array:

@@ -1,6 +1,7 @@
 """The data of a study, split in three: for training, to choose the rate, and to judge."""
 
 import hashlib
+from itertools import pairwise
 from pathlib import Path
 from typing import Any, NamedTuple
 
@@ -190,7 +191,7 @@ def _table(dataset: Table, sources: Sources) -> Problem:
     kinds, groups = np.unique(features, axis=0, return_inverse=True)
     order = np.random.default_rng(_DATA_SEED).permutation(len(kinds))[groups.reshape(-1)]
     ends = (0, 2 * len(kinds) // 5, 3 * len(kinds) // 5, len(kinds))
-    rows = [(order >= a) & (order < b) for a, b in zip(ends, ends[1:], strict=False)]
+    rows = [(order >= a) & (order < b) for a, b in pairwise(ends)]
     mean, deviation = features[rows[0]].mean(0), features[rows[0]].std(0)
     scaled = (features - mean) / np.where(deviation > 0, deviation, 1)
     splits = [
@@ -213,10 +214,7 @@ def _shapes(dataset: Shapes) -> Problem:
 def _problem(head: Head, splits: list[Split], *, classes: int = 1, noise: float = 0.0) -> Problem:
     train, validation, test = splits
     labels = train.targets[:, :CLASSES] if head == "boxes" else train.targets
-    if head == "softmax":
-        counts = label_counts(labels, classes)
-    else:
-        counts = label_counts(labels.flatten())
+    counts = label_counts(labels.flatten(), classes if head == "softmax" else None)
     return Problem(head, classes, noise, counts, train, validation, test)
 
 

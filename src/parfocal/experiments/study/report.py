@@ -1,6 +1,7 @@
 """The page, the tables and the figure of a comparison."""
 
 import csv
+import math
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
@@ -76,7 +77,7 @@ def _interval_cells(
 
 
 def _cell(value: float) -> str:
-    return "" if value != value else f"{value:.6g}"
+    return "" if math.isnan(value) else f"{value:.6g}"
 
 
 def page(
@@ -92,8 +93,8 @@ def page(
         " ".join(conclusion(comparison)),
         f"![Differences of average precision from the {study.references[0]}, by gamma]({FIGURE})",
         f"Differences of average precision from the {study.references[0]} in points (hundredths), "
-        f"by gamma, without alpha and with; each with the interval that holds 95 of 100. All numbers "
-        f"of this page, and more, are in [{CSV}]({CSV}).",
+        f"by gamma, without alpha and with; each with the interval that holds 95 of 100. All "
+        f"numbers of this page, and more, are in [{CSV}]({CSV}).",
         "## On average over the data sets",
         _overall_table(comparison),
         "## Each data set",
@@ -104,8 +105,8 @@ def page(
         _pair_table(comparison),
         "## How sure the networks were",
         "The largest |logit| of all seeds, steps that were skipped since their gradient wasn't "
-        "finite, and the part of the training split's logits from which the loss has no gradient at "
-        "the end (none, or no number).",
+        "finite, and the part of the training split's logits from which the loss has no gradient "
+        "at the end: 0, or no number.",
         _saturation_table(comparison),
         "## How it was done",
         *_method(comparison),
@@ -177,7 +178,7 @@ def _dataset_table(comparison: Comparison) -> str:
 
 
 def _pair_table(comparison: Comparison) -> str:
-    """Every further comparison, on average over the data sets, and where its interval is beyond 0."""
+    """The further comparisons, on average over the data sets."""
     header = ["objective", "less", "average precision", "above, below 0", "calibration error"]
     return _table(
         header,
@@ -218,19 +219,20 @@ def _method(comparison: Comparison) -> list[str]:
     named = len(comparisons(study))
     return [
         f"Each objective was trained on each data set with each rate of a small grid at seed "
-        f"{study.search_seed}; the rate with the best average precision on the validation split was "
-        f"taken for the seeds {', '.join(map(str, study.seeds))}, whose tests are compared. The test "
-        f"was looked at once. The best rate was at an end of its grid in {len(edges)} of "
-        f"{len(comparison.rows)} searches" + (f" ({_edge_words(edges)})." if edges else "."),
-        "The optimiser is Adam unless the table below says otherwise: its step doesn't depend on the "
-        "size of the gradient, which gamma and alpha change, so that one grid serves all of them. "
+        f"{study.search_seed}; the rate with the best average precision on the validation split "
+        f"was taken for the seeds {', '.join(map(str, study.seeds))}, whose tests are compared. "
+        "The search doesn't look at the test. The best rate was at an end of its grid in "
+        f"{len(edges)} of {len(comparison.rows)} searches"
+        + (f" ({_edge_words(edges)})." if edges else "."),
+        "The optimiser is Adam unless the table below says otherwise: its step doesn't depend on "
+        "the size of the gradient, which gamma and alpha change, so that one grid serves all. "
         "The rate falls as a cosine to 0; there is no early stopping, no weight decay, no "
         "augmentation. All objectives have the same initial parameters and the same batches at the "
         "same seed. A step whose gradient isn't finite is skipped, as an AMP scaler does.",
         "Weighted: by the inverse counts of the classes; class-balanced: by the inverse effective "
         "number of samples (Cui et al., CVPR 2019) with the beta below, which in dense tasks, with "
-        "their many samples, is nearly no weight. With alpha: the inverse counts again, and 0.25 for "
-        "positives in detection, as in Lin et al. Logits are cast to bfloat16 for the loss alone; "
+        "their many samples, is nearly no weight. With alpha: the inverse counts again, and 0.25 "
+        "for positives in detection, as in Lin et al. Logits are cast to bfloat16 for the loss alone; "
         "all are judged from float32.",
         "Average precision is the sum of precision times the growth of recall; of several classes "
         "the mean of each against the rest; of detections at an IoU of 0.5. Calibration error: 15 "
@@ -241,9 +243,9 @@ def _method(comparison: Comparison) -> list[str]:
         f"Intervals: {study.draws:,} draws of seeds and of test samples, crossed and paired, with "
         "the part of the seeds stretched to Student's distribution (Hesterberg, The American "
         "Statistician 2015). They say what other seeds and other test samples of these data would "
-        f"give, not other training data. There are {named} comparisons of objectives for each data "
-        f"set and metric, {named * len(study.datasets)} in average precision; of intervals for what "
-        "doesn't differ, 5 of 100 don't hold 0.",
+        f"give, not other training data. There are {named} comparisons of objectives for each "
+        f"data set and metric, {named * len(study.datasets)} in average precision; of intervals "
+        "for what doesn't differ, 5 of 100 don't hold 0.",
     ]
 
 
@@ -281,14 +283,14 @@ def _origins(datasets: Iterable[Dataset]) -> str:
     tables = {data.table for data in kept if isinstance(data, Table)}
     if "caravan" in tables:
         text += (
-            "\n\ncaravan: who of 5,822 households has a caravan policy, CoIL Challenge 2000 (van der "
-            "Putten and van Someren), from the wheel of islp."
+            "\n\ncaravan: who of 5,822 households has a caravan policy, CoIL Challenge 2000 (van "
+            "der Putten and van Someren), from the wheel of islp."
         )
     if "randhie" in tables:
         text += (
-            "\n\nrandhie: 20,190 years of persons in the RAND Health Insurance Experiment; positive "
-            "are those with ten visits to a physician or more; public domain, from the wheel of "
-            "statsmodels. Rows with the same features are in the same split."
+            "\n\nrandhie: 20,190 years of persons in the RAND Health Insurance Experiment; "
+            "positive are those with ten visits to a physician or more; public domain, from the wheel of "
+            "statsmodels."
         )
     if any(isinstance(data, LongTail) for data in kept):
         text += "\n\nThe photographs were given by --image-folder, a folder a class."
@@ -306,10 +308,9 @@ def _commands(
     photographs = any(isinstance(data, LongTail) for data in study.datasets.values())
     folder = " --image-folder FOLDER" if photographs else ""
     parts = [
-        f"    parfocal study {name} --data-dir DATA{folder}{only} --out RECORDS            # trains "
-        "what isn't done\n"
-        f"    parfocal study {name}{only} --out RECORDS --report --page docs   # this page, from the "
-        "records",
+        f"    parfocal study {name} --data-dir DATA{folder}{only} --out RECORDS\n"
+        f"    parfocal study {name}{only} --out RECORDS --report --page docs",
+        "The first trains what isn't done, the second makes this page from the records.",
         f"{study.size:,} trainings.",
     ]
     begun = [session for session in sessions if session["event"] == "begin"]
@@ -321,8 +322,8 @@ def _commands(
         )
         seconds = sum(sum(session["seconds"].values()) for session in ended)
         parts.append(
-            f"Begun {begun[0]['began'][:10]}, last {last['began'][:10]}; {last['processor']}, Python "
-            f"{last['python']}, {versions}; {seconds / 3600:.1f} hours of a core."
+            f"Begun {begun[0]['began'][:10]}, last {last['began'][:10]}; {last['processor']}, "
+            f"Python {last['python']}, {versions}; {seconds / 3600:.1f} hours of a core."
         )
     return parts
 

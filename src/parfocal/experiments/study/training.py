@@ -101,8 +101,13 @@ def _train(training: Training, problem: Problem) -> _Trained:
     assert vector.grad is not None
     optimizer = _optimizer(dataset.optimizer, vector, training.rate)
     dtype = getattr(torch, objective.logits)
-    reduction = "sum" if problem.head == "boxes" else "mean"
-    loss = objective_loss(objective, dataset, problem.head, problem.counts, reduction)
+    loss = objective_loss(
+        objective,
+        dataset,
+        problem.head,
+        problem.counts,
+        "sum" if problem.head == "boxes" else "mean",
+    )
     order = torch.Generator().manual_seed(seed_of(training.seed, "order"))
     noise = torch.Generator().manual_seed(seed_of(training.seed, "noise"))
     count = len(problem.train.inputs)
@@ -170,9 +175,13 @@ def _predictions(model: nn.Module, problem: Problem, split: Split) -> Prediction
     outputs = _outputs(model, problem, split.inputs)
     if problem.head == "boxes":
         found = detections(outputs, split.targets)
-        arrays = (found.logits, found.hits, found.scenes, found.classes)
-        truths = truth_counts(split.targets).numpy()
-        return Predictions(*(array.numpy() for array in arrays), truths)
+        return Predictions(
+            logits=found.logits.numpy(),
+            targets=found.hits.numpy(),
+            samples=found.scenes.numpy(),
+            classes=found.classes.numpy(),
+            truths=truth_counts(split.targets).numpy(),
+        )
     logits = outputs if problem.head == "softmax" else outputs.flatten()
     return Predictions(logits.numpy(), *_targets_and_samples(split))
 
@@ -191,8 +200,7 @@ def _measured(split: str, predictions: Predictions, temperature: float) -> dict[
 def _dead_share(training: Training, problem: Problem, model: nn.Module) -> float:
     """The part of all logits of the training split from which the loss has no gradient at the end.
 
-    Of a softmax the part of rows. None means that it is 0, or no number; where the reference has
-    a gradient that a number of the logits' type can hold, it should be one.
+    None is 0, or no number. Of a softmax the part of rows of which no logit has one.
     """
     objective, dtype = training.objective, getattr(torch, training.objective.logits)
     loss = objective_loss(objective, training.dataset, problem.head, problem.counts, "sum")

@@ -81,7 +81,7 @@ def _by_gamma(comparison: Comparison, weights: str, words: str) -> str:
     intervals = {gamma: one for gamma, one in found.items() if one is not None}
     if not intervals:
         return ""
-    subject = f"the focal loss {words}"
+    subject = f"a focal loss {words}"
     return _verdict(comparison, subject, "at gamma", intervals)
 
 
@@ -96,7 +96,7 @@ def _weights(comparison: Comparison) -> str:
     }
     if not intervals:
         return ""
-    return _verdict(comparison, "weights of classes alone", "by", intervals)
+    return _verdict(comparison, "the cross-entropy with weights", "by", intervals)
 
 
 def _verdict(comparison: Comparison, subject: str, by: str, intervals: dict[str, Interval]) -> str:
@@ -114,10 +114,10 @@ def _verdict(comparison: Comparison, subject: str, by: str, intervals: dict[str,
         )
         return text[0].upper() + text[1:]
     parts = [
-        f"{verb} {what} {by} " + listed([f"{name} ({with_bounds(one)})" for name, one in some.items()])
-        for verb, some in (("raises", above), ("lowers", below))
+        f"{verb} {what} {by} {listed([f'{name} ({with_bounds(one)})' for name, one in some])}"
+        for verb, some in (("raises", above.items()), ("lowers", below.items()))
         if some
-    ]  # fmt: skip
+    ]
     rest = [name for name in intervals if name not in above and name not in below]
     text = f"{begin}{subject} {listed(parts)} points"
     text += f"; {by} {listed(rest)} the interval holds 0." if rest else "."
