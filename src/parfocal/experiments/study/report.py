@@ -232,8 +232,8 @@ def _method(comparison: Comparison) -> list[str]:
         "Weighted: by the inverse counts of the classes; class-balanced: by the inverse effective "
         "number of samples (Cui et al., CVPR 2019) with the beta below, which in dense tasks, with "
         "their many samples, is nearly no weight. With alpha: the inverse counts again, and 0.25 "
-        "for positives in detection, as in Lin et al. Logits are cast to bfloat16 for the loss alone; "
-        "all are judged from float32.",
+        "for positives in detection, as in Lin et al. Logits are cast to bfloat16 for the loss "
+        "alone; all are judged from float32.",
         "Average precision is the sum of precision times the growth of recall; of several classes "
         "the mean of each against the rest; of detections at an IoU of 0.5. Calibration error: 15 "
         "bins with as many predictions each, before and after a temperature fitted on the "
@@ -289,8 +289,8 @@ def _origins(datasets: Iterable[Dataset]) -> str:
     if "randhie" in tables:
         text += (
             "\n\nrandhie: 20,190 years of persons in the RAND Health Insurance Experiment; "
-            "positive are those with ten visits to a physician or more; public domain, from the wheel of "
-            "statsmodels."
+            "positive are those with ten visits to a physician or more; public domain, from "
+            "the wheel of statsmodels."
         )
     if any(isinstance(data, LongTail) for data in kept):
         text += "\n\nThe photographs were given by --image-folder, a folder a class."

@@ -3,7 +3,7 @@
 A scene is cut into cells. The cell of an object's centre has its class and its box: the centre's
 offset from the cell's own centre in cells, and the logarithms of width and height in units of two
 cells. No two objects of a scene have their centres in the same cell, so that the targets of a scene
-are its truth.
+are its truth; nor do they overlap by an IoU of a half, so that a detector could find all of them.
 """
 
 from typing import NamedTuple
@@ -38,20 +38,32 @@ def scenes(count: int, seed: int) -> tuple[Tensor, Tensor]:
     images = 0.5 * generator.random((count, 1, SIZE, SIZE), dtype=np.float32)
     targets = np.zeros((count, CLASSES + 4, GRID, GRID), dtype=np.float32)
     for image, target in zip(images, targets, strict=True):
+        drawn: list[tuple[float, float, float]] = []
         for _ in range(generator.integers(1, _MOST + 1)):
-            _draw(image[0], target, generator)
+            _draw(image[0], target, drawn, generator)
     return torch.from_numpy(images).clamp_(max=1), torch.from_numpy(targets)
 
 
-def _draw(image: np.ndarray, target: np.ndarray, generator: np.random.Generator) -> None:
-    """One object into an image and its targets, if the cell of its centre is free."""
+def _draw(
+    image: np.ndarray,
+    target: np.ndarray,
+    drawn: list[tuple[float, float, float]],
+    generator: np.random.Generator,
+) -> None:
+    """One object into an image and its targets, if there is room for it.
+
+    Two squares of sides a <= b whose centres are a quarter of a + b apart in one direction share
+    no more than a (a + b) / 4, which is a third of their union at a = b, and less of it at a < b.
+    """
     side = float(generator.integers(_SIDES[0], _SIDES[1] + 1))
     x, y = generator.uniform(side / 2, SIZE - side / 2, 2)
     kind = int(generator.integers(CLASSES))
     contrast = generator.uniform(*_CONTRAST)
     column, row = int(x // CELL), int(y // CELL)
-    if target[:CLASSES, row, column].any():
+    is_apart = [max(abs(x - a), abs(y - b)) >= (side + c) / 4 for a, b, c in drawn]
+    if target[:CLASSES, row, column].any() or not all(is_apart):
         return
+    drawn.append((x, y, side))
     down, across = np.mgrid[:SIZE, :SIZE] + 0.5
     u, v = (across - x) / (side / 2), (down - y) / (side / 2)  # in [-1, 1] inside the box
     inside = (

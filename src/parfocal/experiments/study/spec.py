@@ -188,6 +188,12 @@ class Study(Part, frozen=True):
         for name in (*self.references, *(name for pair in self.pairs for name in pair)):
             if name not in self.objectives:
                 raise ValueError(f"Expected an objective out of `objectives`, got {name!r}")
+        for part in ("datasets", "objectives"):
+            values = list(getattr(self, part).values())
+            for place, value in enumerate(values):
+                if value in values[:place]:
+                    names = [name for name, one in getattr(self, part).items() if one == value]
+                    raise ValueError(f"Expected `{part}` to differ, got {' and '.join(names)}")
         if not self.datasets or not self.references:
             raise ValueError("Expected `datasets` and `references`, got none")
 
