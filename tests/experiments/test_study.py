@@ -246,26 +246,43 @@ def test_boxes_of_scenes_hold_all_that_is_bright():
         assert not bool((image[0] > 0.5)[~covered].any())
 
 
-def test_detector_that_answers_the_truth_finds_all_and_one_beside_it_nothing():
-    """A second detection of the same object is wrong."""
-    _, targets = scenes(15, seed=2)
+def test_detector_that_answers_the_truth_finds_all_objects():
+    """With boxes of three times the width and the height, whose IoU is 1/9, it finds none."""
+    _, targets = scenes(40, seed=1)
     outputs = targets.clone()
     outputs[:, :CLASSES] = 8 * targets[:, :CLASSES] - 4
 
     def precision(answers):
         found = detections(answers, targets)
-        p = Predictions(*(x.numpy() for x in found[:1]), found.hits.numpy(), found.scenes.numpy(),
-                        found.classes.numpy(), truth_counts(targets).numpy())  # fmt: skip
-        return mean_average_precision(p, once(p))[0], found.hits.sum().item()
+        p = Predictions(
+            logits=found.logits.numpy(),
+            targets=found.hits.numpy(),
+            samples=found.scenes.numpy(),
+            classes=found.classes.numpy(),
+            truths=truth_counts(targets).numpy(),
+        )
+        return mean_average_precision(p, once(p))[0]
 
-    objects = int(targets[:, :CLASSES].sum())
-    assert precision(outputs) == (1.0, objects)
-    # Of three times the width and the height the IoU is 1/9.
-    wide = outputs.clone()
-    wide[:, CLASSES + 2 :] += np.log(3)
-    assert precision(wide) == (0.0, 0)
-    # All cells of a class claim an object's box: one of those that overlap is left, and is right.
-    assert detections(outputs, targets).hits.sum() == objects
+    assert precision(outputs) == 1
+    outputs[:, CLASSES + 2 :] += np.log(3)
+    assert precision(outputs) == 0
+
+
+def test_second_detection_of_an_object_is_wrong():
+    """One 5 pixels to the left, one to the right of a square of 16: an IoU of 11/21 with it each.
+
+    With each other it is 6/26, so that neither takes the other's place.
+    """
+    targets, outputs = torch.zeros(2, 1, CLASSES + 4, 8, 8)
+    targets[0, 1, 4, 4] = 1
+    outputs[0, :CLASSES] = -9
+    outputs[0, CLASSES, 4, 4], outputs[0, CLASSES, 4, 5] = -5 / 8, 5 / 8 - 1
+    for surer in (4, 5):
+        outputs[0, 1, 4, 4:6] = 1
+        outputs[0, 1, 4, surer] = 2
+        found = detections(outputs, targets)
+        assert found.logits[:2].tolist() == [2, 1]
+        assert found.hits.tolist() == [True] + [False] * (len(found.hits) - 1)
 
 
 # The trainings.

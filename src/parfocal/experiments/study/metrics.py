@@ -15,8 +15,8 @@ Array = np.ndarray[Any, np.dtype[Any]]
 METRICS = ("average_precision", "balanced_accuracy", "ece", "ece_scaled")
 
 BINS = 15
-# Predictions times draws that are looked at at once, in float32.
-_AT_ONCE = 2**22
+# Predictions times draws that are looked at at once, so that a cache holds them.
+_AT_ONCE = 2**18
 _TEMPERATURES = (1e-2, 1e2)
 
 
@@ -73,7 +73,7 @@ def mean_average_precision(predictions: Predictions, counts: Array) -> Array:
         parts = [
             average_precision(
                 logits[classes == c], targets[classes == c], samples[classes == c], counts,
-                counts @ truths[:, c],
+                counts @ truths[:, c].astype(counts.dtype),
             )
             for c in range(truths.shape[1])
         ]  # fmt: skip
@@ -124,7 +124,7 @@ def average_precision(
         found = right.cumsum(1, dtype=np.float64)
         precise[part] = (right * found / np.maximum(rows, 1)).sum(1)
     if positives is None:
-        positives = counts @ np.bincount(samples[hits], minlength=counts.shape[1])
+        positives = _drawn(counts, samples[hits])
     return precise / np.maximum(positives, 1)
 
 
@@ -139,9 +139,8 @@ def balanced_accuracy(predictions: Predictions, counts: Array) -> Array:
     parts = []
     for c in np.unique(targets):
         of_class = targets == c
-        all_ = counts @ np.bincount(samples[of_class], minlength=counts.shape[1])
-        found = counts @ np.bincount(samples[of_class & right], minlength=counts.shape[1])
-        parts.append(found / np.maximum(all_, 1))
+        found = _drawn(counts, samples[of_class & right])
+        parts.append(found / np.maximum(_drawn(counts, samples[of_class]), 1))
     mean: Array = np.mean(parts, axis=0)
     return mean
 
@@ -164,8 +163,8 @@ def calibration_error(predictions: Predictions, counts: Array) -> Array:
         bins[part] = number
     excess = np.zeros((counts.shape[1], BINS))
     np.add.at(excess, (samples, bins), probability - right)
-    drawn = counts @ np.bincount(samples, minlength=counts.shape[1])
-    error: Array = np.abs(counts @ excess).sum(1) / np.maximum(drawn, 1)
+    drawn = np.maximum(_drawn(counts, samples), 1)
+    error: Array = np.abs(counts @ excess.astype(counts.dtype)).sum(1) / drawn
     return error
 
 
@@ -202,6 +201,13 @@ def _log1mexp(x: Array) -> Array:
             x > -np.log(2), np.log(-np.expm1(x)), np.log1p(-np.exp(np.minimum(x, -np.log(2))))
         )
     return result
+
+
+def _drawn(counts: Array, samples: Array) -> Array:
+    """How many rows each draw has, of those with these samples; whole numbers below 2 ** 24."""
+    rows = np.bincount(samples, minlength=counts.shape[1]).astype(counts.dtype)
+    drawn: Array = (counts @ rows).astype(np.float64)
+    return drawn
 
 
 def _chunks(draws: int, rows: int) -> list[slice]:
