@@ -47,6 +47,7 @@ COMMANDS = {
     ),
     "specs": Command("experiments", "List the specs that ship with the package."),
     "status": Command("experiments", "Show how far the runs of a folder are."),
+    "study": Command("experiments", "Compare objectives: which gamma, which alpha."),
     "sweep": Command("experiments", "Conduct all runs of a spec that aren't done."),
     "train": Command(
         "experiments", "Conduct one run, to the last epoch or the first number that isn't finite."

@@ -106,12 +106,12 @@ def mnist5k() -> Images:
     return _digits(table[:, :-1].reshape(-1, 28, 28).contiguous(), table[:, -1].long())
 
 
-def mnist(sources: Sources) -> Images:
-    """The 60,000 training digits of MNIST, by torchvision."""
+def mnist(sources: Sources, *, train: bool = True) -> Images:
+    """The 60,000 training digits of MNIST, or the 10,000 of its test, by torchvision."""
     from torchvision.datasets import MNIST
 
     try:
-        dataset = MNIST(str(sources.data_dir), train=True, download=sources.download)
+        dataset = MNIST(str(sources.data_dir), train=train, download=sources.download)
     except RuntimeError as error:
         if not (sources.download or "not found" in str(error)):  # a reader's own
             raise _damaged_digits(sources, error) from error

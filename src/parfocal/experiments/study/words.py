@@ -1,0 +1,206 @@
+"""What a comparison says, in sentences that are made from its numbers."""
+
+import math
+from collections.abc import Iterable, Sequence
+
+from parfocal.experiments.study.bootstrap import Interval
+from parfocal.experiments.study.comparison import Comparison
+from parfocal.experiments.study.spec import Objective
+
+AP = "average_precision"
+
+# Of an interval that holds 95 of 100: each side is beyond 0 by chance.
+_CHANCE = 0.025
+
+
+def conclusion(comparison: Comparison) -> list[str]:
+    """The sentences of a page's first paragraph."""
+    sentences = [
+        _by_gamma(comparison, "none", "without alpha"),
+        _by_gamma(comparison, "usual", "with alpha"),
+        _weights(comparison),
+        _counted(comparison),
+        _calibration(comparison),
+        *_pairs(comparison),
+    ]
+    return [sentence for sentence in sentences if sentence]
+
+
+def points(value: float) -> str:
+    """A metric, or a difference of two, in points: hundredths of it.
+
+    >>> points(-0.01234)
+    '-1.23'
+    """
+    text = f"{100 * value:.2f}"
+    return text.removeprefix("-") if float(text) == 0 else text
+
+
+def with_bounds(found: Interval) -> str:
+    """A difference in points with its interval.
+
+    >>> with_bounds(Interval(0.0123, -0.002, 0.03))
+    '+1.23 [-0.20, 3.00]'
+    """
+    sign = "+" if float(points(found.value)) > 0 else ""
+    return f"{sign}{points(found.value)} [{points(found.low)}, {points(found.high)}]"
+
+
+def listed(words: Sequence[str]) -> str:
+    """Words in a row.
+
+    >>> listed(["0.1", "1", "2"])
+    '0.1, 1 and 2'
+    """
+    return " and ".join(filter(None, [", ".join(words[:-1]), *words[-1:]]))
+
+
+def focal_objectives(comparison: Comparison, weights: str) -> dict[str, Objective]:
+    """The exact focal losses with these weights, in float32, by name."""
+    return {
+        name: objective
+        for name, objective in comparison.study.objectives.items()
+        if objective.loss == "exact"
+        and objective.gamma > 0
+        and objective.weights == weights
+        and objective.logits == "float32"
+    }
+
+
+def overall(comparison: Comparison, objective: str, metric: str = AP) -> Interval | None:
+    """The difference from the first reference, on average over the data sets."""
+    return comparison.difference(None, objective, comparison.study.references[0], metric)
+
+
+def _by_gamma(comparison: Comparison, weights: str, words: str) -> str:
+    """Which gammas differ from the first reference in average precision."""
+    found = {
+        f"{objective.gamma:g}": overall(comparison, name)
+        for name, objective in focal_objectives(comparison, weights).items()
+    }
+    intervals = {gamma: one for gamma, one in found.items() if one is not None}
+    if not intervals:
+        return ""
+    subject = f"a focal loss {words}"
+    return _verdict(comparison, subject, "at gamma", intervals)
+
+
+def _weights(comparison: Comparison) -> str:
+    """The same of a cross-entropy with weights."""
+    intervals = {
+        name: one
+        for name, objective in comparison.study.objectives.items()
+        if objective.gamma == 0
+        and objective.weights != "none"
+        and (one := overall(comparison, name)) is not None
+    }
+    if not intervals:
+        return ""
+    return _verdict(comparison, "the cross-entropy with weights", "by", intervals)
+
+
+def _verdict(comparison: Comparison, subject: str, by: str, intervals: dict[str, Interval]) -> str:
+    reference = comparison.study.references[0]
+    what = f"the {reference}'s average precision"
+    many = len(comparison.study.datasets)
+    begin = f"On average over {many} data sets, " if many > 1 else ""
+    above = {name: one for name, one in intervals.items() if one.is_above}
+    below = {name: one for name, one in intervals.items() if one.is_below}
+    if not (above or below):
+        values = [100 * one.value for one in intervals.values()]
+        text = (
+            f"{begin}{subject} shows no difference from {what} {by} {listed(list(intervals))}: "
+            f"{min(values):+.2f} to {max(values):+.2f} points, every interval holds 0."
+        )
+        return text[0].upper() + text[1:]
+    parts = [
+        f"{verb} {what} {by} {listed([f'{name} ({with_bounds(one)})' for name, one in some])}"
+        for verb, some in (("raises", above.items()), ("lowers", below.items()))
+        if some
+    ]
+    rest = [name for name in intervals if name not in above and name not in below]
+    text = f"{begin}{subject} {listed(parts)} points"
+    text += f"; {by} {listed(rest)} the interval holds 0." if rest else "."
+    return text[0].upper() + text[1:]
+
+
+def _counted(comparison: Comparison) -> str:
+    """How many single comparisons are beyond 0, and how many would be by chance."""
+    reference = comparison.study.references[0]
+    single = [
+        one.interval
+        for one in comparison.differences
+        if one.dataset is not None and one.reference == reference and one.metric == AP
+    ]
+    above = sum(one.is_above for one in single)
+    below = sum(one.is_below for one in single)
+    chance = _CHANCE * len(single)
+    return (
+        f"Of {len(single)} comparisons of an objective with the {reference} on a single data set, "
+        f"{above} intervals lie above 0 and {below} below; if nothing differed, about {chance:.0f} "
+        "would on either side."
+    )
+
+
+def _calibration(comparison: Comparison) -> str:
+    """Where the calibration error is smallest, before and after temperature scaling."""
+    reference = comparison.study.references[0]
+    candidates = [reference, *focal_objectives(comparison, "none")]
+    parts = []
+    for metric, words in (("ece", "as trained"), ("ece_scaled", "after temperature scaling")):
+        means = {name: comparison.mean(name, metric) for name in candidates}
+        best = min(means, key=lambda name: means[name])
+        text = f"{points(means[reference])} points {words}"
+        if best == reference:
+            parts.append(f"{text}, and no gamma has less")
+        else:
+            change = overall(comparison, best, metric)
+            differs = "" if change is None else f", a difference of {with_bounds(change)}"
+            parts.append(f"{text}, and least with {best}: {points(means[best])}{differs}")
+    return f"The expected calibration error of the {reference} is {'; '.join(parts)}."
+
+
+def _pairs(comparison: Comparison) -> Iterable[str]:
+    """What the exact loss changes where the original is used, with NaN steps skipped."""
+    study = comparison.study
+    for words, logits, has_nan in (
+        ("At gamma below 1 in float32", "float32", True),
+        ("With bfloat16 logits at gamma below 1", "bfloat16", True),
+        ("With bfloat16 logits at gamma 1 and above, where nothing is NaN", "bfloat16", False),
+    ):
+        found = [
+            (first, second)
+            for first, second in study.pairs
+            if study.objectives[first].loss == "original"
+            and study.objectives[second].loss == "exact"
+            and study.objectives[first].logits == logits
+            and (study.objectives[first].gamma < 1) == has_nan
+        ]
+        if found:
+            yield _beside_exact(comparison, words, found)
+
+
+def _beside_exact(comparison: Comparison, words: str, pairs: list[tuple[str, str]]) -> str:
+    """The original loss beside the exact one: steps, logits without a gradient, differences."""
+    rows = [row for row in comparison.rows if row.objective in {first for first, _ in pairs}]
+    skipped, steps = sum(row.skipped_steps for row in rows), sum(row.steps for row in rows)
+    dead = max((row.dead_share for row in rows), default=0.0)
+    differences = {
+        first: found
+        for first, second in pairs
+        if (found := comparison.difference(None, first, second, AP)) is not None
+    }
+    shown = {name: one for name, one in differences.items() if one.is_above or one.is_below}
+    text = (
+        f"{words}, the original loss had {skipped:,} of {steps:,} steps without a finite gradient, "
+        f"which were skipped, and at the end up to {100 * dead:.1f} % of a data set's logits with "
+        "no gradient; "
+    )
+    if shown:
+        several = [f"{name} {with_bounds(one)}" for name, one in shown.items()]
+        return f"{text}its average precision less the exact loss's is {listed(several)} points."
+    largest = max((abs(one.value) for one in differences.values()), default=math.nan)
+    return (
+        f"{text}its average precision is not shown to differ from the exact loss's: by up to "
+        f"{points(largest)} points, every interval holds 0."
+    )

@@ -1,0 +1,483 @@
+"""A study: its spec, its data, its trainings, how it goes on after a kill, and what it says."""
+
+import csv
+import json
+import tomllib
+
+import numpy as np
+import pytest
+import torch
+from click.testing import CliRunner
+from PIL import Image
+from sklearn.metrics import average_precision_score
+from torch.nn import functional
+
+from experiments.processes import Command, wait_until
+from parfocal.cli import cli
+from parfocal.experiments.data import Sources
+from parfocal.experiments.errors import ChangedDataError
+from parfocal.experiments.run.engines import Processes
+from parfocal.experiments.run.record import read_lines
+from parfocal.experiments.run.session import Session
+from parfocal.experiments.study.bootstrap import Interval
+from parfocal.experiments.study.comparison import Comparison, Difference, Row
+from parfocal.experiments.study.conduct import Folder, chosen_rate, conduct
+from parfocal.experiments.study.losses import objective_loss
+from parfocal.experiments.study.metrics import Predictions, mean_average_precision, once
+from parfocal.experiments.study.problems import load_problem, prepare
+from parfocal.experiments.study.scenes import (
+    CLASSES,
+    decoded_boxes,
+    detections,
+    scenes,
+    truth_counts,
+)
+from parfocal.experiments.study.spec import (
+    LongTail,
+    Objective,
+    Shapes,
+    Table,
+    read_study,
+    study_of,
+)
+from parfocal.experiments.study.words import conclusion
+
+SPEC = """
+title = "Two trainings of each objective on few digits and fewer scenes"
+search_seed = 9
+seeds = [0, 1]
+draws = 50
+references = ["cross-entropy"]
+pairs = [["original", "exact"]]
+[datasets.digits]
+task = "digits"
+source = "mnist5k"
+images = 200
+validation = 200
+epochs = 6
+batch_size = 10
+rates = [3e-3, 1e-2]
+[datasets.shapes]
+task = "shapes"
+images = 12
+validation = 10
+test = 12
+width = 2
+alpha = 0.25
+epochs = 1
+batch_size = 6
+rates = [1e-2]
+[objectives]
+cross-entropy = {}
+weighted = { weights = "balanced" }
+exact = { gamma = 0.5, logits = "bfloat16" }
+original = { loss = "original", gamma = 0.5, logits = "bfloat16" }
+"""
+
+
+@pytest.fixture(scope="module")
+def whole(tmp_path_factory):
+    """A study that nothing happened to: its spec's path, and its folder."""
+    path = tmp_path_factory.mktemp("study") / "small.toml"
+    path.write_text(SPEC)
+    run("study", path, "--out", path.parent / "whole")
+    return path, path.parent / "whole"
+
+
+def run(*arguments, status=0):
+    """What a command prints, in one line."""
+    result = CliRunner().invoke(cli, [str(argument) for argument in arguments])
+    assert result.exit_code == status, result.output
+    return " ".join(result.output.split())
+
+
+def lines_of(directory):
+    return read_lines(directory / "trainings.jsonl")
+
+
+# The spec.
+
+
+@pytest.mark.parametrize(
+    ("old", "new", "words"),
+    [
+        ("width = 2", "widht = 2", "datasets.shapes: .*`widht`"),
+        ("gamma = 0.5, l", "gamma = -1, l", r"objectives.exact: .*`\$.gamma`, got -1"),
+        ('weighted = { weights = "balanced" }', "again = { gamma = 0 }", "cross-entropy and again"),
+        ("rates = [3e-3, 1e-2]", "rates = [1e-2, 3e-3]", "datasets.digits: .*`rates` to ascend"),
+        ("seeds = [0, 1]", "seeds = [0, 9]", "without `search_seed`"),
+        ('["original", "exact"]', '["original", "exalt"]', "got 'exalt'"),
+        ("draws = 50", "", "draws"),
+        ('task = "shapes"', 'task = "shape"', "datasets.shapes: .*'shape'"),
+    ],
+)
+def test_spec_that_means_nothing_is_refused_with_its_place(old, new, words):
+    """And the name of the data set or the objective."""
+    assert old in SPEC
+    with pytest.raises(ValueError, match=words):
+        study_of(tomllib.loads(SPEC.replace(old, new)))
+
+
+def test_shipped_study_has_what_it_promises():
+    """Nine data sets, 25 objectives, four rates and five seeds each; every reference exists."""
+    _, study = read_study("gamma-and-alpha")
+    assert (len(study.datasets), len(study.objectives), len(study.seeds)) == (9, 25, 5)
+    assert study.size == 9 * 25 * (4 + 5)
+    with pytest.raises(ValueError, match="gamma-and-alpha-quick"):
+        read_study("gamma")
+
+
+def test_training_is_named_by_what_its_numbers_depend_on():
+    """Another objective in the spec leaves it, another epoch doesn't."""
+    base = study_of(tomllib.loads(SPEC))
+    more = study_of(tomllib.loads(SPEC.replace("weighted = {", "new = { gamma = 3,")))
+    other = study_of(tomllib.loads(SPEC.replace("epochs = 6", "epochs = 7")))
+    first = [study.search("digits", "exact")[0].digest for study in (base, more, other)]
+    assert first[0] == first[1] != first[2]
+    assert base.digest != more.digest
+
+
+# The losses.
+
+
+LOGITS = torch.tensor([[2.0, -1.0, 0.5], [0.1, 0.2, -3.0], [-2.0, 4.0, 1.0], [1.0, 1.5, 0.0]])
+LABELS = torch.tensor([0, 2, 1, 1])
+COUNTS = torch.tensor([60.0, 30.0, 10.0])
+BALANCED = 100 / (3 * COUNTS)
+DATASET = Shapes(epochs=1, batch_size=1, rates=(1.0,), alpha=0.25)
+
+
+def test_softmax_objectives_are_pytorchs_cross_entropy_and_its_powers():
+    """Weights as in torch; the original and the smoothed loss as their formulas."""
+    tail = LongTail(epochs=1, batch_size=1, rates=(1.0,))
+
+    def value(reduction="mean", **fields):
+        loss = objective_loss(Objective(**fields), tail, "softmax", COUNTS, reduction)
+        return loss(LOGITS.double(), LABELS).item()
+
+    ce = functional.cross_entropy(LOGITS.double(), LABELS, reduction="none")
+    weight = BALANCED.double()[LABELS]
+    focal = (1 - torch.exp(-ce)) ** 2 * ce
+    assert value() == pytest.approx(ce.mean().item(), rel=1e-12)
+    truth = (weight * ce).sum() / weight.sum()
+    assert value(weights="balanced") == pytest.approx(truth.item(), rel=1e-6)
+    truth = (weight * focal).sum() / weight.sum()
+    for loss in ("original", "exact"):
+        found = value(loss=loss, gamma=2, weights="usual")
+        assert found == pytest.approx(truth.item(), rel=1e-6)
+        assert value("sum", loss=loss, gamma=2) == pytest.approx(focal.sum().item(), rel=1e-12)
+    smoothed = (1 - torch.exp(-ce) + 1e-3) ** 0.5 * ce
+    assert value(loss="smoothed", gamma=0.5) == pytest.approx(smoothed.mean().item(), rel=1e-12)
+
+
+def test_sigmoid_objectives_are_pytorchs_binary_cross_entropy_with_the_data_sets_alpha():
+    """The usual alpha of detection is a number, the balanced one that of the counts."""
+    x, y = LOGITS, functional.one_hot(LABELS, 3).float()
+    bce = functional.binary_cross_entropy_with_logits(x, y, reduction="none")
+    for weights, alpha in (("usual", 0.25), ("balanced", 0.9)):
+        loss = objective_loss(
+            Objective(weights=weights), DATASET, "boxes", torch.tensor([90.0, 10.0]), "sum"
+        )
+        truth = ((y * alpha + (1 - y) * (1 - alpha)) * bce).sum()
+        assert loss(x, y).item() == pytest.approx(truth.item(), rel=1e-6)
+    plain = objective_loss(Objective(), DATASET, "boxes", torch.tensor([90.0, 10.0]), "mean")
+    assert plain(x, y).item() == pytest.approx(bce.mean().item(), rel=1e-6)
+
+
+# The data.
+
+
+def test_long_tail_sets_aside_first_and_shares_no_image(tmp_path):
+    """Three classes of 12 images, no two alike; 6, 3 and 2 are left for training."""
+    for kind in range(3):
+        (tmp_path / f"class{kind}").mkdir()
+        for i in range(12):
+            colour = (80 * kind, 20 * i, 7)
+            Image.new("RGB", (16, 16), colour).save(tmp_path / f"class{kind}" / f"{i:02}.png")
+    dataset = LongTail(
+        epochs=1, batch_size=1, rates=(1.0,), head=6, imbalance=4, validation=2, test=4, pixels=16
+    )
+    problem = prepare(dataset, Sources(image_folder=tmp_path))
+    assert problem.counts.tolist() == [6, 3, 2]
+    for split, each in ((problem.validation, 2), (problem.test, 4)):
+        assert split.targets.bincount().tolist() == [each] * 3
+    splits = (problem.train, problem.validation, problem.test)
+    colours = [set(map(tuple, split.inputs[:, :, 0, 0].tolist())) for split in splits]
+    assert sum(map(len, colours)) == len(set().union(*colours)) == 11 + 6 + 12
+
+
+def test_rows_with_the_same_features_are_in_one_split(tmp_path):
+    """A person of several years is one sample; features are scaled by the training split's."""
+    columns = ("mdvis", "lncoins", "idp")
+    rows = [(10 * (i % 3 == 0), i // 4, i // 4 % 2) for i in range(400)]
+    text = "\n".join(",".join(map(str, row)) for row in [columns, *rows])
+    (tmp_path / "randhie.csv").write_text(text + "\n")
+    dataset = Table(epochs=1, batch_size=1, rates=(1.0,), table="randhie")
+    problem = prepare(dataset, Sources(data_dir=tmp_path))
+    splits = (problem.train, problem.validation, problem.test)
+    assert [len(split.targets) for split in splits] == [160, 80, 160]
+    features = [set(map(tuple, split.inputs.tolist())) for split in splits]
+    assert sum(map(len, features)) == len(set().union(*features)) == 100
+    assert sum(split.targets.sum().item() for split in splits) == 134
+    for split, kinds in zip(splits, features, strict=True):
+        assert sorted(set(split.groups.tolist())) == list(range(len(kinds)))
+        of_group = {
+            (g, *x) for g, x in zip(split.groups.tolist(), split.inputs.tolist(), strict=True)
+        }
+        assert len(of_group) == len(kinds)
+    mean = problem.train.inputs.double().mean(0)
+    torch.testing.assert_close(mean, torch.zeros(2, dtype=torch.float64), atol=1e-6, rtol=0)
+
+
+def test_boxes_of_scenes_hold_all_that_is_bright():
+    """Noise stays below 0.5: what is above is in an object's box, and each box has some."""
+    images, targets = scenes(20, seed=0)
+    cells = targets[:, :CLASSES].sum(1) > 0
+    boxes = decoded_boxes(targets[:, CLASSES:])
+    pixels = torch.arange(64) + 0.5
+    for image, has_object, all_boxes in zip(images, cells, boxes, strict=True):
+        covered = torch.zeros(64, 64, dtype=torch.bool)
+        for x0, y0, x1, y1 in all_boxes[has_object].tolist():
+            across = (pixels > x0 - 1e-3) & (pixels < x1 + 1e-3)
+            down = (pixels > y0 - 1e-3) & (pixels < y1 + 1e-3)
+            box = down.unsqueeze(1) & across
+            assert bool((image[0][box] > 0.5).any())
+            covered |= box
+        assert not bool((image[0] > 0.5)[~covered].any())
+
+
+def test_detector_that_answers_the_truth_finds_all_objects():
+    """With boxes of three times the width and the height, whose IoU is 1/9, it finds none."""
+    _, targets = scenes(40, seed=1)
+    outputs = targets.clone()
+    outputs[:, :CLASSES] = 8 * targets[:, :CLASSES] - 4
+
+    def precision(answers):
+        found = detections(answers, targets)
+        p = Predictions(
+            logits=found.logits.numpy(),
+            targets=found.hits.numpy(),
+            samples=found.scenes.numpy(),
+            classes=found.classes.numpy(),
+            truths=truth_counts(targets).numpy(),
+        )
+        return mean_average_precision(p, once(p))[0]
+
+    assert precision(outputs) == 1
+    outputs[:, CLASSES + 2 :] += np.log(3)
+    assert precision(outputs) == 0
+
+
+def test_second_detection_of_an_object_is_wrong():
+    """One 5 pixels to the left, one to the right of a square of 16: an IoU of 11/21 with it each.
+
+    With each other it is 6/26, so that neither takes the other's place.
+    """
+    targets, outputs = torch.zeros(2, 1, CLASSES + 4, 8, 8)
+    targets[0, 1, 4, 4] = 1
+    outputs[0, :CLASSES] = -9
+    outputs[0, CLASSES, 4, 4], outputs[0, CLASSES, 4, 5] = -5 / 8, 5 / 8 - 1
+    for surer in (4, 5):
+        outputs[0, 1, 4, 4:6] = 1
+        outputs[0, 1, 4, surer] = 2
+        found = detections(outputs, targets)
+        assert found.logits[:2].tolist() == [2, 1]
+        assert found.hits.tolist() == [True] + [False] * (len(found.hits) - 1)
+
+
+# The trainings.
+
+
+def test_every_training_has_its_line_and_the_search_sees_no_test(whole):
+    """In the order of the study: two rates and two seeds on digits, one rate on scenes."""
+    path, folder = whole
+    _, study = read_study(str(path))
+    lines = lines_of(folder)
+    assert len({line["training"] for line in lines}) == len(lines) == 28
+    for line in lines:
+        of_test = [key for key in line if key.startswith("test_")]
+        assert bool(of_test) == (line["seed"] != study.search_seed)
+    assert lines[4:6] == [line for line in lines if line["objective"] == "weighted"][:2]
+    digests = [training.digest for training in study.search("digits", "weighted")]
+    assert [line["training"] for line in lines[4:6]] == digests
+    sessions = read_lines(folder / "sessions.jsonl")
+    assert [session["event"] for session in sessions] == ["begin", "end"]
+    assert sessions[0]["study"] == study.digest
+
+
+def test_rate_is_the_best_of_the_validation_split(whole):
+    """By the record; of equals the smallest."""
+    path, folder = whole
+    _, study = read_study(str(path))
+    lines = {line["training"]: line for line in lines_of(folder)}
+    search = study.search("digits", "exact")
+    key = "validation_average_precision"
+    for values, rate in (((0.2, 0.9), 1e-2), ((0.9, 0.2), 3e-3), ((0.5, 0.5), 3e-3)):
+        for training, value in zip(search, values, strict=True):
+            lines[training.digest][key] = value
+        assert chosen_rate(study, "digits", "exact", lines) == rate
+    del lines[search[1].digest]
+    assert chosen_rate(study, "digits", "exact", lines) is None
+
+
+def test_test_scores_are_scikit_learns_of_the_predictions(whole):
+    """The average precision of a line, from the logits that were kept and the labels of digits."""
+    path, folder = whole
+    _, study = read_study(str(path))
+    labels = load_problem(Folder(folder).data(study.datasets["digits"])).test.targets.numpy()
+    lines = [line for line in lines_of(folder) if line["dataset"] == "digits"]
+    lines = [line for line in lines if line["seed"] != 9]
+    assert len(lines) == 8
+    for line in lines:
+        with np.load(folder / "cache" / f"{line['training']}.npz") as file:
+            truth = average_precision_score(labels, file["logits"])
+        assert line["test_average_precision"] == pytest.approx(truth, rel=1e-9)
+
+
+def test_steps_without_a_finite_gradient_are_skipped_and_counted(whole):
+    """The original in bfloat16 has some once it is sure, the exact loss none; both go on."""
+    lines = [line for line in lines_of(whole[1]) if line["dataset"] == "digits"]
+    skipped = dict.fromkeys(("original", "exact"), 0)
+    for line in lines:
+        assert line["steps"] == 120
+        if line["objective"] in skipped:
+            skipped[line["objective"]] += line["skipped_steps"]
+            assert np.isfinite(line["largest_logit"])
+    assert skipped["original"] > 10
+    assert skipped["exact"] == 0
+    dead = [line["dead_share"] for line in lines if line["objective"] == "original"]
+    assert max(dead) > 0.05
+
+
+def test_killed_study_goes_on_to_the_same_bytes(whole, tmp_path):
+    """SIGKILL to all of it in the middle, a torn line behind, predictions that got lost."""
+    path, folder = whole
+    record = tmp_path / "trainings.jsonl"
+
+    def count():
+        return record.read_bytes().count(b"\n") if record.exists() else 0
+
+    command = ("study", path, "--out", tmp_path)
+    with Command(*command, output=tmp_path / "output") as process:
+        wait_until(lambda: count() >= 3 or process.status is not None)
+        process.kill_all()
+    assert 3 <= count() < 28
+    with record.open("ab") as file:
+        file.write(b'{"event": "training", "rate": 0.')
+    with Command(*command, output=tmp_path / "output") as process:
+        wait_until(lambda: list(tmp_path.glob("cache/*.npz")) or process.status is not None)
+        process.kill_all()
+    next(tmp_path.glob("cache/*.npz")).unlink(missing_ok=True)
+    run(*command)
+    assert record.read_bytes() == (folder / "trainings.jsonl").read_bytes()
+    names = {file.name for file in (folder / "cache").glob("*.npz")}
+    for name in names:
+        assert (tmp_path / "cache" / name).read_bytes() == (folder / "cache" / name).read_bytes()
+
+
+def test_done_study_trains_nothing_and_makes_the_same_page(whole, tmp_path):
+    """Nor does --report, which needs no data."""
+    path, folder = whole
+    before = (folder / "trainings.jsonl").read_bytes()
+    output = run("study", path, "--out", folder, "--report", "--page", tmp_path)
+    assert "of 28" not in output
+    assert (folder / "trainings.jsonl").read_bytes() == before
+    for name in ("study/study.csv", "study/differences.svg"):
+        assert (tmp_path / name).read_bytes() == (folder / name).read_bytes()
+    assert (tmp_path / "study.md").read_text() == (folder / "study.md").read_text()
+
+
+def test_other_data_are_refused(whole, tmp_path):
+    """A record of other data than those that were prepared isn't gone on with."""
+    path, folder = whole
+    _, study = read_study(str(path))
+    line = json.loads((folder / "trainings.jsonl").read_text().splitlines()[0])
+    (tmp_path / "trainings.jsonl").write_text(json.dumps({**line, "data": "0"}) + "\n")
+    with Processes(1) as engine, pytest.raises(ChangedDataError, match="digits"):
+        conduct(study.only(("digits",)), tmp_path, Sources(), engine, Session())
+
+
+@pytest.mark.parametrize(
+    ("arguments", "words"),
+    [
+        (("gamma-and-alpha", "--only", "mnist"), "got 'mnist'"),
+        (("gamma-and-alpha", "--only", "mnist-0", "--data-dir", "/nowhere"), "--download"),
+        (("gamma-and-alpha", "--only", "caravan", "--data-dir", "/nowhere"), "islp"),
+        (("gamma-and-alpha", "--only", "cifar10-10"), "--image-folder"),
+        (("gamma-and-alpha", "--report"), "without --report"),
+        (("nothing",), "or a path to a .toml; got 'nothing'"),
+    ],
+)
+def test_bad_input_is_one_line_and_status_2(arguments, words, tmp_path):
+    """No traceback; the line names what was expected."""
+    output = run("study", *arguments, "--out", tmp_path, status=2)
+    assert words in output
+    assert "Traceback" not in output
+
+
+# What it says.
+
+
+def test_table_has_a_row_a_data_set_and_objective_with_means_of_the_record(whole):
+    """And the difference of these means; of detections there is no balanced accuracy."""
+    folder = whole[1]
+    with (folder / "study" / "study.csv").open(newline="") as file:
+        rows = {(row["dataset"], row["objective"]): row for row in csv.DictReader(file)}
+    assert len(rows) == 3 * 4
+    means = {}
+    for place in rows:
+        scores = [
+            line["test_average_precision"]
+            for line in lines_of(folder)
+            if (line["dataset"], line["objective"]) == place and line["seed"] != 9
+        ]
+        means[place] = np.mean(scores) if scores else np.nan
+        assert len(scores) == 2 * (place[0] != "all")
+    for dataset in ("digits", "shapes"):
+        for objective in ("weighted", "original"):
+            row, column = rows[dataset, objective], "average_precision less cross-entropy"
+            mean = means[dataset, objective]
+            assert float(row["average_precision"]) == pytest.approx(mean, rel=1e-5)
+            difference = mean - means[dataset, "cross-entropy"]
+            assert float(row[column]) == pytest.approx(difference, rel=1e-5)
+            assert float(row[f"{column}, low"]) <= difference <= float(row[f"{column}, high"])
+    assert rows["digits", "exact"]["edge"] in ("lowest", "highest")
+    assert rows["shapes", "exact"]["balanced_accuracy"] == ""
+
+
+def comparison_of(intervals):
+    """A comparison of focal losses by name, of the given intervals on one data set."""
+    objectives = {"cross-entropy": Objective()}
+    objectives |= {f"focal {gamma}": Objective(gamma=gamma) for gamma in intervals}
+    parts = {**tomllib.loads(SPEC), "pairs": [], "objectives": {}}
+    parts["objectives"] = {name: {"gamma": one.gamma} for name, one in objectives.items()}
+    study = study_of(parts).only(("digits",))
+    means = dict.fromkeys(("average_precision", "ece", "ece_scaled", "balanced_accuracy"), 0.5)
+    rows = [Row("digits", name, 1.0, "", means, 0, 10, 5.0, 0.0) for name in objectives]
+    differences = [
+        Difference(place, f"focal {gamma}", "cross-entropy", metric, Interval(*found))
+        for gamma, found in intervals.items()
+        for place in ("digits", None)
+        for metric in ("average_precision", "ece", "ece_scaled")
+    ]
+    return Comparison(study, tuple(rows), tuple(differences))
+
+
+def test_conclusion_says_what_the_intervals_say():
+    """Raised, lowered and not shown; nothing where nothing is."""
+    mixed = comparison_of(
+        {0.5: (0.01, 0.002, 0.02), 2: (-0.001, -0.01, 0.004), 5: (-0.03, -0.05, -0.01)}
+    )
+    first = conclusion(mixed)[0]
+    assert first == (
+        "A focal loss without alpha raises the cross-entropy's average precision at gamma 0.5 "
+        "(+1.00 [0.20, 2.00]) and lowers the cross-entropy's average precision at gamma 5 "
+        "(-3.00 [-5.00, -1.00]) points; at gamma 2 the interval holds 0."
+    )
+    counted = next(sentence for sentence in conclusion(mixed) if sentence.startswith("Of 3"))
+    assert "1 intervals lie above 0 and 1 below" in counted
+    nothing = comparison_of({0.5: (0.01, -0.002, 0.02), 2: (-0.001, -0.01, 0.004)})
+    assert conclusion(nothing)[0] == (
+        "A focal loss without alpha shows no difference from the cross-entropy's average precision "
+        "at gamma 0.5 and 2: -0.10 to +1.00 points, every interval holds 0."
+    )
