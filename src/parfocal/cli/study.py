@@ -82,8 +82,8 @@ def study(
         console.print("comparing ...")
         found = compare(chosen, folder, engine)
     skipped = [dataset for dataset in whole.datasets if dataset not in chosen.datasets]
-    for sentence in conclusion(found):
-        console.print(sentence)
+    for paragraph in conclusion(found):
+        console.print(paragraph)
     for path in write_report(name, found, skipped, folder, page or directory):
         console.print(f"written: {path}", soft_wrap=True)
 

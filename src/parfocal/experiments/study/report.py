@@ -90,7 +90,7 @@ def page(
     study = comparison.study
     parts = [
         "# Which gamma, which alpha: measured",
-        " ".join(conclusion(comparison)),
+        *conclusion(comparison),
         f"![Differences of average precision from the {study.references[0]}, by gamma]({FIGURE})",
         f"Differences of average precision from the {study.references[0]} in points (hundredths), "
         f"by gamma, without alpha and with; each with the interval that holds 95 of 100. All "

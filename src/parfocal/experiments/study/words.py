@@ -1,7 +1,7 @@
 """What a comparison says, in sentences that are made from its numbers."""
 
 import math
-from collections.abc import Iterable, Sequence
+from collections.abc import Iterator, Sequence
 
 from parfocal.experiments.study.bootstrap import Interval
 from parfocal.experiments.study.comparison import Comparison
@@ -14,16 +14,16 @@ _CHANCE = 0.025
 
 
 def conclusion(comparison: Comparison) -> list[str]:
-    """The sentences of a page's first paragraph."""
-    sentences = [
+    """The first paragraphs of a page: average precision, calibration, and the original loss."""
+    precision = [
         _by_gamma(comparison, "none", "without alpha"),
         _by_gamma(comparison, "usual", "with alpha"),
         _weights(comparison),
         _counted(comparison),
-        _calibration(comparison),
-        *_pairs(comparison),
     ]
-    return [sentence for sentence in sentences if sentence]
+    paragraphs = [precision, [_calibration(comparison)], _pairs(comparison)]
+    texts = [" ".join(filter(None, sentences)) for sentences in paragraphs]
+    return [text for text in texts if text]
 
 
 def points(value: float) -> str:
@@ -81,8 +81,7 @@ def _by_gamma(comparison: Comparison, weights: str, words: str) -> str:
     intervals = {gamma: one for gamma, one in found.items() if one is not None}
     if not intervals:
         return ""
-    subject = f"a focal loss {words}"
-    return _verdict(comparison, subject, "at gamma", intervals)
+    return _verdict(comparison, f"With a focal loss {words}", "at gamma", intervals)
 
 
 def _weights(comparison: Comparison) -> str:
@@ -96,32 +95,25 @@ def _weights(comparison: Comparison) -> str:
     }
     if not intervals:
         return ""
-    return _verdict(comparison, "the cross-entropy with weights", "by", intervals)
+    return _verdict(comparison, "With weights of classes at gamma 0", "for", intervals)
 
 
-def _verdict(comparison: Comparison, subject: str, by: str, intervals: dict[str, Interval]) -> str:
-    reference = comparison.study.references[0]
-    what = f"the {reference}'s average precision"
-    many = len(comparison.study.datasets)
-    begin = f"On average over {many} data sets, " if many > 1 else ""
-    above = {name: one for name, one in intervals.items() if one.is_above}
-    below = {name: one for name, one in intervals.items() if one.is_below}
-    if not (above or below):
-        values = [100 * one.value for one in intervals.values()]
-        text = (
-            f"{begin}{subject} shows no difference from {what} {by} {listed(list(intervals))}: "
-            f"{min(values):+.2f} to {max(values):+.2f} points, every interval holds 0."
-        )
-        return text[0].upper() + text[1:]
+def _verdict(comparison: Comparison, begin: str, at: str, intervals: dict[str, Interval]) -> str:
+    """Where average precision is higher than the first reference's, lower, or neither is shown."""
+    reference, many = comparison.study.references[0], len(comparison.study.datasets)
+    over = f"{begin} and on average over {many} data sets" if many > 1 else begin
+    higher = [f"{name} ({with_bounds(one)})" for name, one in intervals.items() if one.is_above]
+    lower = [f"{name} ({with_bounds(one)})" for name, one in intervals.items() if one.is_below]
+    rest = {name: one for name, one in intervals.items() if not (one.is_above or one.is_below)}
     parts = [
-        f"{verb} {what} {by} {listed([f'{name} ({with_bounds(one)})' for name, one in some])}"
-        for verb, some in (("raises", above.items()), ("lowers", below.items()))
-        if some
+        f"{word} {at} {listed(names)}"
+        for word, names in (("higher", higher), ("lower", lower), ("not shown to differ", [*rest]))
+        if names
     ]
-    rest = [name for name in intervals if name not in above and name not in below]
-    text = f"{begin}{subject} {listed(parts)} points"
-    text += f"; {by} {listed(rest)} the interval holds 0." if rest else "."
-    return text[0].upper() + text[1:]
+    if rest:
+        values = [100 * one.value for one in rest.values()]
+        parts[-1] += f" ({min(values):+.2f} to {max(values):+.2f})"
+    return f"{over}, average precision beside the {reference}'s is, in points, {listed(parts)}."
 
 
 def _counted(comparison: Comparison) -> str:
@@ -160,7 +152,7 @@ def _calibration(comparison: Comparison) -> str:
     return f"The expected calibration error of the {reference} is {'; '.join(parts)}."
 
 
-def _pairs(comparison: Comparison) -> Iterable[str]:
+def _pairs(comparison: Comparison) -> Iterator[str]:
     """What the exact loss changes where the original is used, with NaN steps skipped."""
     study = comparison.study
     for words, logits, has_nan in (
