@@ -52,7 +52,7 @@ def study(
 ) -> None:
     """Compare objectives: which gamma, which alpha.
 
-    SPEC is gamma-and-alpha, gamma-and-alpha-quick, which takes less than a minute, or a path to a
+    SPEC is gamma-and-alpha, gamma-and-alpha-quick, which is the same in miniature, or a path to a
     TOML file. The same command goes on where one was killed.
     """
     from parfocal.experiments.data import Sources
