@@ -387,6 +387,17 @@ def test_done_study_trains_nothing_and_makes_the_same_page(whole, tmp_path):
     assert (tmp_path / "study.md").read_text() == (folder / "study.md").read_text()
 
 
+def test_notes_of_a_spec_are_on_its_page(whole, tmp_path):
+    """They change no training, so the page is made from the record that is there."""
+    path, folder = whole
+    noted = tmp_path / path.name
+    noted.write_text('notes = ["Few scenes.", "Few digits."]\n' + path.read_text())
+    run("study", noted, "--out", folder, "--report", "--page", tmp_path)
+    page, before = ((place / "study.md").read_text() for place in (tmp_path, folder))
+    assert "## What has to be known\n\n- Few scenes.\n- Few digits.\n" in page
+    assert "What has to be known" not in before
+
+
 def test_other_data_are_refused(whole, tmp_path):
     """A record of other data than those that were prepared isn't gone on with."""
     path, folder = whole

@@ -108,6 +108,7 @@ def page(
         "finite, and the part of the training split's logits from which the loss has no gradient "
         "at the end: 0, or no number.",
         _saturation_table(comparison),
+        *_notes(study),
         "## How it was done",
         *_method(comparison),
         "## Data",
@@ -116,6 +117,13 @@ def page(
         *_commands(name, study, skipped, sessions),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
+
+
+def _notes(study: Study) -> list[str]:
+    """What the spec says of its results beforehand."""
+    if not study.notes:
+        return []
+    return ["## What has to be known", "\n".join(f"- {note}" for note in study.notes)]
 
 
 def _table(header: Sequence[str], rows: Iterable[Sequence[str]]) -> str:

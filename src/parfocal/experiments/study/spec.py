@@ -166,6 +166,7 @@ class Study(Part, frozen=True):
     draws: of the bootstrap.
     references: objectives that all others are compared with.
     pairs: further comparisons, of the first objective with the second.
+    notes: what a reader of its results has to know, a sentence each.
     """
 
     title: str
@@ -176,6 +177,7 @@ class Study(Part, frozen=True):
     objectives: dict[str, Objective]
     references: tuple[str, ...]
     pairs: tuple[tuple[str, str], ...] = ()
+    notes: tuple[str, ...] = ()
 
     def __post_init__(self) -> None:
         """Refuse parts that don't go together."""
