@@ -49,7 +49,8 @@ class StepLog:
         numbers = torch.zeros(rows, len(Row._fields), dtype=torch.float64, device=vector.device)
         self._rows = numbers
         self._row = numbers[0].clone()
-        self._next = torch.zeros(1, dtype=torch.int64, device=vector.device)
+        self._places = torch.arange(rows, device=vector.device).unsqueeze(1)
+        self._next = torch.zeros((), dtype=torch.int64, device=vector.device)
         self._failed = torch.zeros((), dtype=torch.bool, device=vector.device)
         self._kept = vector.detach().clone()
 
@@ -78,7 +79,7 @@ class StepLog:
         torch.where(self._failed, self._kept, parameters, out=self._kept)
         self._row[4].copy_(_largest(parameters))
         self._failed.logical_or_(~self._row[4].isfinite())
-        self._rows.index_copy_(0, self._next, self._row.unsqueeze(0))
+        torch.where(self._places == self._next, self._row, self._rows, out=self._rows)
         self._next.add_(1)
 
     def read(self, count: int) -> list[Row]:
