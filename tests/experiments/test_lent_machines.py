@@ -1,6 +1,9 @@
 """Sweeps where time and room are short: on a machine that is lent, and as jobs of a queue."""
 
 import os
+import signal
+import subprocess
+import sys
 import time
 import zipfile
 from concurrent.futures import CancelledError
@@ -9,12 +12,13 @@ from itertools import product
 import pytest
 from click.testing import CliRunner
 
+from experiments.processes import wait_until
 from parfocal.cli import cli
 from parfocal.experiments.errors import DamagedRecordError, DeadWorkerError
 from parfocal.experiments.run.archive import pack, unpack
 from parfocal.experiments.run.engines import Processes
 from parfocal.experiments.run.grid import read_grid
-from parfocal.experiments.run.record import checkpoints, read_lines
+from parfocal.experiments.run.record import checkpoints, read_lines, replacing
 from parfocal.experiments.run.session import Session
 from parfocal.experiments.run.slurm import Slurm
 from parfocal.experiments.run.states import scan
@@ -201,6 +205,45 @@ def test_a_job_that_fails_or_dies_says_so(tmp_path):
         engine.withdraw()
         with pytest.raises(CancelledError):
             engine.submit(os.getpid).result()
+
+
+def first_process(folder):
+    """The first call waits for ever, as if its time were short; the second says whose it was."""
+    begun = folder / "begun"
+    if begun.exists():
+        return begun.read_text()
+    with replacing(begun) as temporary:
+        temporary.write_text(str(os.getpid()))
+    time.sleep(600)
+    return None
+
+
+def test_a_job_that_is_out_of_time_is_called_again(tmp_path):
+    """With the same arguments, by submitit, once the queue has said that its time is over."""
+    with slurm(tmp_path, jobs=1) as engine:
+        future = engine.submit(first_process, tmp_path)
+        wait_until((tmp_path / "begun").exists)
+        process = (tmp_path / "begun").read_text()
+        os.kill(int(process), signal.SIGUSR2)  # as Slurm does a while before the end
+        assert future.result(timeout=120) == process
+
+
+def test_other_loggers_stay_as_they_are(tmp_path):
+    """A handler of somebody else isn't closed, as it would be where logging is set up anew."""
+    program = f"""
+import logging, os
+from pathlib import Path
+from parfocal.experiments.run.slurm import Slurm
+closed = []
+class Handler(logging.Handler):
+    def close(self):
+        closed.append(self)
+logging.getLogger().addHandler(Handler())
+Slurm(Path({str(tmp_path)!r}), jobs=1, parameters={{}}, local=True)
+assert not closed
+assert "SUBMITIT_LOG_LEVEL" not in os.environ
+"""
+    subprocess.run([sys.executable, "-c", program], check=True)
 
 
 def test_a_queue_that_is_not_there_is_told_in_a_line(tmp_path):

@@ -3,9 +3,11 @@
 A job that Slurm ends for its time is queued again, and goes on from the run's own checkpoint.
 """
 
+import os
 import time
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterator, Mapping
 from concurrent.futures import CancelledError, Future, ThreadPoolExecutor
+from contextlib import contextmanager
 from pathlib import Path
 from typing import Any, NamedTuple, Self
 
@@ -19,6 +21,10 @@ _LOOK = 0.5
 _SHARED = (
     "name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node",
 )  # fmt: skip
+
+
+# By which submitit asks how it is to set up logging.
+_LOGGING = "SUBMITIT_LOG_LEVEL"
 
 
 class _Raised(NamedTuple):
@@ -65,7 +71,7 @@ class Slurm:
     def __init__(
         self, folder: Path, *, jobs: int, parameters: Mapping[str, Any], local: bool = False
     ) -> None:
-        with extras.needs("slurm", "parfocal sweep --slurm"):
+        with extras.needs("slurm", "parfocal sweep --slurm"), _logging_left_alone():
             import submitit
 
         named = {_parameter(name): value for name, value in parameters.items()}
@@ -115,6 +121,19 @@ class Slurm:
 
     def __exit__(self, *_: object) -> None:
         self._waiting.shutdown(cancel_futures=True)
+
+
+@contextmanager
+def _logging_left_alone() -> Iterator[None]:
+    """Have submitit not set up logging when it is imported: that closes all handlers there are."""
+    before = os.environ.get(_LOGGING)
+    os.environ[_LOGGING] = "NOCONFIG"
+    try:
+        yield
+    finally:
+        del os.environ[_LOGGING]
+        if before is not None:
+            os.environ[_LOGGING] = before
 
 
 def _parameter(name: str) -> str:
