@@ -12,7 +12,6 @@ from itertools import product
 import pytest
 from click.testing import CliRunner
 
-from experiments.processes import wait_until
 from parfocal.cli import cli
 from parfocal.experiments.errors import DamagedRecordError, DeadWorkerError
 from parfocal.experiments.run.archive import pack, unpack
@@ -222,7 +221,10 @@ def test_a_job_that_is_out_of_time_is_called_again(tmp_path):
     """With the same arguments, by submitit, once the queue has said that its time is over."""
     with slurm(tmp_path, jobs=1) as engine:
         future = engine.submit(first_process, tmp_path)
-        wait_until((tmp_path / "begun").exists)
+        deadline = time.monotonic() + 120
+        while not (tmp_path / "begun").exists():
+            assert time.monotonic() < deadline
+            time.sleep(0.1)
         process = (tmp_path / "begun").read_text()
         os.kill(int(process), signal.SIGUSR2)  # as Slurm does a while before the end
         assert future.result(timeout=120) == process
