@@ -5,7 +5,7 @@ import math
 import pytest
 from scipy import stats
 
-from experiments.made_up import run_of, spec_of
+from experiments.made_up import CELLS, run_of, spec_of
 from parfocal.experiments.show.comparison import (
     Pair,
     failure_rates,
@@ -16,12 +16,6 @@ from parfocal.experiments.show.comparison import (
     seed_agreements,
 )
 from parfocal.experiments.show.published import PublishedRun
-
-# First failures' epochs here and in the paper, by gamma and threshold; None: none in 100 epochs.
-CELLS = {
-    (0.1, 0): (4, 3), (0.1, 1): (7, 4), (0.1, 2): (6, 8), (0.1, 3): (21, 21), (0.5, 0): (9, 9),
-    (0.5, 1): (8, 10), (0.5, 2): (None, 14), (0.5, 3): (44, None),
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

@@ -10,7 +10,7 @@ import sys
 import pytest
 from click.testing import CliRunner
 
-from experiments.made_up import run_of, spec_of, write
+from experiments.made_up import CELLS, run_of, spec_of, write
 from parfocal.cli import cli
 from parfocal.experiments.errors import UnreadableResultsError
 from parfocal.experiments.run.grid import read_grid
@@ -20,12 +20,6 @@ from parfocal.experiments.show.published import PublishedRun, published_of, read
 from parfocal.experiments.show.report import make_report
 from parfocal.experiments.show.tabulation import blocks, label, varying_settings
 from parfocal.experiments.spec import RunSpec
-
-# First failures' epochs here and in the paper, by gamma and threshold; None: none in 100 epochs.
-CELLS = {
-    (0.1, 0): (4, 3), (0.1, 1): (7, 4), (0.1, 2): (6, 8), (0.1, 3): (21, 21), (0.5, 0): (9, 9),
-    (0.5, 1): (8, 10), (0.5, 2): (None, 14), (0.5, 3): (44, None),
-}  # fmt: skip
 
 
 @pytest.fixture(scope="module")

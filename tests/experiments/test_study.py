@@ -21,7 +21,7 @@ from parfocal.experiments.run.record import read_lines
 from parfocal.experiments.run.session import Session
 from parfocal.experiments.study.bootstrap import Interval
 from parfocal.experiments.study.comparison import Comparison, Difference, Row
-from parfocal.experiments.study.conduct import Folder, chosen_rate, conduct
+from parfocal.experiments.study.conduct import Folder, chosen_rate, run_study
 from parfocal.experiments.study.losses import objective_loss
 from parfocal.experiments.study.metrics import Predictions, mean_average_precision, once
 from parfocal.experiments.study.problems import load_problem, prepare
@@ -405,7 +405,7 @@ def test_other_data_are_refused(whole, tmp_path):
     line = json.loads((folder / "trainings.jsonl").read_text().splitlines()[0])
     (tmp_path / "trainings.jsonl").write_text(json.dumps({**line, "data": "0"}) + "\n")
     with Processes(1) as engine, pytest.raises(ChangedDataError, match="digits"):
-        conduct(study.only(("digits",)), tmp_path, Sources(), engine, Session())
+        run_study(study.only(("digits",)), tmp_path, Sources(), engine, Session())
 
 
 @pytest.mark.parametrize(

@@ -48,6 +48,11 @@ def fails_in_one_line(command: Callable[..., None]) -> Callable[..., None]:
     return wrapped
 
 
+def end_as_ctrl_c(*_: Any) -> None:
+    """A handler of SIGTERM, which is to end a command as Ctrl-C does."""
+    raise KeyboardInterrupt
+
+
 def spec_options(command: Callable[..., None]) -> Callable[..., None]:
     """Which runs: a spec, what is set anew, and the images that take CIFAR-10's place."""
     for option in reversed(

@@ -3,11 +3,17 @@
 import os
 import signal
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING
 
 import click
 
-from parfocal.cli.options import DEFAULT_OUT, fails_in_one_line, out_option, plain_console
+from parfocal.cli.options import (
+    DEFAULT_OUT,
+    end_as_ctrl_c,
+    fails_in_one_line,
+    out_option,
+    plain_console,
+)
 
 if TYPE_CHECKING:
     from parfocal.experiments.study.conduct import Progress
@@ -59,7 +65,7 @@ def study(
     from parfocal.experiments.run.engines import Processes
     from parfocal.experiments.run.session import session
     from parfocal.experiments.study.comparison import compare
-    from parfocal.experiments.study.conduct import Folder, conduct
+    from parfocal.experiments.study.conduct import Folder, run_study
     from parfocal.experiments.study.report import write_report
     from parfocal.experiments.study.spec import read_study
     from parfocal.experiments.study.words import conclusion
@@ -70,12 +76,12 @@ def study(
     folder = Folder(directory.resolve())
     images = image_folder.resolve() if image_folder is not None else None
     console = plain_console()
-    signal.signal(signal.SIGTERM, _as_ctrl_c)
+    signal.signal(signal.SIGTERM, end_as_ctrl_c)
     with Processes(jobs) as engine:
         if not report:
             sources = Sources(data_dir.resolve(), images, download)
             try:
-                conduct(chosen, directory, sources, engine, session(engine.name), _say)
+                run_study(chosen, directory, sources, engine, session(engine.name), _say)
             except KeyboardInterrupt:
                 console.print(f"interrupted; the same command goes on from here: {directory}")
                 raise
@@ -95,7 +101,3 @@ def _say(progress: "Progress") -> None:
         f"{line['rate']:g}, seed {line['seed']}: {line['validation_average_precision']:.4f} in "
         f"{progress.seconds:.1f} s"
     )
-
-
-def _as_ctrl_c(*_: Any) -> None:
-    raise KeyboardInterrupt

@@ -15,6 +15,7 @@ import click
 
 from parfocal.cli.options import (
     DEFAULT_OUT,
+    end_as_ctrl_c,
     fails_in_one_line,
     grid_of,
     options_of,
@@ -110,7 +111,6 @@ def sweep(
         _say_where(ray)
 
     from parfocal.experiments.data import load
-    from parfocal.experiments.run.archive import MEGABYTE, pack, unpack
     from parfocal.experiments.run.devices import find_device
     from parfocal.experiments.run.engines import Processes, Ray
     from parfocal.experiments.run.session import session
@@ -120,8 +120,6 @@ def sweep(
     resources = dict(_resource(text) for text in ray_resource)
     choices = options_of(image_folder, **options)
     directory = out or DEFAULT_OUT / grid.name
-    if archive is not None and archive.exists():
-        click.echo(f"{unpack(archive, directory)} runs taken from {archive}")
     engine: Engine
     if slurm is not None:
         engine = Slurm(
@@ -131,26 +129,38 @@ def sweep(
             local=slurm == "local",
         )
     elif ray is None:
-        find_device(choices.device)  # as what is missing
+        # What is missing is said once, and at once.
+        find_device(choices.device)
         for data in {repr(run.data): run.data for run in grid.runs()}.values():
-            load(data, choices.sources)  # what is missing is said once, and at once
+            load(data, choices.sources)
         engine = Processes(jobs, options["threads"])
     else:
         with nullcontext() if ray == "local" else _given_up_after(_CONNECT_SECONDS, ray):
             engine = Ray(ray, jobs=jobs, cpus=ray_cpus, gpus=ray_gpus, resources=resources)
-    signal.signal(signal.SIGTERM, _as_ctrl_c)
+    signal.signal(signal.SIGTERM, end_as_ctrl_c)
     runs = grid.coarse_to_fine()
+    kept = nullcontext() if archive is None else _kept(directory, archive, archive_megabytes)
+    with kept, engine:
+        errors = _sweep(runs, directory, engine, choices, session(engine.name), deadline)
+    sys.exit(1 if errors else 0)
+
+
+@contextmanager
+def _kept(directory: Path, archive: Path, megabytes: float) -> Iterator[None]:
+    """Begin with the runs of an archive, and put those of the folder into it however it ends."""
+    from parfocal.experiments.run.archive import MEGABYTE, pack, unpack
+
+    if archive.exists():
+        click.echo(f"{unpack(archive, directory)} runs taken from {archive}")
     try:
-        with engine:
-            errors = _sweep(runs, directory, engine, choices, session(engine.name), deadline)
+        yield
     finally:
-        if archive is not None and directory.exists():
-            packed = pack(directory, archive, int(archive_megabytes * MEGABYTE))
+        if directory.exists():
+            packed = pack(directory, archive, int(megabytes * MEGABYTE))
             size = archive.stat().st_size / MEGABYTE
             click.echo(f"{packed.runs} runs put into {archive}, {size:.1f} MB")
             if packed.without_checkpoint:
                 click.echo(f"{packed.without_checkpoint} checkpoints had no room there")
-    sys.exit(1 if errors else 0)
 
 
 def _say_where(address: str) -> None:
@@ -231,7 +241,3 @@ def _sweep(
         console.print("the budget is used up; the same command goes on from here")
     console.print(f"records: {directory}", soft_wrap=True)
     return len(errors)
-
-
-def _as_ctrl_c(*_: Any) -> None:
-    raise KeyboardInterrupt

@@ -199,9 +199,8 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         return spec
 
     def seed_of(self, stream: str) -> int:
-        """An independent 63-bit seed for each use of randomness."""
-        text = f"{self.training.seed}/{stream}".encode()
-        return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
+        """The seed of a use of randomness in this run."""
+        return seed_of(self.training.seed, stream)
 
     def value(self, setting: str) -> Any:
         """A setting by its name, `gamma` or `objective.gamma`."""
@@ -234,6 +233,12 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 return part, field
         known = ", ".join(field for _, field in self._places())
         raise ValueError(f"Expected a setting out of {known}; got {setting!r}")
+
+
+def seed_of(seed: int, stream: str) -> int:
+    """An independent 63-bit seed for each use of randomness."""
+    text = f"{seed}/{stream}".encode()
+    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
 
 
 def spec_of(parts: Mapping[str, Any]) -> RunSpec:

@@ -3,12 +3,15 @@
 import itertools
 import re
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from importlib.resources import files
+from importlib.resources.abc import Traversable
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, TypeVar
 
 from parfocal.experiments.spec import RunSpec, spec_of
+
+Made = TypeVar("Made")
 
 _SHIPPED = files("parfocal.experiments.run") / "shipped"
 
@@ -80,20 +83,28 @@ def read_grid(name: str) -> Grid:
     Raises:
         ValueError: there is no such spec, or it isn't one; with the file's name.
     """
-    path = Path(name)
-    if path.suffix == ".toml":
-        try:
-            text, stem = path.read_text(encoding="utf-8"), path.stem
-        except UnicodeDecodeError as error:
-            raise ValueError(f"{name}: expected text in UTF-8 ({error})") from error
-    else:
-        resource = _SHIPPED / f"{name}.toml"
-        if not resource.is_file():
-            known = ", ".join(sorted(p.name.removesuffix(".toml") for p in _SHIPPED.iterdir()))
+    return read_toml(name, _SHIPPED, _grid)
+
+
+def read_toml(name: str, shipped: Traversable, make: Callable[[str, dict[str, Any]], Made]) -> Made:
+    """What `make` makes of a spec file's short name and contents.
+
+    name: of a file in the folder `shipped`, or a path that ends in .toml.
+
+    Raises:
+        ValueError: there is no such file, or it isn't what it should be; with the file's name.
+    """
+    file: Path | Traversable = Path(name)
+    stem = Path(name).stem
+    if not name.endswith(".toml"):
+        file, stem = shipped / f"{name}.toml", name
+        if not file.is_file():
+            known = ", ".join(sorted(p.name.removesuffix(".toml") for p in shipped.iterdir()))
             raise ValueError(f"Expected a spec out of {known}, or a path to a .toml; got {name!r}")
-        text, stem = resource.read_text(encoding="utf-8"), name
     try:
-        return _grid(stem, tomllib.loads(text))
+        return make(stem, tomllib.loads(file.read_text(encoding="utf-8")))
+    except UnicodeDecodeError as error:
+        raise ValueError(f"{name}: expected text in UTF-8 ({error})") from error
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 

@@ -22,7 +22,6 @@ _SHARED = (
     "name", "timeout_min", "mem_gb", "nodes", "cpus_per_task", "gpus_per_node", "tasks_per_node",
 )  # fmt: skip
 
-
 # By which submitit asks how it is to set up logging.
 _LOGGING = "SUBMITIT_LOG_LEVEL"
 

@@ -1,7 +1,7 @@
 """One training, as a stream of what happened.
 
 The caller draws events, may ask for the state between two of them, and decides when to stop;
-nothing here writes, prints or keeps time.
+nothing here writes or prints.
 """
 
 import math
@@ -112,6 +112,10 @@ class Trainer:
         return len(self._task.images.labels)
 
     @property
+    def _steps_per_epoch(self) -> int:
+        return math.ceil(self.images / self.spec.training.batch_size)
+
+    @property
     def step(self) -> int:
         """How many steps were taken."""
         return self._step
@@ -159,15 +163,15 @@ class Trainer:
         A Step is given out at each look, for all steps since the last one. The state is whole
         whenever an event has been given out.
         """
-        count, size = self.images, self.spec.training.batch_size
+        size = self.spec.training.batch_size
         while self._epoch < self.spec.training.epochs:
             self._epoch_order = self._order.get_state()
-            order = to_device(torch.randperm(count, generator=self._order), self._device)
+            order = to_device(torch.randperm(self.images, generator=self._order), self._device)
             for indices in order.split(size)[self._position :]:
                 if self._stop and self._ranks == 1 and not self._batches:
                     return
                 self._step_on(indices)
-                if self._is_time() or self._position + len(self._batches) == ceil_div(count, size):
+                if self._is_time():
                     event, stop = self._look_at_steps()
                     yield event
                     if isinstance(event, Failure) or stop:
@@ -184,8 +188,12 @@ class Trainer:
             yield ended
 
     def _is_time(self) -> bool:
-        """Whether the log is full, or the last look was long ago."""
-        return len(self._batches) == self._look or time.monotonic() - self._looked >= LOOK_SECONDS
+        """Whether the log is full, the epoch ends, or the last look was long ago."""
+        return (
+            len(self._batches) == self._look
+            or self._position + len(self._batches) == self._steps_per_epoch
+            or time.monotonic() - self._looked >= LOOK_SECONDS
+        )
 
     def _look_at_steps(self) -> tuple[Step | Failure, bool]:
         """What came of the steps since the last look, and whether any rank wants to stop."""
@@ -206,7 +214,7 @@ class Trainer:
             Step(
                 self._epoch,
                 self._step,
-                ceil_div(self.images, self.spec.training.batch_size),
+                self._steps_per_epoch,
                 sum(batch.images for batch in batches),
                 self._totals.mean_loss,
                 self._totals.mean_accuracy,
@@ -386,11 +394,6 @@ def parameter_vector(model: nn.Module) -> nn.Parameter:
     for parameter, gradient in zip(parameters, vector.grad.split(sizes), strict=True):
         parameter.grad = gradient.view_as(parameter)
     return vector
-
-
-def ceil_div(number: int, size: int) -> int:
-    """How many parts of a size hold a number of things."""
-    return -(-number // size)
 
 
 def _index_of_largest(values: Tensor) -> tuple[int, ...]:

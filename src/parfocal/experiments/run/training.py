@@ -67,6 +67,7 @@ class RunOptions(NamedTuple):
     guard: bool = False
 
 
+@reproducible()
 def run_training(
     spec: RunSpec,
     directory: Path,
@@ -90,20 +91,6 @@ def run_training(
     """
     device = find_device(options.device)
     torch.set_num_threads(options.threads)
-    with reproducible():
-        return _run(spec, directory, options, device, session, overwrite, stop, watch)
-
-
-def _run(
-    spec: RunSpec,
-    directory: Path,
-    options: RunOptions,
-    device: torch.device,
-    session: Session,
-    overwrite: bool,
-    stop: Callable[[], bool],
-    watch: Callable[[RunProgress], None],
-) -> Outcome:
     if dist.is_initialized() and dist.get_rank() > 0:
         return _agreed(None) or _follow(spec, directory, options, device)
     directory.mkdir(parents=True, exist_ok=True)

@@ -24,14 +24,12 @@ from parfocal.experiments.errors import BusySweepError, ChangedDataError, DeadWo
 from parfocal.experiments.run.engines import Engine
 from parfocal.experiments.run.record import append_line, read_lines, replacing
 from parfocal.experiments.run.session import Session, environment, now
+from parfocal.experiments.run.sweep import ATTEMPTS
 from parfocal.experiments.study.problems import load_problem, prepare, save_problem
 from parfocal.experiments.study.spec import Dataset, Study, Training, data_digest
-from parfocal.experiments.study.training import conduct_training
+from parfocal.experiments.study.training import train_and_measure
 
 TRAININGS = "trainings.jsonl"
-
-# How often a training is begun whose process died.
-_ATTEMPTS = 2
 
 # What the numbers of a training depend on, beside its spec.
 _SOFTWARE = ("torch", "torchvision", "numpy", "scipy")
@@ -90,7 +88,7 @@ def chosen_rate(study: Study, dataset: str, objective: str, lines: dict[str, Lin
     return best.rate
 
 
-def conduct(
+def run_study(
     study: Study,
     directory: Path,
     sources: Sources,
@@ -115,7 +113,7 @@ def conduct(
         conductor = _Conductor(study, folder, engine, checksums, note)
         try:
             for name in study.datasets:
-                conductor.conduct(name)
+                conductor.run(name)
             _sort(study, folder)
         finally:
             append_line(folder.sessions, "end", {"ended": now(), "seconds": conductor.seconds})
@@ -149,7 +147,7 @@ class _Conductor:
                     f"those of now; name another folder by --out, or remove these lines"
                 )
 
-    def conduct(self, dataset: str) -> None:
+    def run(self, dataset: str) -> None:
         """All trainings on a data set; those of an objective follow its search."""
         for objective in self._study.objectives:
             for training in self._study.search(dataset, objective):
@@ -188,7 +186,7 @@ class _Conductor:
 
     def _finish(self, future: Future[tuple[Line, float]]) -> None:
         dataset, objective, training, attempt = self._waiting.pop(future)
-        if isinstance(future.exception(), DeadWorkerError) and attempt < _ATTEMPTS:
+        if isinstance(future.exception(), DeadWorkerError) and attempt < ATTEMPTS:
             self._submit(dataset, objective, training, attempt + 1)
             return
         found, seconds = future.result()
@@ -228,7 +226,7 @@ def mend(path: Path) -> None:
 def _work(training: Training, data: Path, predictions: Path | None) -> tuple[Line, float]:
     """A training in a process of an engine's, and the processor's seconds that it took."""
     began = time.process_time()
-    found = conduct_training(training, data, predictions)
+    found = train_and_measure(training, data, predictions)
     return found, time.process_time() - began
 
 

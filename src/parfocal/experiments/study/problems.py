@@ -13,7 +13,7 @@ from parfocal.experiments.data import Images, Sources, evenly, image_folder, mni
 from parfocal.experiments.errors import DamagedDataError, MissingDataError
 from parfocal.experiments.run.record import replacing
 from parfocal.experiments.run.tasks import noise_levels, noisy, normalised
-from parfocal.experiments.spec import DigitSource
+from parfocal.experiments.spec import DigitSource, seed_of
 from parfocal.experiments.study.losses import Head
 from parfocal.experiments.study.scenes import CLASSES, scenes
 from parfocal.experiments.study.spec import (
@@ -23,7 +23,6 @@ from parfocal.experiments.study.spec import (
     LongTail,
     Shapes,
     Table,
-    seed_of,
 )
 from parfocal.experiments.study.tables import read_table
 from parfocal.losses.balance import label_counts

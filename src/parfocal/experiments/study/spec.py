@@ -6,15 +6,14 @@ with the rate that was best on the validation split at each of the other seeds.
 
 import hashlib
 import math
-import tomllib
 from collections.abc import Mapping
 from importlib.resources import files
-from pathlib import Path
 from typing import Annotated, Any, Literal, NamedTuple
 
 import msgspec
 from msgspec import Meta
 
+from parfocal.experiments.run.grid import read_toml
 from parfocal.experiments.spec import (
     Count,
     DigitSource,
@@ -247,31 +246,13 @@ def _digest(parts: Mapping[str, Any]) -> str:
     return hashlib.sha256(text).hexdigest()
 
 
-def seed_of(seed: int, stream: str) -> int:
-    """An independent 63-bit seed for each use of randomness."""
-    text = f"{seed}/{stream}".encode()
-    return int.from_bytes(hashlib.sha256(text).digest()[:8], "big") >> 1
-
-
 def read_study(name: str) -> tuple[str, Study]:
     """The name and the study of a spec of the package, by its name, or of a user's, by its path.
 
     Raises:
         ValueError: there is no such spec, or it isn't one; with the file's name and the place.
     """
-    path = Path(name)
-    if path.suffix == ".toml":
-        text, stem = path.read_text(encoding="utf-8"), path.stem
-    else:
-        resource = _SHIPPED / f"{name}.toml"
-        if not resource.is_file():
-            known = ", ".join(sorted(p.name.removesuffix(".toml") for p in _SHIPPED.iterdir()))
-            raise ValueError(f"Expected a study out of {known}, or a path to a .toml; got {name!r}")
-        text, stem = resource.read_text(encoding="utf-8"), name
-    try:
-        return stem, study_of(tomllib.loads(text))
-    except ValueError as error:
-        raise ValueError(f"{name}: {error}") from error
+    return read_toml(name, _SHIPPED, lambda stem, parts: (stem, study_of(parts)))
 
 
 def study_of(parts: Mapping[str, Any]) -> Study:

@@ -17,12 +17,13 @@ from torch.nn import functional
 from parfocal.experiments.losses import Loss
 from parfocal.experiments.run.record import replacing
 from parfocal.experiments.run.trainer import parameter_vector
+from parfocal.experiments.spec import seed_of
 from parfocal.experiments.study.losses import objective_loss
 from parfocal.experiments.study.metrics import Predictions, fitted_temperature, measure, once
 from parfocal.experiments.study.networks import study_network
 from parfocal.experiments.study.problems import Problem, Split, load_problem, network_inputs
 from parfocal.experiments.study.scenes import CLASSES, detections, truth_counts
-from parfocal.experiments.study.spec import Training, seed_of
+from parfocal.experiments.study.spec import Training
 from parfocal.losses.setup import positive_count
 
 _EVALUATED = 500  # inputs at once
@@ -40,7 +41,7 @@ class _Trained(NamedTuple):
     largest_logit: float
 
 
-def conduct_training(training: Training, data: Path, predictions: Path | None) -> dict[str, Any]:
+def train_and_measure(training: Training, data: Path, predictions: Path | None) -> dict[str, Any]:
     """Train, and judge.
 
     Args:
