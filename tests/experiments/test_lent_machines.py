@@ -71,7 +71,7 @@ def test_a_table_is_coarse_before_it_is_fine():
 def test_a_budget_ends_a_sweep_that_goes_on_elsewhere(uninterrupted, tmp_path):
     """From machine to machine by an archive alone, each run with what it had: the same bytes."""
     archive = tmp_path / "home" / "runs.zip"
-    for visit in range(60):
+    for visit in range(30):
         directory = tmp_path / str(visit)
         if archive.exists():
             assert unpack(archive, directory) == 2

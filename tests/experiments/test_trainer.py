@@ -247,8 +247,9 @@ def test_a_replayed_step_is_the_step(digits, monkeypatch):
     assert [graph.replayed > 3 for graph in made] == [True, True]
 
 
-def test_one_parameter_without_a_finite_gradient_is_enough():
-    """A NaN in any single number of the vector is seen, and large finite gradients aren't one."""
+@pytest.mark.parametrize("value", [float("nan"), float("inf"), -float("inf")])
+def test_one_parameter_without_a_finite_gradient_is_enough(value):
+    """Any single number of the vector is seen, and large finite gradients are none."""
     model = cnn()
     log = StepLog(parameter_vector(model), rows=4)
     vector = log._vector
@@ -263,7 +264,7 @@ def test_one_parameter_without_a_finite_gradient_is_enough():
     step()
     vector.grad[123] = vector.grad[124] = 3e38  # their sum isn't finite
     step()
-    vector.grad[124] = float("nan")
+    vector.grad[124] = value
     step()
     step()
     assert [row.nonfinite for row in log.read(4)] == [None, None, "gradient", "gradient"]
