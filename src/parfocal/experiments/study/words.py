@@ -111,8 +111,9 @@ def _verdict(comparison: Comparison, begin: str, at: str, intervals: dict[str, I
         if names
     ]
     if rest:
-        values = [100 * one.value for one in rest.values()]
-        parts[-1] += f" ({min(values):+.2f} to {max(values):+.2f})"
+        values = [f"{100 * one.value:+.2f}" for one in rest.values()]
+        ends = dict.fromkeys((min(values, key=float), max(values, key=float)))
+        parts[-1] += f" ({' to '.join(ends)})"
     return f"{over}, average precision beside the {reference}'s is, in points, {listed(parts)}."
 
 
@@ -183,10 +184,14 @@ def _beside_exact(comparison: Comparison, words: str, pairs: list[tuple[str, str
         if (found := comparison.difference(None, first, second, AP)) is not None
     }
     shown = {name: one for name, one in differences.items() if one.is_above or one.is_below}
+    finiteness = (
+        f"{skipped:,} of {steps:,} steps without a finite gradient, which were skipped"
+        if skipped
+        else f"a finite gradient in all {steps:,} steps"
+    )
     text = (
-        f"{words}, the original loss had {skipped:,} of {steps:,} steps without a finite gradient, "
-        f"which were skipped, and at the end up to {100 * dead:.1f} % of a data set's logits with "
-        "no gradient; "
+        f"{words}, the original loss had {finiteness}, and at the end up to {100 * dead:.1f} % of "
+        "a data set's logits with no gradient; "
     )
     if shown:
         several = [f"{name} {with_bounds(one)}" for name, one in shown.items()]
