@@ -3,6 +3,7 @@
 # make test-quick  format, lint, types, and the tests of kernel, contract, oracle and repository: while you work
 # make test-wheel  the built wheel with torch alone
 # make test-torch TORCH=2.6.0   losses, numerics, guard and compilation with that release of torch
+# make docs        the documentation site, into site/, with warnings as errors
 # make bench       what losses, guard, boosting and JAX cost beside what they replace, alone and beside other work, what a device without a kernel is asked to do, and the memory of the loss of a linear map; make bench-quick, two minutes: the losses
 # make bench-gpu   the losses on a GPU: whether they are right and what they cost, 400 seconds; PYTHON=python3 of an environment that has torch
 # make bench-training  what a training, its record and a second job cost
@@ -23,7 +24,7 @@ WHEEL_TORCH := torch==2.13.0
 # The tests of what changes most often.
 QUICK_TESTS := tests/numerics tests/losses/test_contract.py tests/audit/test_oracle.py tests/test_repository.py
 
-.PHONY: demo test test-quick test-torch test-wheel fuzz ledger bench bench-quick bench-gpu bench-training reproduction clean
+.PHONY: demo docs test test-quick test-torch test-wheel fuzz ledger bench bench-quick bench-gpu bench-training reproduction clean
 
 # In a venv of its own, which has what the demo needs and nothing else.
 DEMO_VENV := .venv-demo
@@ -46,6 +47,10 @@ test-quick: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest $(QUICK_TESTS)
+
+# Without a network. The examples of the gallery are run, once for each change of theirs.
+docs: $(VENV)/installed
+	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs site
 
 # It says how one call is drawn again: `python tests/fuzz.py --seed S --call I`.
 fuzz: $(VENV)/installed

@@ -1,4 +1,7 @@
-"""A small causal language model learns to write words backwards, in a vocabulary of 32768.
+"""A causal language model
+=======================
+
+A small causal language model learns to write words backwards, in a vocabulary of 32768.
 
     python examples/causal_lm.py [EPOCHS]
 

@@ -1,4 +1,7 @@
-"""A reader of noisy strips of symbols: the focal loss of whole sequences, from a CTC loss.
+"""Sequences, from a CTC loss
+==========================
+
+A reader of noisy strips of symbols: the focal loss of whole sequences, from a CTC loss.
 
     python examples/ctc.py [EPOCHS]
 

@@ -1,4 +1,7 @@
-"""One picture in fifty is an eight: flax and optax in bfloat16, an epoch as one compiled program.
+"""flax and optax in bfloat16
+==========================
+
+One picture in fifty is an eight: flax and optax in bfloat16, an epoch as one compiled program.
 
     python examples/flax_training.py [EPOCHS]
 

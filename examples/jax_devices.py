@@ -1,4 +1,7 @@
-"""A batch over two devices: its loss is divided by the positives of both, not of each.
+"""A batch over devices, in JAX
+============================
+
+A batch over two devices: its loss is divided by the positives of both, not of each.
 
     python examples/jax_devices.py
 

@@ -1,4 +1,7 @@
-"""Which digits are on a picture of three? Ten yes-or-no questions, most of them no.
+"""Many labels at once
+===================
+
+Which digits are on a picture of three? Ten yes-or-no questions, most of them no.
 
     python examples/multilabel.py [EPOCHS]
 

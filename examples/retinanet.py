@@ -1,4 +1,7 @@
-"""torchvision's RetinaNet with its focal loss swapped by one assignment, under bfloat16 autocast.
+"""torchvision's RetinaNet, under autocast
+=======================================
+
+torchvision's RetinaNet with its focal loss swapped by one assignment, under bfloat16 autocast.
 
     python examples/retinanet.py [STEPS]
 

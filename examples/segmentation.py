@@ -1,4 +1,7 @@
-"""A small U-Net finds the ink of noisy digits, with two losses in one sum.
+"""A segmentation
+==============
+
+A small U-Net finds the ink of noisy digits, with two losses in one sum.
 
     python examples/segmentation.py [EPOCHS]
 

@@ -37,32 +37,34 @@ def in_a_line(error: Exception) -> str:
 class Subject:
     """A loss, and how it is called.
 
-    name: what a report calls it.
-    target: where it is, `package.module:name` or `path/file.py:name`.
-    loss: the function; or the class, which is called with its options first.
-    framework: whose arrays it takes. Keras on its torch backend is torch; a loss of NumPy arrays
-        gives the pair of its gradient and second derivative, as a booster's objective does.
-    kind: binary (logits and targets of one shape) or multiclass (logits (N, C), indices).
-    takes: logits, their probabilities, or the logarithms of these.
-    gamma: the keyword of the focusing exponent; None if there is none.
-    gamma_on_call: whether an instance of a class takes it, and not the class.
-    whole_gamma: whether it is given as an int where it is whole.
-    options: the other keyword arguments.
-    on_call: keyword arguments of the call of an instance of a class.
-    is_class: whether it is constructed first.
-    targets_first: whether targets come before logits.
-    column: whether binary logits are (N, 1).
-    maps: whether logits are maps, (N, 1, 1, 1) or (N, C, 1, 1).
-    long: whether binary targets are integers.
-    one_hot: whether multiclass targets are one-hot.
-    classes: how many there are; those from the third on have a probability of 0.
-    reduced: whether the result is one number, and of which kind.
-    fixed_gamma: the exponent of a loss without a keyword for it.
-    refused: dtypes of logits that it refuses, and why.
-    default_factors: of both classes, where they are turned off in `options`.
-    companion: whether a mean over positives is no number without one: beside a negative that is
-        given alone a sure positive stands, whose loss is 0.
-    device: of its arguments.
+    Attributes:
+        name: what a report calls it.
+        target: where it is, `package.module:name` or `path/file.py:name`.
+        loss: the function; or the class, which is called with its options first.
+        framework: whose arrays it takes. Keras on its torch backend is torch; a loss of NumPy
+            arrays gives the pair of its gradient and second derivative, as a booster's objective
+            does.
+        kind: binary (logits and targets of one shape) or multiclass (logits (N, C), indices).
+        takes: logits, their probabilities, or the logarithms of these.
+        gamma: the keyword of the focusing exponent; None if there is none.
+        gamma_on_call: whether an instance of a class takes it, and not the class.
+        whole_gamma: whether it is given as an int where it is whole.
+        options: the other keyword arguments.
+        on_call: keyword arguments of the call of an instance of a class.
+        is_class: whether it is constructed first.
+        targets_first: whether targets come before logits.
+        column: whether binary logits are (N, 1).
+        maps: whether logits are maps, (N, 1, 1, 1) or (N, C, 1, 1).
+        long: whether binary targets are integers.
+        one_hot: whether multiclass targets are one-hot.
+        classes: how many there are; those from the third on have a probability of 0.
+        reduced: whether the result is one number, and of which kind.
+        fixed_gamma: the exponent of a loss without a keyword for it.
+        refused: dtypes of logits that it refuses, and why.
+        default_factors: of both classes, where they are turned off in `options`.
+        companion: whether a mean over positives is no number without one: beside a negative that is
+            given alone a sure positive stands, whose loss is 0.
+        device: of its arguments.
     """
 
     name: str

@@ -28,14 +28,17 @@ Cause = Literal[
 class Diagnosis(NamedTuple):
     """Why a loss or a gradient isn't finite.
 
-    cause: focal term, the derivative of (1 - p_t) ** gamma; logarithm, one of a probability that
-        rounded to 0; overflow, of a number of the dtype; logits and targets, what came in;
-        normaliser, a division that fails whatever the logits are; loss, none of these; downstream,
-        a gradient that reached the loss broken; parameter, a gradient that broke in the network.
-    paragraph: for people.
-    sample, position: the one that is told of, in the batch and within its logits, if there is one.
-    logit, margin: its own.
-    broken: of how many answers the gradient isn't finite.
+    Attributes:
+        cause: focal term, the derivative of (1 - p_t) ** gamma; logarithm, one of a probability
+            that rounded to 0; overflow, of a number of the dtype; logits and targets, what came in;
+            normaliser, a division that fails whatever the logits are; loss, none of these;
+            downstream, a gradient that reached the loss broken; parameter, a gradient that broke in
+            the network.
+        paragraph: for people.
+        sample, position: the one that is told of, in the batch and within its logits, if there is
+            one.
+        logit, margin: its own.
+        broken: of how many answers the gradient isn't finite.
     """
 
     cause: Cause

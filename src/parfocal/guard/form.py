@@ -40,13 +40,14 @@ _FEW = 8
 class Form(NamedTuple):
     """How the targets of a loss are read.
 
-    kind: elementwise, a target a logit; index, a class of a softmax; one-vs-rest, a class index
-        with a sigmoid a class, where an index that is no class is background; probabilities, of
-        the classes of a softmax; unknown.
-    dim: where the classes are in the logits. has_channel: whether the targets have a dimension of
-        one there.
-    ignored: values of targets that mark positions as not counting.
-    mask: the argument of the call that is 0 where a position doesn't count, if there is one.
+    Attributes:
+        kind: elementwise, a target a logit; index, a class of a softmax; one-vs-rest, a class index
+            with a sigmoid a class, where an index that is no class is background; probabilities, of
+            the classes of a softmax; unknown.
+        dim: where the classes are in the logits.
+        has_channel: whether the targets have a dimension of one there.
+        ignored: values of targets that mark positions as not counting.
+        mask: the argument of the call that is 0 where a position doesn't count, if there is one.
     """
 
     kind: Kind

@@ -17,15 +17,16 @@ Kind = Literal[
 class Notice(NamedTuple):
     """What a guard warned of.
 
-    kind: a cliff on the right or the wrong side of the answers; prior, a first loss far above that
-        of a head that knows the classes' frequencies; outside, a gradient that reached the loss
-        broken; unknown, a loss that can't be tried by itself; scale, a loss scale that is too
-        large; skipping, steps that are left out again and again; unchecked, passes that nobody
-        checks; uncalled, a guard that no loss goes through; labels, targets that are no class; one
-        class, no positives or nothing else; samples, numbers that aren't those of a batch;
-        captures, no more of them; unheard, a result in which no loss was found; own, an error of
-        the guard.
-    distance, steps_left: to the cliff, the second by the trend.
+    Attributes:
+        kind: a cliff on the right or the wrong side of the answers; prior, a first loss far above
+            that of a head that knows the classes' frequencies; outside, a gradient that reached the
+            loss broken; unknown, a loss that can't be tried by itself; scale, a loss scale that is
+            too large; skipping, steps that are left out again and again; unchecked, passes that
+            nobody checks; uncalled, a guard that no loss goes through; labels, targets that are no
+            class; one class, no positives or nothing else; samples, numbers that aren't those of a
+            batch; captures, no more of them; unheard, a result in which no loss was found; own, an
+            error of the guard.
+        distance, steps_left: to the cliff, the second by the trend.
     """
 
     step: int

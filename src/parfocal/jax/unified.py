@@ -90,8 +90,8 @@ def sigmoid_asymmetric_unified_focal_loss(
     background of `softmax_asymmetric_unified_focal_loss`.
 
     Args:
-        logits, labels, delta, gamma, balance, smooth, per_image, weight, where, axis: as in
-            `sigmoid_unified_focal_loss`.
+        logits, labels, delta, gamma, balance: as in `sigmoid_unified_focal_loss`.
+        smooth, per_image, weight, where, axis: likewise.
 
     Returns:
         As `softmax_unified_focal_loss`.
@@ -218,8 +218,8 @@ def softmax_asymmetric_unified_focal_loss(
         gamma_c = 0, k_c = 1 - gamma      for every other class
 
     Args:
-        logits, labels, delta, gamma, balance, smooth, per_image, weight, background, ignore_index,
-            where, axis: as in `softmax_unified_focal_loss`.
+        logits, labels, delta, gamma, balance: as in `softmax_unified_focal_loss`.
+        smooth, per_image, weight, background, ignore_index, where, axis: likewise.
 
     Returns:
         As `softmax_unified_focal_loss`.

@@ -257,8 +257,8 @@ def softmax_asymmetric_unified_focal_loss(
         gamma_c = 0, k_c = 1 - gamma      for every other class
 
     Args:
-        inputs, targets, delta, gamma, balance, reduction, smooth, per_image, weight, background,
-            ignore_index, mask: as in `softmax_unified_focal_loss`.
+        inputs, targets, delta, gamma, balance: as in `softmax_unified_focal_loss`.
+        reduction, smooth, per_image, weight, background, ignore_index, mask: likewise.
 
     Returns:
         As `softmax_unified_focal_loss`.
