@@ -16,7 +16,7 @@ import torch
 
 FOLDER = Path(__file__).with_name("records")
 
-# The family whose numbers the README shows.
+# The family that has every line.
 SHOWN = "amd-avx512"
 
 Key = tuple[str, str, str, str]

@@ -86,16 +86,18 @@ def test_table_of_modules_is_that_of_the_requirements(extra):
 def test_commands_need_extras_that_there_are():
     """And each extra of the table is one of the project's."""
     assert {command.extra for command in COMMANDS.values()} <= set(MODULES) <= set(EXTRAS)
-    assert set(EXTRAS) - set(MODULES) == {"all", "dev", "peers", "tests"}
+    assert set(EXTRAS) - set(MODULES) == {"all", "dev", "docs", "peers", "tests"}
 
 
-def test_readme_has_the_table_of_commands():
+def test_pages_have_commands_and_extras():
     """Each command with its extra, and each extra with the command that installs it."""
-    readme = (Path(__file__).parents[1] / "README.md").read_text()
-    rows = re.findall(r"^\| `parfocal (\w+)[^|]*` \| (\w+) \|", readme, re.MULTILINE)
+    docs = Path(__file__).parents[1] / "docs"
+    table = (docs / "reference" / "commands.md").read_text()
+    rows = re.findall(r"^\| `parfocal (\w+)[^|]*` \| (\w+) \|", table, re.MULTILINE)
     assert dict(rows) == {name: command.extra for name, command in COMMANDS.items()}
+    page = (docs / "install.md").read_text()
     for extra in MODULES:
-        assert install(extra).partition(" in a clone")[0] in readme
+        assert install(extra).partition(" in a clone")[0] in page
 
 
 # What each has to do. `run` is the command line, which gives status, output and errors.

@@ -96,24 +96,6 @@ def test_all_that_is_recorded_is_within_bounds(name):
     assert [line for line in RECORDED[name].values() if not line.is_within_bounds] == []
 
 
-def test_readme_shows_the_record():
-    """Each number of its table is that of the record, rounded."""
-    names = {
-        "value": "value",
-        "gradient": "gradient",
-        "gradient in gamma": "gamma_gradient",
-        "second derivative": "curvature",
-    }
-    readme = record.FOLDER.parents[1].joinpath("README.md").read_text()
-    lines = [line.split("|")[1:-1] for line in readme.splitlines() if line.startswith("|")]
-    rows = [[cell.strip() for cell in line] for line in lines if line[0].strip() in names]
-    assert len(rows) == len(names) * len(binary.DTYPES)
-    for quantity, dtype, *shown, _ in rows:
-        for gamma, number in zip(("0.1", "0.5", "2", "5"), shown, strict=True):
-            line = RECORDED[record.SHOWN][binary.LOSS, names[quantity], dtype, gamma]
-            assert float(number) == pytest.approx(line.ulp, abs=0.006)
-
-
 @pytest.mark.parametrize("dtype", ["float64", "float32", "bfloat16", "float16"])
 @pytest.mark.parametrize("gamma", ["0.001", "0.1", "0.5"])
 def test_jax_is_more_accurate_than_optax_below_1(dtype, gamma):
