@@ -1,6 +1,7 @@
 # make demo        the gradient study and the auditor's verdicts and three trainings side by side, a minute on two cores
 # make test        format, lint, types, tests and documentation examples, and which ten took longest
 # make test-quick  format, lint, types, and the tests of kernel, contract, oracle and repository: while you work
+# make test-exhaustive  what make test has a sample of: all cards, all dtypes and gammas of the ledger, the whole zoo; half an hour on two cores
 # make test-wheel  the built wheel with torch alone
 # make test-torch TORCH=2.6.0   losses, numerics, guard and compilation with that release of torch
 # make docs        the documentation site, into site/, with warnings as errors
@@ -24,7 +25,7 @@ WHEEL_TORCH := torch==2.13.0
 # The tests of what changes most often.
 QUICK_TESTS := tests/numerics tests/losses/test_contract.py tests/audit/test_oracle.py tests/test_repository.py
 
-.PHONY: demo docs test test-quick test-torch test-wheel fuzz ledger bench bench-quick bench-gpu bench-training reproduction clean
+.PHONY: demo docs test test-exhaustive test-quick test-torch test-wheel fuzz ledger bench bench-quick bench-gpu bench-training reproduction clean
 
 # In a venv of its own, which has what the demo needs and nothing else.
 DEMO_VENV := .venv-demo
@@ -41,6 +42,9 @@ test: $(VENV)/installed
 	$(BIN)/ruff check .
 	$(BIN)/mypy
 	$(BIN)/pytest --durations=10 --durations-min=1
+
+test-exhaustive: $(VENV)/installed
+	$(BIN)/pytest -m exhaustive --durations=10 --durations-min=1
 
 test-quick: $(VENV)/installed
 	$(BIN)/ruff format --check .

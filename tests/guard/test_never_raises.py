@@ -359,6 +359,7 @@ def few_steps(guard, model, optimizer, count, start=0):
         optimizer.step()
 
 
+@pytest.mark.exhaustive
 def test_memory_does_not_grow():
     """Between 5,000 and 20,000 steps whose margin grows, with a reading each fifth."""
     model = nn.Linear(1, 1)

@@ -10,6 +10,7 @@ from typing import NamedTuple
 
 import pytest
 import triton
+from sampled import sampled
 
 from kernels.cases import of_classes, sums, values
 from kernels.offline import Case
@@ -108,14 +109,15 @@ COUNTED = pytest.mark.skipif(
     tuple(map(int, triton.__version__.split(".")[:2])) < (3, 8),
     reason="counted with Triton 3.8; 3.6 makes up to a tenth more",
 )
-ROWS = pytest.mark.parametrize("gpu", GPUS)
+# One card each time, all of them under `make test-exhaustive`.
+ROWS = pytest.mark.parametrize("gpu", sampled(GPUS, "sm_90".__eq__), scope="module")
 NAMES = pytest.mark.parametrize("name", BUDGETS)
 
 
 @pytest.fixture(scope="module")
-def reports(compile_all):
-    """All cases, compiled once."""
-    return compile_all(CASES)
+def reports(compile_all, gpu):
+    """All cases of a card, compiled once."""
+    return compile_all({name: case for name, case in CASES.items() if case.gpu == gpu})
 
 
 @COUNTED

@@ -69,6 +69,7 @@ def cases(monkeypatch):
     return found
 
 
+@pytest.mark.exhaustive
 def test_all_options_of_class_losses_compile(cases, compile_all):
     """With and without weights, smoothing, a mask; unreduced, scaled, without a gradient."""
     for shape in ((4, 300), (2, 5, 3, 3)):
@@ -106,6 +107,7 @@ ELEMENTWISE = (
 )
 
 
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore:gaussian_focal_loss. no value")
 def test_all_elementwise_losses_compile(cases, compile_all):
     """Of soft and hard targets, with and without weights and a mask; unreduced, and scaled."""

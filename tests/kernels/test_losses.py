@@ -66,6 +66,7 @@ def test_meaning_is_the_textbooks(case, dtype, reduction):
     assert torch.allclose(gradient.double().cpu(), slope, **tolerance)
 
 
+@pytest.mark.exhaustive
 @pytest.mark.skipif(DEVICE != "cpu", reason="the fuzzer's tensors are on the CPU")
 def test_random_calls():
     """The fuzzer's, against float64. No value of a tensor is looked at, so none is refused.

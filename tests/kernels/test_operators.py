@@ -31,6 +31,7 @@ def arguments():
     yield maps, torch.randint(0, 6, (2, 4, 3), device=DEVICE, dtype=torch.uint8), None, None
 
 
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute")
 def test_opcheck():
@@ -52,6 +53,7 @@ def rows():
     yield torch.randn(30, 10, device=DEVICE)[:, ::2], (30,), None
 
 
+@pytest.mark.exhaustive
 @pytest.mark.filterwarnings("ignore::FutureWarning", "ignore::DeprecationWarning")
 @pytest.mark.filterwarnings("ignore:The .grad attribute")
 def test_opcheck_of_classes():
