@@ -108,11 +108,11 @@ assert (status, output) == (0, f"parfocal, version {parfocal.__version__}\\n")
 for arguments in ([], ["--help"], ["-h"]):
     status, output, _ = run(*arguments)
     assert status == 0
-    for name, (extra, summary) in COMMANDS.items():
+    for name, (extra, summary, _) in COMMANDS.items():
         assert any(line.split()[:2] == [name, f"[{extra}]"] and line.endswith(summary)
                    for line in output.splitlines()), name
     assert "pip install '.[audit]' in a clone" in output
-for name, (extra, _) in COMMANDS.items():
+for name, (extra, *_) in COMMANDS.items():
     for arguments in ([name], [name, "--help"]):
         status, output, errors = run(*arguments)
         said = f"Error: parfocal {name} needs the module click: {install(extra)}\\n"

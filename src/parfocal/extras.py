@@ -28,29 +28,56 @@ MODULES: dict[str, frozenset[str]] = {
 
 
 class Command(NamedTuple):
-    """A command of the command line: the extra that it needs, and what it does in a line."""
+    """A command of the command line: the extra that it needs, what it does, and one call of it."""
 
     extra: str
     summary: str
+    example: str
 
 
 # The command NAME is the function NAME of the module `parfocal.cli.NAME`.
 COMMANDS = {
-    "audit": Command("audit", "Judge a focal loss, with proof."),
-    "demo": Command("experiments", "Watch the original loss die on real digits."),
-    "gradients": Command("experiments", "Compare the gradient of each loss with the true one."),
+    "audit": Command(
+        "audit",
+        "Judge a focal loss, with proof.",
+        "audit torchvision.ops:sigmoid_focal_loss --quick",
+    ),
+    "demo": Command(
+        "experiments", "Watch the original loss die on real digits.", "demo --out demo"
+    ),
+    "gradients": Command(
+        "experiments",
+        "Compare the gradient of each loss with the true one.",
+        "gradients --dtype bfloat16",
+    ),
     "replay": Command(
-        "guard", "Make the failure in a guard's capture FILE again, and say what causes it."
+        "guard",
+        "Make the failure in a guard's capture FILE again, and say what causes it.",
+        "replay failures/failure-step178-rank0.safetensors",
     ),
     "report": Command(
-        "experiments", "Make tables, figures and a page from the records in a folder."
+        "experiments",
+        "Make tables, figures and a page from the records in a folder.",
+        "report runs/mnist-quick",
     ),
-    "specs": Command("experiments", "List the specs that ship with the package."),
-    "status": Command("experiments", "Show how far the runs of a folder are."),
-    "study": Command("experiments", "Compare objectives: which gamma, which alpha."),
-    "sweep": Command("experiments", "Conduct all runs of a spec that aren't done."),
+    "specs": Command("experiments", "List the specs that ship with the package.", "specs"),
+    "status": Command(
+        "experiments", "Show how far the runs of a folder are.", "status runs/mnist-quick"
+    ),
+    "study": Command(
+        "experiments",
+        "Compare objectives: which gamma, which alpha.",
+        "study gamma-and-alpha-quick --out runs/study",
+    ),
+    "sweep": Command(
+        "experiments",
+        "Conduct all runs of a spec that aren't done.",
+        "sweep mnist-quick --set gamma=0.1,0.5 --jobs 2",
+    ),
     "train": Command(
-        "experiments", "Conduct one run, to the last epoch or the first number that isn't finite."
+        "experiments",
+        "Conduct one run, to the last epoch or the first number that isn't finite.",
+        "train mnist-quick --set loss=original --guard",
     ),
 }
 

@@ -1,8 +1,10 @@
-"""A function or a class by its place: `package.module:name`, or `path/file.py:name`."""
+"""What a text names: a function or a class by its place, and the nearest of known names."""
 
 import importlib
 import importlib.util
 import sys
+from collections.abc import Iterable
+from difflib import get_close_matches
 from pathlib import Path
 from typing import Any
 
@@ -12,7 +14,7 @@ class PlaceError(Exception):
 
 
 def load(place: str) -> Any:
-    """What is there. It runs the code of the module.
+    """What is at `package.module:name` or `path/file.py:name`. It runs the code of the module.
 
     >>> load("math:sqrt")(9.0)
     3.0
@@ -29,11 +31,25 @@ def load(place: str) -> Any:
     found: Any = module
     for part in name.split("."):
         if not hasattr(found, part):
-            raise PlaceError(f"{module_name} has no {name}")
+            public = [known for known in dir(found) if not known.startswith("_")]
+            hint = did_you_mean(part, public)
+            raise PlaceError(f"{module_name} has no {name}{hint}")
         found = getattr(found, part)
     if not callable(found):
         raise PlaceError(f"{place} is no function and no class")
     return found
+
+
+def did_you_mean(name: str, known: Iterable[str]) -> str:
+    """The end of a message about a name that nobody knows; empty where none is near.
+
+    >>> did_you_mean("mnsit", ["mnist", "segmentation"])
+    "; did you mean 'mnist'?"
+    >>> did_you_mean("cat", ["mnist"])
+    ''
+    """
+    near = get_close_matches(name, known, 1)
+    return f"; did you mean {near[0]!r}?" if near else ""
 
 
 def _of_file(file: str) -> Any:

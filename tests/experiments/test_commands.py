@@ -4,6 +4,7 @@ import io
 import json
 import re
 import time
+from importlib import import_module
 
 import pytest
 from click.testing import CliRunner
@@ -19,6 +20,7 @@ from parfocal.experiments.run.events import Epoch, Failure
 from parfocal.experiments.run.record import Recorder, read_run, write_json
 from parfocal.experiments.show.page import write_demo_page
 from parfocal.experiments.spec import RunSpec
+from parfocal.extras import COMMANDS
 
 EPOCH = Epoch(0, 79, 0.25, 0.9, 3.5)
 FAILURE = Failure(1, 100, "gradient", float("nan"), 17.5, 12, 12, "7", None, -17.5)
@@ -105,7 +107,7 @@ EXACT = ("train", "mnist-quick", "--set", "loss=exact")
     [
         ((*EXACT, "--set", "threshold=9"), "`$.data.threshold`, got 9"),
         ((*EXACT, "--set", "gamma=-1"), "`$.objective.gamma`, got -1"),
-        ((*EXACT, "--set", "gama=1"), "got 'gama'"),
+        ((*EXACT, "--set", "gama=1"), "got 'gama'; did you mean 'gamma'?"),
         ((*EXACT, "--set", "gamma"), "NAME=VALUE"),
         ((*EXACT, "--image-folder", "."), "'folder'"),
         ((*EXACT, "--out", "/proc/nowhere"), "/proc/nowhere"),
@@ -114,6 +116,9 @@ EXACT = ("train", "mnist-quick", "--set", "loss=exact")
             ("train", "mnist-quick", "--set", "loss=focal"),
             "original, smoothed, exact, asymmetric_loss, gaussian",
         ),
+        (("train", "mnist-quick", "--set", "loss=exat"), "did you mean 'exact'?"),
+        (("train", "mnsit-quick"), "did you mean 'mnist-quick'?"),
+        (("tarin", "mnist-quick"), "No such command 'tarin'; did you mean 'train'?"),
         (("train", "mnist-quick", "--set", "loss=original", "--set", "options={a=1}"), "without"),
         (("train", "nothing"), "or a path to a .toml; got 'nothing'"),
         (("train", "nowhere.toml"), "nowhere.toml"),
@@ -131,6 +136,19 @@ def test_bad_input_is_one_line_and_status_2(arguments, words, run):
     output = run(*arguments, status=2)
     assert words in " ".join(output.split())
     assert "Traceback" not in output
+
+
+@pytest.mark.parametrize("name", COMMANDS)
+def test_help_has_an_example_that_the_command_takes(name, run):
+    """In the list of all commands and in its own help; the folders in it needn't be there."""
+    example = COMMANDS[name].example
+    assert f"  parfocal {example}\n" in run("--help")
+    assert f"  parfocal {example}\n" in run(name, "--help")
+    first, *arguments = example.split()
+    assert first == name
+    command = getattr(import_module(f"parfocal.cli.{name}"), name)
+    known = {option for parameter in command.params for option in parameter.opts}
+    assert {word for word in arguments if word.startswith("--")} <= known
 
 
 def test_any_loss_of_the_package_can_be_named(run, tmp_path):

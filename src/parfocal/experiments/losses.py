@@ -11,6 +11,7 @@ from torchvision.ops import sigmoid_focal_loss as torchvision_loss
 import parfocal
 from parfocal.experiments.spec import LOSS_NAMES, SMOOTHING
 from parfocal.losses.sigmoid import sigmoid_focal_loss
+from parfocal.places import did_you_mean
 
 Loss = Callable[[Tensor, Tensor], Tensor]
 
@@ -46,9 +47,10 @@ def compared_loss(
         keywords.setdefault("epsilon", SMOOTHING)
     exported = _exported()
     if name not in exported and name not in ("smoothed", "exact"):
-        losses = ", ".join((*LOSS_NAMES, *exported))
+        losses = (*LOSS_NAMES, *exported)
         raise ValueError(
-            f"Expected a `loss` out of {losses}, `original` without options; got {name!r}"
+            f"Expected a `loss` out of {', '.join(losses)}, `original` without options; "
+            f"got {name!r}{did_you_mean(name, losses)}"
         )
     function = exported.get(name, sigmoid_focal_loss)
     known = inspect.signature(function).parameters
@@ -56,7 +58,10 @@ def compared_loss(
     unknown = sorted(set(keywords) - set(allowed))
     if unknown:
         expected = f"out of {', '.join(allowed)}" if allowed else "to be empty"
-        raise ValueError(f"Expected `options` {expected} for {name}; got {', '.join(unknown)}")
+        hint = did_you_mean(unknown[0], allowed)
+        raise ValueError(
+            f"Expected `options` {expected} for {name}; got {', '.join(unknown)}{hint}"
+        )
     for keyword, value in (("alpha", alpha), ("gamma", gamma), ("reduction", reduction)):
         if keyword in known:
             keywords[keyword] = value

@@ -13,6 +13,8 @@ from typing import Annotated, Any, Literal, TypeVar, get_args
 import msgspec
 from msgspec import Meta
 
+from parfocal.places import did_you_mean
+
 SCHEMA = 2
 
 # The largest number of a spec: a computation in float32 has room to go on from there.
@@ -231,8 +233,9 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
         for part, field in self._places():
             if setting in (field, f"{part}.{field}"):
                 return part, field
-        known = ", ".join(field for _, field in self._places())
-        raise ValueError(f"Expected a setting out of {known}; got {setting!r}")
+        known = [field for _, field in self._places()]
+        hint = did_you_mean(setting.rpartition(".")[2], known)
+        raise ValueError(f"Expected a setting out of {', '.join(known)}; got {setting!r}{hint}")
 
 
 def seed_of(seed: int, stream: str) -> int:

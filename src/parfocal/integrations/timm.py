@@ -1,6 +1,5 @@
 """A loss by its name, as timm's training script chooses one by its arguments."""
 
-from difflib import get_close_matches
 from typing import Any
 
 from torch import Tensor, nn
@@ -16,6 +15,7 @@ from parfocal.losses.modules import (
     SoftmaxFocalLoss,
     StoredLoss,
 )
+from parfocal.places import did_you_mean
 
 SOFTMAX_LOSSES: dict[str, type[StoredLoss]] = {
     "softmax_asymmetric_loss": SoftmaxAsymmetricLoss,
@@ -110,8 +110,7 @@ def _function_name(name: str) -> str:
     functions = {name: name for name in losses}
     functions |= {module.__name__: name for name, module in losses.items()}
     if name not in functions:
-        near = get_close_matches(str(name), functions, 1)
-        hint = f"; did you mean {near[0]!r}?" if near else ""
+        hint = did_you_mean(str(name), functions)
         raise ValueError(f"create_loss: expected one of {', '.join(losses)}, got {name!r}{hint}")
     return functions[name]
 

@@ -10,6 +10,7 @@ from pathlib import Path
 from typing import Any, NamedTuple, TypeVar
 
 from parfocal.experiments.spec import RunSpec, spec_of
+from parfocal.places import did_you_mean
 
 Made = TypeVar("Made")
 
@@ -99,8 +100,11 @@ def read_toml(name: str, shipped: Traversable, make: Callable[[str, dict[str, An
     if not name.endswith(".toml"):
         file, stem = shipped / f"{name}.toml", name
         if not file.is_file():
-            known = ", ".join(sorted(p.name.removesuffix(".toml") for p in shipped.iterdir()))
-            raise ValueError(f"Expected a spec out of {known}, or a path to a .toml; got {name!r}")
+            known = sorted(p.name.removesuffix(".toml") for p in shipped.iterdir())
+            raise ValueError(
+                f"Expected a spec out of {', '.join(known)}, or a path to a .toml; "
+                f"got {name!r}{did_you_mean(name, known)}"
+            )
     try:
         return make(stem, tomllib.loads(file.read_text(encoding="utf-8")))
     except UnicodeDecodeError as error:
@@ -145,6 +149,8 @@ def read_setting(text: str) -> tuple[str, list[Any]]:
 
     >>> read_setting("gamma=0.1,0.5")
     ('gamma', [0.1, 0.5])
+    >>> read_setting("gamma=.1,5.,1e-1")
+    ('gamma', [0.1, 5.0, 0.1])
     >>> read_setting("loss=exact")
     ('loss', ['exact'])
     >>> read_setting('positive=["cat", "dog"]')
@@ -153,6 +159,9 @@ def read_setting(text: str) -> tuple[str, list[Any]]:
     name, equals, values = text.partition("=")
     if not equals or not values.strip():
         raise ValueError(f"Expected NAME=VALUE,..., got {text!r}")
+    # TOML wants a digit on both sides of a point.
+    values = re.sub(r"(?<![\w.\"'])([+-]?)\.(?=\d)", r"\g<1>0.", values)
+    values = re.sub(r"(?<![\w.\"'])([+-]?\d+)\.(?![\w.])", r"\1.0", values)
     quoted = re.sub(
         r"(?<![\w\"'.+-])(?!true\b|false\b|inf\b|nan\b)([A-Za-z_]\w*)(?![\w\"'])", r'"\1"', values
     )

@@ -24,6 +24,7 @@ from parfocal.experiments.spec import (
     Share,
     converted,
 )
+from parfocal.places import did_you_mean
 
 # Of the trainings: it changes where the same spec would give other numbers.
 SCHEMA = 1
@@ -188,7 +189,8 @@ class Study(Part, frozen=True):
             )
         for name in (*self.references, *(name for pair in self.pairs for name in pair)):
             if name not in self.objectives:
-                raise ValueError(f"Expected an objective out of `objectives`, got {name!r}")
+                hint = did_you_mean(name, self.objectives)
+                raise ValueError(f"Expected an objective out of `objectives`, got {name!r}{hint}")
         for part in ("datasets", "objectives"):
             values = list(getattr(self, part).values())
             for place, value in enumerate(values):
@@ -212,7 +214,8 @@ class Study(Part, frozen=True):
         for name in names:
             if name not in self.datasets:
                 known = ", ".join(self.datasets)
-                raise ValueError(f"Expected a data set out of {known}; got {name!r}")
+                hint = did_you_mean(name, self.datasets)
+                raise ValueError(f"Expected a data set out of {known}; got {name!r}{hint}")
         kept = {name: self.datasets[name] for name in self.datasets if name in names}
         return msgspec.structs.replace(self, datasets=kept or self.datasets)
 
