@@ -66,6 +66,8 @@ class Browser:
         self.session = attached["sessionId"]
         self.call("Page.enable")
         self.call("Runtime.enable")
+        # As if its window were the one in use: without it nothing gets the focus.
+        self.call("Emulation.setFocusEmulationEnabled", enabled=True)
         return self
 
     session = None
@@ -183,12 +185,16 @@ class Page:
                 self._browser.call("Input.dispatchMouseEvent", type=kind, button="left",
                                    clickCount=1, **place)  # fmt: skip
 
-    def violations(self):
-        """What axe-core finds wrong, as lines; everything on the page is opened first."""
+    def violations(self, *, only_colours=False):
+        """What axe-core finds wrong, as lines; everything on the page is opened first.
+
+        only_colours: contrast alone, where the same page has been looked at in the other scheme.
+        """
         self.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
         self.evaluate(_axe() + "; 0")
+        rules = ["color-contrast"] if only_colours else RULES
         found = self.evaluate(
-            f"axe.run({{runOnly: {json.dumps(RULES)}, resultTypes: ['violations']}})"
+            f"axe.run({{runOnly: {json.dumps(rules)}, resultTypes: ['violations']}})"
             ".then(r => r.violations.map(v => ({id: v.id, help: v.help, "
             "nodes: v.nodes.map(n => n.html.slice(0, 120))})))"
         )

@@ -6,8 +6,8 @@
 // inf) is a gap, "1 [0, 2]" a value with its interval. The attribute is JSON:
 //
 //   label       what the figure shows, in sentences: the text alternative
-//   x, y        {title, scale: "linear" | "log" | "symlog" | "category", threshold}
-//               threshold: of symlog, the size under which it is linear
+//   x, y        {title, scale: "linear" | "log" | "symlog" | "category", threshold, zone}
+//               symlog is linear under the size `threshold`, which is as wide as `zone` decades
 //   lines       one a column: {group, colour, style}; group: its entry of the legend (its name if
 //               none is given); colour: a custom property, "--of-exact"; style: "line" (if none is
 //               given), "broad", "points" or "interval"
@@ -19,78 +19,10 @@
 // draw(figure, spec, columns) draws other numbers there: columns = {names, x, lines}. names begin
 // with that of x; a line is an array of numbers, null (a gap) and undefined (no data).
 const chart = (() => {
+  const { number, scaleOf, words } = scales;
   const DASHES = [[], [9, 5], [2, 4], [14, 4, 2, 4], [5, 3], [1, 3]];
   const COLOURS = 8, MOST_NAMED = 6, MARKER_SPACE = 90;
-  const SUPERSCRIPTS = "⁰¹²³⁴⁵⁶⁷⁸⁹";
   const drawn = new Map();
-
-  // Numbers as text.
-
-  function power(exponent) {
-    const digits = [...String(Math.abs(exponent))].map(d => SUPERSCRIPTS[d]).join("");
-    return `10${exponent < 0 ? "⁻" : ""}${digits}`;
-  }
-
-  function words(value, digits = 4) {
-    if (value === null || value === undefined) return value === null ? "not finite" : "none";
-    if (value === 0) return "0";
-    const size = Math.abs(value);
-    if (size >= 1e-3 && size < 1e6) return String(Number(value.toPrecision(Math.max(digits, 1)))).replace("-", "−");
-    const [mantissa, exponent] = value.toExponential(digits - 1).split("e");
-    const factor = String(Number(mantissa)).replace("-", "−");
-    return factor === "1" ? power(Number(exponent)) : factor === "−1" ? "−" + power(Number(exponent)) : `${factor}·${power(Number(exponent))}`;
-  }
-
-  function number(text) {
-    const found = text.trim().replace("−", "-");
-    if (found === "") return undefined;
-    const value = Number(found);
-    return Number.isFinite(value) ? value : null;
-  }
-
-  // Scales: from values to places on a line and back, and the values written at an axis.
-
-  function rounds(low, high, most) {
-    const span = (high - low) || 1, magnitude = 10 ** Math.floor(Math.log10(span / most));
-    const step = [1, 2, 5, 10].map(m => m * magnitude).find(s => span / s <= most);
-    const found = [];
-    for (let n = Math.ceil(low / step - 1e-9); n * step <= high + 1e-9 * step; n++) found.push(Number((n * step).toPrecision(12)));
-    return found;
-  }
-
-  function powers(low, high, most) {
-    const first = Math.ceil(Math.log10(low) - 1e-9), last = Math.floor(Math.log10(high) + 1e-9);
-    if (last - first < 1) return rounds(low, high, most).filter(v => v > 0);
-    const step = [1, 2, 3, 5, 10, 20, 50, 100].find(s => (last - first) / s <= most) || 200;
-    const found = [];
-    for (let n = Math.ceil(first / step) * step; n <= last; n += step) found.push(10 ** n);
-    return found;
-  }
-
-  const SCALES = {
-    linear: () => ({ place: v => v, value: p => p, ticks: rounds }),
-    category: names => ({
-      place: v => v, value: p => p,
-      ticks: (low, high) => names.map((_, i) => i).filter(i => i >= low && i <= high),
-      label: v => names[Math.round(v)] ?? "",
-    }),
-    log: () => ({ place: v => (v > 0 ? Math.log10(v) : null), value: p => 10 ** p, ticks: powers }),
-    symlog: (_, c) => ({
-      place: v => Math.sign(v) * Math.log10(1 + Math.abs(v) / c),
-      value: p => Math.sign(p) * c * (10 ** Math.abs(p) - 1),
-      ticks: (low, high, most) => {
-        const share = low < 0 && high > 0 ? Math.max(2, most / 2) : most, least = 10 * c;
-        const up = high > least ? powers(Math.max(low, least), high, share) : [];
-        const down = low < -least ? powers(Math.max(-high, least), -low, share).map(v => -v) : [];
-        return [...down.reverse(), ...(low <= 0 && high >= 0 ? [0] : []), ...up];
-      },
-    }),
-  };
-
-  function scaleOf(axis, names) {
-    const made = (SCALES[axis.scale] || SCALES.linear)(names, axis.threshold);
-    return { label: v => words(v), ...made };
-  }
 
   // The numbers of a figure, from its table.
 
@@ -175,8 +107,8 @@ const chart = (() => {
     const { names } = columns, labels = columns.labels || columns.x.map(String);
     const isCategory = spec.x.scale === "category";
     const xs = isCategory ? columns.x.map((_, i) => i) : columns.x;
-    const scales = { x: scaleOf(spec.x, labels), y: scaleOf(spec.y) };
-    const place = (axis, value) => (value === null || value === undefined ? value : scales[axis].place(value));
+    const along = { x: scaleOf(spec.x, labels), y: scaleOf(spec.y) };
+    const place = (axis, value) => (value === null || value === undefined ? value : along[axis].place(value));
     const count = columns.lines.length;
     const groups = [...new Set(columns.lines.map((_, i) => group(i)))];
     const hidden = new Set();
@@ -227,8 +159,8 @@ const chart = (() => {
         grid: { stroke: () => colour("--rule"), width: 1 }, ticks: { stroke: () => colour("--rule"), size: 4 },
         size: axis === "x" ? 30 : 60,
         splits: u => {
-          const long = axis === "x" ? u.width : u.height, [low, high] = view[axis].map(scales[axis].value);
-          return scales[axis].ticks(low, high, Math.max(3, Math.floor(long / (axis === "x" ? 70 : 40)))).map(scales[axis].place);
+          const long = axis === "x" ? u.width : u.height, [low, high] = view[axis].map(along[axis].value);
+          return along[axis].ticks(low, high, Math.max(3, Math.floor(long / (axis === "x" ? 70 : 40)))).map(along[axis].place);
         },
         values: (u, splits) => spaced(axis, u, splits),
       })),
@@ -249,7 +181,7 @@ const chart = (() => {
     function spaced(axis, u, splits) {
       let last = -Infinity;
       return splits.map(p => {
-        const label = scales[axis].label(scales[axis].value(p)), at = u.valToPos(p, axis) * (axis === "x" ? 1 : -1);
+        const label = along[axis].label(along[axis].value(p)), at = u.valToPos(p, axis) * (axis === "x" ? 1 : -1);
         if (at - last < (axis === "x" ? 7 * label.length + 8 : 14) && last > -Infinity) return "";
         last = at;
         return label;
@@ -287,7 +219,7 @@ const chart = (() => {
 
     // The words of bands and levels, on all else.
     function lettering(u) {
-      const { ctx } = u, { left, width } = u.bbox, ratio = devicePixelRatio;
+      const { ctx } = u, { left } = u.bbox, ratio = devicePixelRatio;
       ctx.save();
       ctx.font = `${12 * ratio}px system-ui, sans-serif`;
       ctx.lineJoin = "round";
@@ -301,13 +233,14 @@ const chart = (() => {
         const box = rectangle(u, band);
         if (!box || !band.words) continue;
         ctx.save();
-        ctx.translate(box[0] + box[2] / 2, box[1] + box[3] / 2);
-        if (band.axis === "x" && ctx.measureText(band.words).width > box[2]) ctx.rotate(-Math.PI / 2);
+        const isTurned = band.axis === "x" && ctx.measureText(band.words).width > box[2];
+        ctx.translate(box[0] + box[2] / 2, box[1] + (band.axis === "x" && !isTurned ? 14 * ratio : box[3] / 2));
+        if (isTurned) ctx.rotate(-Math.PI / 2);
         letter(band.words, 0, 0);
         ctx.restore();
       }
-      ctx.textAlign = "right"; ctx.textBaseline = "bottom";
-      for (const level of spec.levels || []) letter(level.words, left + width - 4 * ratio, u.valToPos(place("y", level.y), "y", true) - 3 * ratio);
+      ctx.textAlign = "left"; ctx.textBaseline = "bottom";
+      for (const level of spec.levels || []) letter(level.words, left + 6 * ratio, u.valToPos(place("y", level.y), "y", true) - 3 * ratio);
       ctx.restore();
     }
 
@@ -507,5 +440,5 @@ const chart = (() => {
   new MutationObserver(repaint).observe(document.documentElement, { attributes: true, attributeFilter: ["data-theme"] });
 
   for (const figure of document.querySelectorAll("figure[data-chart]")) draw(figure, JSON.parse(figure.dataset.chart));
-  return { draw, words };
+  return { draw };
 })();

@@ -19,11 +19,12 @@ class Interval(NamedTuple):
 
 
 class Axis(NamedTuple):
-    """An axis; `threshold` is the size under which a symlog scale is linear."""
+    """An axis; a symlog scale is linear under `threshold`, on a place of `zone` decades."""
 
     title: str
     scale: ScaleName = "linear"
     threshold: float | None = None
+    zone: float | None = None
 
 
 @dataclass(frozen=True)

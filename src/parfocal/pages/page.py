@@ -92,6 +92,7 @@ def _scripts() -> list[str]:
         _licensed(asset("vendor/uPlot.iife.min.js")),
         asset("page.js"),
         asset("cells.js"),
+        asset("scales.js"),
         asset("chart.js"),
     ]
 
