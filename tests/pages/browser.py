@@ -185,12 +185,14 @@ class Page:
                 self._browser.call("Input.dispatchMouseEvent", type=kind, button="left",
                                    clickCount=1, **place)  # fmt: skip
 
-    def violations(self, *, only_colours=False):
-        """What axe-core finds wrong, as lines; everything on the page is opened first.
+    def violations(self, *, only_colours=False, opened=True):
+        """What axe-core finds wrong, as lines.
 
+        opened: whether all details are opened first; those of large tables take it minutes.
         only_colours: contrast alone, where the same page has been looked at in the other scheme.
         """
-        self.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
+        if opened:
+            self.evaluate("document.querySelectorAll('details').forEach(d => { d.open = true })")
         self.evaluate(_axe() + "; 0")
         rules = ["color-contrast"] if only_colours else RULES
         found = self.evaluate(

@@ -29,14 +29,16 @@ class Axis(NamedTuple):
 
 @dataclass(frozen=True)
 class Line:
-    """Values by x; an x that isn't there is no data, a value that isn't finite a gap.
+    """Values by x, a number or, on a category axis, words.
+
+    An x that isn't there is no data; a value that isn't finite is a gap.
 
     group: the entry of the legend that it belongs to; its own if there is none.
     colour: a custom property of the style sheet; by its group if there is none.
     """
 
     name: str
-    values: Mapping[float | str, float | Interval]
+    values: Mapping[Any, float | Interval]
     group: str | None = None
     colour: str | None = None
     style: Style = "line"
@@ -68,7 +70,10 @@ class Level(NamedTuple):
 
 @dataclass(frozen=True)
 class Chart:
-    """A figure. `label` says in sentences what it shows, to those who don't see it."""
+    """A figure. `label` says in sentences what it shows, to those who don't see it.
+
+    digits: of its numbers, where a chart of many lines needs fewer than six.
+    """
 
     label: str
     caption: str
@@ -79,6 +84,7 @@ class Chart:
     bands: Sequence[Band] = ()
     levels: Sequence[Level] = ()
     height: int = 280
+    digits: int = 6
 
     @property
     def spec(self) -> str:
@@ -109,19 +115,19 @@ class Chart:
         places = dict.fromkeys(x for line in self.lines for x in line.values)
         is_category = self.x.scale == "category"
         for x in places if is_category else sorted(places):
-            yield [_text(x), *(_text(line.values.get(x)) for line in self.lines)]
+            yield [_text(x, 6), *(_text(line.values.get(x), self.digits) for line in self.lines)]
 
 
-def _text(value: float | str | Interval | None) -> str:
-    """Six digits, as many as a chart shows."""
+def _text(value: float | str | Interval | None, digits: int) -> str:
     match value:
         case None:
             return ""
         case str():
             return value
         case Interval():
-            return f"{value.value:.6g} [{value.low:.6g}, {value.high:.6g}]"
-    return "NaN" if math.isnan(value) else f"{value:.6g}"
+            number, low, high = (f"{part:.{digits}g}" for part in value)
+            return f"{number} [{low}, {high}]"
+    return "NaN" if math.isnan(value) else f"{value:.{digits}g}"
 
 
 def _without_none(value: Any) -> Any:

@@ -15,6 +15,9 @@ from markupsafe import Markup
 
 from parfocal import __version__
 
+# Where pages send their readers.
+DOCS = "https://github.com/parfocal/parfocal/blob/main/docs"
+
 
 class Made(NamedTuple):
     """What stands at the foot of a page: the command that made it, when, and with which versions.
