@@ -130,10 +130,11 @@ const chart = (() => {
 
     function extent(axis, values) {
       const found = values.filter(v => v !== null && v !== undefined && Number.isFinite(v));
+      if (isCategory && axis === "x") return [-0.5, xs.length - 0.5];
       let low = Infinity, high = -Infinity;
       for (const v of found) { low = Math.min(low, v); high = Math.max(high, v); }
       if (low > high) [low, high] = [0, 1];
-      const margin = 0.04 * (high - low || 1) * (isCategory && axis === "x" ? 2 : 1);
+      const margin = 0.04 * (high - low || 1);
       return [low - margin, high + margin];
     }
     const marks = (spec.marks || []).filter(m => place("x", m.x) != null && place("y", m.y) != null);

@@ -113,7 +113,7 @@ def _table(lines: Sequence[str]) -> Markup:
     head = Markup("").join(Markup('<th scope="col">{}</th>').format(cell) for cell in header)
     body = Markup("\n").join(
         Markup('<tr><th scope="row">{}</th>{}</tr>').format(
-            row[0], Markup("").join(Markup("<td>{}</td>").format(cell) for cell in row[1:])
+            row[0], Markup("").join(map(_cell, row[1:]))
         )
         for row in rows
     )
@@ -121,6 +121,12 @@ def _table(lines: Sequence[str]) -> Markup:
         '<div class="scroll" tabindex="0" role="group" aria-label="table: {}">'
         "<table><thead><tr>{}</tr></thead>\n<tbody>\n{}\n</tbody></table></div>"
     ).format(", ".join(cell.striptags() for cell in header[:3]), head, body)
+
+
+def _cell(content: Markup) -> Markup:
+    """A number, or words, which may take more than a line."""
+    is_long = len(content.striptags()) > 40
+    return Markup('<td class="words">{}</td>' if is_long else "<td>{}</td>").format(content)
 
 
 def _inline(text: str) -> Markup:
