@@ -14,7 +14,7 @@ from parfocal.experiments.show.heat_map import heat_map
 from parfocal.experiments.show.page import write_report_page
 from parfocal.experiments.show.published import PublishedRun
 from parfocal.experiments.show.report import make_report
-from parfocal.pages.page import style
+from parfocal.pages.assets import style
 
 # By gamma and threshold: the epochs of the first failures with seeds 0 and 1; None: none in 100.
 EPOCHS = {(0.1, 0): (4, 5), (0.1, 1): (70, None), (0.5, 0): (9, 12), (0.5, 1): (None, None)}

@@ -6,8 +6,9 @@ import re
 
 import pytest
 
+from parfocal.pages.assets import asset
 from parfocal.pages.charts import Axis, Band, Chart, Interval, Level, Line, Mark
-from parfocal.pages.page import Made, asset, render
+from parfocal.pages.page import Made, render
 
 MINUS = "\N{MINUS SIGN}"
 MADE = Made("parfocal demo", "2026-01-31", {"parfocal": "0.1", "Python": "3.11"})
@@ -100,7 +101,7 @@ def test_pointer_reads_every_line(page):
     """In the middle of the plot, which is epoch 29.5."""
     page.point("figure:nth-of-type(1) .u-over")
     assert page.text(".readout") in (
-        f"epoch {e}: original {math.exp(-e / 9):.5g}; exact {math.exp(-e / 9):.5g}"
+        f"epoch {e}: original = {math.exp(-e / 9):.5g}; exact = {math.exp(-e / 9):.5g}"
         for e in (29, 30)
     )
     assert page.errors() == []
@@ -110,21 +111,21 @@ def test_keys_read_and_zoom(page):
     """Along x, to the ends, to another line; plus, minus, and all again."""
     focus(page, 0)
     page.press("ArrowRight", "ArrowRight")
-    assert readout(page, 0) == "epoch 1: original 0.89484; exact 0.89484"
+    assert readout(page, 0) == "epoch 1: original = 0.89484; exact = 0.89484"
     page.press("End")
-    assert readout(page, 0) == f"epoch 59: exact {math.exp(-59 / 9):.5g}"
+    assert readout(page, 0) == f"epoch 59: exact = {math.exp(-59 / 9):.5g}"
     focus(page, 1)
     page.press("End")
-    assert readout(page, 1) == f"logit 40: true {MINUS}4.2484·10⁻¹⁸; given not finite"
+    assert readout(page, 1) == f"logit 40: true = {MINUS}4.2484·10⁻¹⁸; given = not finite"
     focus(page, 2)
     page.press("Home", "ArrowRight")
-    assert readout(page, 2) == f"gamma 0.5: plain 0.5 ({MINUS}0.5 to 1.5)"
+    assert readout(page, 2) == f"gamma 0.5: plain = 0.5 ({MINUS}0.5 to 1.5)"
     focus(page, 3)
     page.press("Home")
     first = readout(page, 3)
     page.press("ArrowDown")
     assert {first, readout(page, 3)} == {
-        f"epoch 0: gamma 0, seed {s} {1 + s} (↑ ↓: 15 more)" for s in range(2)
+        f"epoch 0: gamma 0, seed {s} = {1 + s} (↑ ↓: 15 more)" for s in range(2)
     }
 
 
@@ -153,13 +154,26 @@ def test_lines_under_each_other_are_both_seen(browser, path, dark):
     assert all(seen.get(colour, 0) > 60 for colour in theirs), seen
 
 
+def test_what_rounds_to_0_is_under_all_that_does_not(page):
+    """A scale of two strips: linear under the smallest number, logarithmic above it."""
+    axis = json.dumps({"scale": "symlog", "threshold": 2**-24, "zone": 2})
+    values = [-1, 0, 1e-20, 2**-24, 1e-3, 1]
+    places = page.evaluate(f"{values}.map(scales.scaleOf({axis}).place)")
+    assert places == sorted(places)
+    # The strip is as high as two of the decades above it.
+    decades = 24 * math.log10(2)
+    assert places == pytest.approx([-2 - decades, 0, 0, 2, decades - 1, 2 + decades], abs=1e-9)
+    back = page.evaluate(f"{places}.map(scales.scaleOf({axis}).value)")
+    assert back == pytest.approx(values, rel=1e-9, abs=1e-25)
+
+
 def test_legend_takes_a_line_away(page):
     page.evaluate("document.querySelector('.legend button').click()")
     page.settle()
     assert page.evaluate("document.querySelector('.legend button').ariaPressed") == "false"
     focus(page, 0)
     page.press("ArrowRight")
-    assert readout(page, 0) == "epoch 0: exact 1"
+    assert readout(page, 0) == "epoch 0: exact = 1"
 
 
 def test_colours_follow_the_scheme_at_once(page):
@@ -195,7 +209,7 @@ def test_drawing_again_shows_other_numbers(page):
     )
     focus(page, 0)
     page.press("ArrowRight", "ArrowRight")
-    assert readout(page, 0) == "x 1: one not finite"
+    assert readout(page, 0) == "x 1: one = not finite"
     assert page.evaluate("document.querySelector('table').innerText").split() == [
         "x", "one", "0", "5", "1", "NaN", "2", "7"
     ]  # fmt: skip

@@ -99,7 +99,7 @@ def test_demo_says_in_words_what_its_curves_show(browser, paths):
     assert "the original one's is NaN at" in labels[2]
     page.evaluate("document.querySelector('.plot').focus()")
     page.press("Home")
-    assert page.text(".readout") == "epoch, from 0 0: original 0.2; smoothed 0.2; exact 0.2"
+    assert page.text(".readout") == "epoch, from 0 0: original = 0.2; smoothed = 0.2; exact = 0.2"
 
 
 def test_keys_go_through_the_heat_map_of_a_report(browser, paths):
@@ -119,7 +119,7 @@ def test_report_reads_the_line_that_is_chosen(browser, paths):
     page.press("Home")
     told = page.text(".readout")
     assert told.count("gamma ") == 8
-    assert "gamma 0.1, threshold 0, seed 1 0.2" in told
+    assert "gamma 0.1, threshold 0, seed 1 = 0.2" in told
 
 
 def test_report_is_the_same_whenever_it_is_made(tmp_path):
@@ -150,4 +150,4 @@ def test_study_draws_its_intervals(browser, paths):
     assert "It doesn't hold 0: without alpha at gamma 0.5 (+1.00)." in label
     page.evaluate("document.querySelector('.plot').focus()")
     page.press("Home")
-    assert page.text(".readout") == "gamma 0.5: without alpha 1 (0.2 to 2)"
+    assert page.text(".readout") == "gamma 0.5: without alpha = 1 (0.2 to 2)"

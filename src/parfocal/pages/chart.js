@@ -19,7 +19,7 @@
 // draw(figure, spec, columns) draws other numbers there: columns = {names, x, lines}. names begin
 // with that of x; a line is an array of numbers, null (a gap) and undefined (no data).
 const chart = (() => {
-  const { number, scaleOf, words } = scales;
+  const { number, scaleOf, words } = scales, { colour, faint, marker } = paint;
   const DASHES = [[], [9, 5], [2, 4], [14, 4, 2, 4], [5, 3], [1, 3]];
   const COLOURS = 8, MOST_NAMED = 6, MARKER_SPACE = 90;
   const drawn = new Map();
@@ -44,28 +44,6 @@ const chart = (() => {
     const shown = v => (v === undefined ? "" : v === null ? "NaN" : v);
     table.tHead.innerHTML = `<tr>${row(escaped, "th")}`;
     table.tBodies[0].innerHTML = columns.x.map((x, i) => `<tr>${row([x, ...columns.lines.map(line => shown(line[i]))], "td")}`).join("");
-  }
-
-  // Colours are custom properties, which follow the scheme.
-
-  const probe = document.createElement("span");
-  function colour(name) {
-    probe.style.color = `var(${name})`;
-    if (!probe.isConnected) { probe.hidden = true; document.body.append(probe); }
-    return getComputedStyle(probe).color;
-  }
-
-  const MARKERS = [
-    (p, x, y, r) => p.arc(x, y, r, 0, 2 * Math.PI),
-    (p, x, y, r) => p.rect(x - r, y - r, 2 * r, 2 * r),
-    (p, x, y, r) => { p.moveTo(x, y - 1.3 * r); p.lineTo(x + 1.2 * r, y + r); p.lineTo(x - 1.2 * r, y + r); p.closePath(); },
-    (p, x, y, r) => { p.moveTo(x, y - 1.4 * r); p.lineTo(x + 1.4 * r, y); p.lineTo(x, y + 1.4 * r); p.lineTo(x - 1.4 * r, y); p.closePath(); },
-  ];
-
-  function marker(ctx, shape, x, y, r) {
-    ctx.beginPath();
-    MARKERS[shape % MARKERS.length](ctx, x, y, r);
-    ctx.fill();
   }
 
   function element(parent, tag, attributes, text) {
@@ -117,7 +95,7 @@ const chart = (() => {
     function line(i) { return (spec.lines || [])[i] || {}; }
     function group(i) { return line(i).group || names[i + 1]; }
     function rank(i) { return groups.indexOf(group(i)); }
-    function paint(i) { return line(i).colour || `--line-${Math.floor(rank(i) * (COLOURS - 1) / Math.max(1, groups.length - 1))}`; }
+    function shade(i) { return line(i).colour || `--line-${Math.floor(rank(i) * (COLOURS - 1) / Math.max(1, groups.length - 1))}`; }
     function style(i) { return line(i).style || "line"; }
     function isShown(i) { return !hidden.has(group(i)); }
     function pixels(i) { return style(i) === "broad" ? 7 : groups.length > MOST_NAMED ? 1.3 : 2; }
@@ -166,7 +144,7 @@ const chart = (() => {
         values: (u, splits) => spaced(axis, u, splits),
       })),
       series: [{}, ...columns.lines.map((_, i) => ({
-        stroke: () => (style(i) === "broad" ? faint(colour(paint(i)), 0.35) : colour(paint(i))),
+        stroke: () => (style(i) === "broad" ? faint(colour(shade(i)), 0.35) : colour(shade(i))),
         width: pixels(i), dash: style(i) === "line" && groups.length <= DASHES.length ? DASHES[rank(i)] : [],
         points: { show: false }, spanGaps: false,
         ...(["points", "interval"].includes(style(i)) ? { paths: () => null } : {}),
@@ -176,7 +154,6 @@ const chart = (() => {
     };
 
     function size() { return { width: Math.max(240, Math.floor(parts.box.clientWidth)), height: spec.height || 280 }; }
-    function faint(rgb, alpha) { return rgb.replace("rgb(", "rgba(").replace(")", `, ${alpha})`); }
 
     // Names of a scale that would run into each other are left out.
     function spaced(axis, u, splits) {
@@ -253,7 +230,7 @@ const chart = (() => {
       ctx.beginPath(); ctx.rect(left, top, width, height); ctx.clip();
       for (let i = 0; i < count; i++) {
         if (!isShown(i) || style(i) === "broad") continue;
-        ctx.fillStyle = ctx.strokeStyle = colour(paint(i));
+        ctx.fillStyle = ctx.strokeStyle = colour(shade(i));
         const isSparse = style(i) === "line", shift = (rank(i) + 0.5) / groups.length * MARKER_SPACE * ratio;
         if (isSparse && (groups.length > MOST_NAMED || groups.length === 1 && data[0].length > 2)) continue;
         let last = left + shift - MARKER_SPACE * ratio;
@@ -283,7 +260,7 @@ const chart = (() => {
           const p = data[i + 1][at];
           if (!isShown(i) || p === null || p === undefined || (groups.length > MOST_NAMED && i !== selected)) continue;
           ctx.fillStyle = colour("--back"); marker(ctx, 0, x, u.valToPos(p, "y", true), 5.5 * ratio);
-          ctx.fillStyle = colour(paint(i)); marker(ctx, 0, x, u.valToPos(p, "y", true), 4 * ratio);
+          ctx.fillStyle = colour(shade(i)); marker(ctx, 0, x, u.valToPos(p, "y", true), 4 * ratio);
         }
       }
       ctx.restore();
@@ -304,7 +281,7 @@ const chart = (() => {
     function said(i) {
       const [low, high] = ends(i, at);
       const text = words(value(i, at), 5);
-      return `${names[i + 1]} ${text}${low === undefined ? "" : ` (${words(low)} to ${words(high)})`}`;
+      return `${names[i + 1]} = ${text}${low === undefined ? "" : ` (${words(low)} to ${words(high)})`}`;
     }
 
     function say() {
@@ -381,7 +358,7 @@ const chart = (() => {
     function sample(button, i) {
       const width = 34, ratio = devicePixelRatio, canvas = element(button, "canvas", { width: width * ratio, height: 12 * ratio, "aria-hidden": "true" });
       return () => {
-        const ctx = canvas.getContext("2d"), y = 6 * ratio, name = colour(paint(i));
+        const ctx = canvas.getContext("2d"), y = 6 * ratio, name = colour(shade(i));
         ctx.clearRect(0, 0, canvas.width, canvas.height);
         ctx.strokeStyle = style(i) === "broad" ? faint(name, 0.35) : name;
         ctx.fillStyle = name;

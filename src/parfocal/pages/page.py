@@ -1,19 +1,16 @@
 """A template as one file: style and scripts are inside it, and nothing is fetched."""
 
-import base64
 import datetime
-import hashlib
 import os
 import platform
 from collections.abc import Mapping, Sequence
-from functools import cache
-from importlib.resources import files
 from typing import Any, NamedTuple
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
 from markupsafe import Markup
 
 from parfocal import __version__
+from parfocal.pages.assets import policy, shared_scripts, style
 
 # Where pages send their readers.
 DOCS = "https://github.com/parfocal/parfocal/blob/main/docs"
@@ -69,47 +66,11 @@ def render(
         trim_blocks=True,
         lstrip_blocks=True,
     )
-    own = [*_scripts(), *scripts]
+    own = [*shared_scripts(), *scripts]
     return environment.get_template(template).render(
         made=made,
-        policy=_policy(own),
+        policy=policy(own),
         scripts=[Markup(script) for script in own],
         style=Markup(style()),
         **values,
-    )
-
-
-@cache
-def asset(name: str) -> str:
-    """A file of this room."""
-    return files("parfocal.pages").joinpath(name).read_text(encoding="utf-8")
-
-
-def style() -> str:
-    """The style sheet of all pages, uPlot's first."""
-    return _licensed(asset("vendor/uPlot.min.css")) + asset("style.css")
-
-
-def _scripts() -> list[str]:
-    return [
-        _licensed(asset("vendor/uPlot.iife.min.js")),
-        asset("page.js"),
-        asset("cells.js"),
-        asset("scales.js"),
-        asset("chart.js"),
-    ]
-
-
-def _licensed(text: str) -> str:
-    """uPlot's notice goes with each copy."""
-    return f"/* uPlot. {asset('vendor/LICENSE')}*/\n{text}\n"
-
-
-def _policy(scripts: Sequence[str]) -> str:
-    """Nothing from elsewhere, no script but these, by their digests."""
-    digests = (base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts)
-    sources = " ".join(f"'sha256-{digest}'" for digest in digests)
-    return (
-        f"default-src 'none'; script-src {sources}; style-src 'unsafe-inline'; img-src data:; "
-        "base-uri 'none'; form-action 'none'"
     )

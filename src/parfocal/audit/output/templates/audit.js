@@ -41,21 +41,22 @@
     const isTwoSided = sign > 0 && values.some(v => v < 0);
     const isLog = !isUnder && !hasZero && !isTwoSided;
     const decades = Math.log10(Math.max(...sizes) / floor);
-    const strip = isUnder ? `rounds to 0 in ${cell.d}: under ${scales.words(cell.smallest, 2)}` : "0";
-    const bands = gaps(cell);
+    const strip = isUnder ? `under the smallest ${cell.d}, ${scales.words(cell.smallest, 2)}` : "0";
+    const broken = gaps(cell), bands = [...broken];
     if (!isLog) bands.push({ axis: "y", low: isTwoSided ? -floor : 0, high: floor, words: strip });
     const signed = v => (v === null ? null : sign * v);
     const spec = {
       label: `${named(cell)}: what the loss gives on what is true; ${verdict(cell)}.` +
-        (bands.some(b => b.axis === "x") ? ` Not finite: logits ${bands.filter(b => b.axis === "x").map(b => `${b.low} to ${b.high}`).join(", ")}.` : ""),
+        (broken.length ? ` Not finite: logits ${broken.map(band => `${band.low} to ${band.high}`).join(", ")}.` : "") +
+        (isLog ? "" : ` ${isTwoSided ? "In the middle" : "At the bottom"} a strip: ${strip}.`),
       x: { title: "logit" },
-      y: { title: `${cell.q}${sign < 0 ? ", times −1" : ""}`, scale: isLog ? "log" : "symlog", threshold: floor, zone: Math.max(1, 0.1 * decades) },
+      y: { title: `${sign < 0 ? "−" : ""}${cell.q}`, scale: isLog ? "log" : "symlog", threshold: floor, zone: Math.max(1, 0.1 * decades) },
       lines: [{ colour: "--of-true", style: "broad" }, { colour: "--of-exact" }],
       bands,
     };
-    const minus = sign < 0 ? ", times −1" : "";
+    const minus = sign < 0 ? "−" : "";
     chart.draw(figure, spec, {
-      names: ["logit", `true${minus}`, `given${minus}`], x: cell.curve.map(p => p[0]),
+      names: ["logit", `${minus}true`, `${minus}given`], x: cell.curve.map(p => p[0]),
       lines: [cell.curve.map(p => signed(p[2])), cell.curve.map(p => signed(p[1]))],
     });
   }
