@@ -4,6 +4,7 @@ import datetime
 import os
 import platform
 from collections.abc import Mapping, Sequence
+from importlib import metadata
 from typing import Any, NamedTuple
 
 from jinja2 import ChoiceLoader, Environment, PackageLoader, StrictUndefined, select_autoescape
@@ -27,14 +28,12 @@ class Made(NamedTuple):
     versions: Mapping[str, str]
 
 
-def made_by(command: str, **others: str) -> Made:
-    """Made now, by this parfocal, this Python, and the others."""
-    return Made(command, today(), versions(**others))
-
-
-def versions(**others: str) -> dict[str, str]:
-    """Of parfocal, the others and Python."""
-    return {"parfocal": __version__, **others, "Python": platform.python_version()}
+def made_by(command: str, *packages: str) -> Made:
+    """Made now, by this parfocal, this Python, and the packages, which aren't imported for it."""
+    others = {name: metadata.version(name) for name in packages}
+    return Made(
+        command, today(), {"parfocal": __version__, **others, "Python": platform.python_version()}
+    )
 
 
 def today() -> str:

@@ -27,7 +27,7 @@ def page(reports: Sequence[AuditReport], command: str = "parfocal audit") -> str
     return render(
         "parfocal.audit.output",
         "audit.html",
-        made_by(command, torch=torch.__version__),
+        made_by(command, "torch"),
         scripts=[script.read_text(encoding="utf-8")],
         reports=reports,
         title=title,

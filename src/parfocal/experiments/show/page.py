@@ -5,8 +5,6 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-import torch
-
 from parfocal import __version__
 from parfocal.experiments.run.events import Failure
 from parfocal.experiments.run.record import Run, replacing
@@ -50,7 +48,7 @@ def write_demo_page(
     _write(
         path,
         "demo.html",
-        made_by(command, torch=torch.__version__),
+        made_by(command, "torch"),
         study=study,
         original=by_loss["original"],
         exact=by_loss["exact"],
