@@ -258,7 +258,7 @@ const chart = (() => {
         const x = u.valToPos(data[0][at], "x", true);
         for (let i = 0; i < count; i++) {
           const p = data[i + 1][at];
-          if (!isShown(i) || p === null || p === undefined || (groups.length > MOST_NAMED && i !== selected)) continue;
+          if (!isShown(i) || p === null || p === undefined || style(i) === "interval" || (groups.length > MOST_NAMED && i !== selected)) continue;
           ctx.fillStyle = colour("--back"); marker(ctx, 0, x, u.valToPos(p, "y", true), 5.5 * ratio);
           ctx.fillStyle = colour(shade(i)); marker(ctx, 0, x, u.valToPos(p, "y", true), 4 * ratio);
         }
