@@ -5,6 +5,7 @@ import math
 import subprocess
 import sys
 import warnings
+from importlib.resources import files
 from pathlib import Path
 
 import torch
@@ -28,6 +29,14 @@ def main() -> None:
     assert "site-packages" in parfocal.__file__, parfocal.__file__
     for name in ("click", "flint", "matplotlib", "torchvision"):
         assert importlib.util.find_spec(name) is None, f"{name} is installed: this is no bare wheel"
+
+    # What pages are made of is in the wheel; without its extra it is read as text alone.
+    pages = files("parfocal.pages")
+    for name in ("chart.js", "style.css", "templates/base.html", "vendor/LICENSE"):
+        assert pages.joinpath(name).is_file(), name
+    for room in ("audit.output", "experiments.show", "experiments.study"):
+        folder = Path(parfocal.__file__).parent.joinpath(*room.split("."), "templates")
+        assert list(folder.glob("*.html")), room
 
     # d/dx of sqrt(q) ce at p_t = 1 - q: -sqrt(q) (p ce / 2 + q), at a saturated logit.
     logits = torch.tensor([20.0], requires_grad=True)

@@ -6,6 +6,7 @@ import re
 import time
 from importlib import import_module
 
+import numpy as np
 import pytest
 from click.testing import CliRunner
 from PIL import Image
@@ -13,11 +14,12 @@ from rich.console import Console
 
 from experiments.processes import Command, audit_in_short, wait_until
 from parfocal.cli import cli
-from parfocal.experiments.demo import SPEC, SideBySideError, side_by_side
+from parfocal.experiments.data import mnist5k
+from parfocal.experiments.demo import SPEC, SideBySideError, culprit, side_by_side
 from parfocal.experiments.gradient_study import gradient_study
 from parfocal.experiments.losses import LOSS_NAMES
 from parfocal.experiments.run.events import Epoch, Failure
-from parfocal.experiments.run.record import Recorder, read_run, write_json
+from parfocal.experiments.run.record import Recorder, Run, read_run, write_json
 from parfocal.experiments.show.page import write_demo_page
 from parfocal.experiments.spec import RunSpec
 from parfocal.extras import COMMANDS
@@ -275,11 +277,21 @@ def test_page_is_self_contained_and_says_what_happened(tmp_path):
                 recorder.step = 150
                 recorder.ended("stopped")
         runs.append(read_run(tmp_path / name))
-    image = tmp_path / "image.png"
-    image.write_bytes(b"png")
-    write_demo_page(tmp_path / "index.html", gradient_study(), runs, image, image)
-    page = (tmp_path / "index.html").read_text()
-    assert not re.search(r"https?://|src=\"(?!data:)|href=", page)
-    for words in ("died at step 100", "to step\n150", "sample 12", "a picture of a 7", "-17.50"):
-        assert " ".join(words.split()) in " ".join(page.split()), words
-    assert page.count("data:image/png;base64,cG5n") == 2
+    write_demo_page(tmp_path / "index.html", gradient_study(), runs, b"png", "parfocal demo")
+    page = " ".join((tmp_path / "index.html").read_text().partition("<main")[2].split())
+    assert not re.search(r"src=\"(?!data:)|<link|@import|\burl\(", page)
+    for words in ("died at step 100", "to step 150", "Sample 12, a picture of a 7", "-17.50"):
+        assert words in page, words
+    (picture,) = re.findall(r'<img [^>]*src="data:image/png;base64,cG5n"[^>]*>', page)
+    assert "A handwritten 7: sample 12 of" in picture
+    assert "logit was -17.50 at step 100, when the gradient was no number" in picture
+    # What to do is the end of it.
+    assert "sigmoid_focal_loss" in page.partition("<h2>What to do next</h2>")[2]
+
+
+def test_culprit_is_the_sample_that_the_record_names():
+    """Its pixels, as PNG; nothing if there was no failure."""
+    run = Run(SPEC, (), FAILURE, "failed", 100)
+    picture = Image.open(io.BytesIO(culprit(run)))
+    assert np.array_equal(np.asarray(picture), mnist5k().pixels[12, 0].numpy())
+    assert culprit(run._replace(failure=None)) is None

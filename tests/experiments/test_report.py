@@ -131,7 +131,7 @@ def test_report_is_made_from_records_alone(runs, published_folder, tmp_path):
         assert row["first_failure_epoch"] == ("" if ours is None else str(ours))
         assert row["published_first_failure_epoch"] == ("" if theirs is None else str(theirs))
     page = (out / "report.html").read_text()
-    assert re.search(r'class="failed">44</span>\s*<small>100\+</small>', page)
+    assert re.search(r"epoch 44, [^<]*>44<br><small>100\+</small>", page)
     assert "line 9 is damaged" in page
     assert str(tmp_path) not in page
 

@@ -12,6 +12,7 @@ from PIL import Image
 from sklearn.metrics import average_precision_score
 from torch.nn import functional
 
+from experiments.made_up_study import SPEC, comparison_of
 from experiments.processes import Command, wait_until
 from parfocal.cli import cli
 from parfocal.experiments.data import Sources
@@ -19,8 +20,6 @@ from parfocal.experiments.errors import ChangedDataError
 from parfocal.experiments.run.engines import Processes
 from parfocal.experiments.run.record import read_lines
 from parfocal.experiments.run.session import Session
-from parfocal.experiments.study.bootstrap import Interval
-from parfocal.experiments.study.comparison import Comparison, Difference, Row
 from parfocal.experiments.study.conduct import Folder, chosen_rate, run_study
 from parfocal.experiments.study.losses import objective_loss
 from parfocal.experiments.study.metrics import Predictions, mean_average_precision, once
@@ -41,38 +40,6 @@ from parfocal.experiments.study.spec import (
     study_of,
 )
 from parfocal.experiments.study.words import conclusion
-
-SPEC = """
-title = "Two trainings of each objective on few digits and fewer scenes"
-search_seed = 9
-seeds = [0, 1]
-draws = 50
-references = ["cross-entropy"]
-pairs = [["original", "exact"]]
-[datasets.digits]
-task = "digits"
-source = "mnist5k"
-images = 200
-validation = 200
-epochs = 6
-batch_size = 10
-rates = [3e-3, 1e-2]
-[datasets.shapes]
-task = "shapes"
-images = 12
-validation = 10
-test = 12
-width = 2
-alpha = 0.25
-epochs = 1
-batch_size = 6
-rates = [1e-2]
-[objectives]
-cross-entropy = {}
-weighted = { weights = "balanced" }
-exact = { gamma = 0.5, logits = "bfloat16" }
-original = { loss = "original", gamma = 0.5, logits = "bfloat16" }
-"""
 
 
 @pytest.fixture(scope="module")
@@ -454,24 +421,6 @@ def test_table_has_a_row_a_data_set_and_objective_with_means_of_the_record(whole
             assert float(row[f"{column}, low"]) <= difference <= float(row[f"{column}, high"])
     assert rows["digits", "exact"]["edge"] in ("lowest", "highest")
     assert rows["shapes", "exact"]["balanced_accuracy"] == ""
-
-
-def comparison_of(intervals):
-    """A comparison of focal losses by name, of the given intervals on one data set."""
-    objectives = {"cross-entropy": Objective()}
-    objectives |= {f"focal {gamma}": Objective(gamma=gamma) for gamma in intervals}
-    parts = {**tomllib.loads(SPEC), "pairs": [], "objectives": {}}
-    parts["objectives"] = {name: {"gamma": one.gamma} for name, one in objectives.items()}
-    study = study_of(parts).only(("digits",))
-    means = dict.fromkeys(("average_precision", "ece", "ece_scaled", "balanced_accuracy"), 0.5)
-    rows = [Row("digits", name, 1.0, "", means, 0, 10, 5.0, 0.0) for name in objectives]
-    differences = [
-        Difference(place, f"focal {gamma}", "cross-entropy", metric, Interval(*found))
-        for gamma, found in intervals.items()
-        for place in ("digits", None)
-        for metric in ("average_precision", "ece", "ece_scaled")
-    ]
-    return Comparison(study, tuple(rows), tuple(differences))
 
 
 def test_conclusion_says_what_the_intervals_say():

@@ -228,7 +228,7 @@ def _write(reports: "Sequence[AuditReport]", given: dict[str, Any], command: str
 
         given["junit_path"].write_text(junit(reports, given["fail_on"]))
     if given["html_path"]:
-        given["html_path"].write_text(page(reports), encoding="utf-8")
+        given["html_path"].write_text(page(reports, command), encoding="utf-8")
     if given["markdown_path"]:
         text = markdown(reports, f"{command} --markdown {given['markdown_path']}")
         given["markdown_path"].write_text(text, encoding="utf-8")

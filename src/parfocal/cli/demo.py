@@ -23,7 +23,7 @@ def demo(out: Path) -> None:
     from parfocal.audit.isolated import Job, audit_isolated
     from parfocal.audit.known import known
     from parfocal.audit.output.terminal import installed_table
-    from parfocal.experiments.demo import SPEC, SideBySideError, side_by_side
+    from parfocal.experiments.demo import SPEC, SideBySideError, culprit, side_by_side
     from parfocal.experiments.gradient_study import gradient_study
     from parfocal.experiments.show.display import gradient_table, outcome_table
     from parfocal.experiments.show.figures import gradient_figure, save, training_figure
@@ -36,7 +36,7 @@ def demo(out: Path) -> None:
     dtype = getattr(torch, objective.logits)
     study = gradient_study(objective.gamma, objective.alpha, dtype)
     console.print(gradient_table(study))
-    gradient_png, _ = save(gradient_figure(study), out / "gradients")
+    save(gradient_figure(study), out / "gradients")
     entries = [known("torchvision"), known("parfocal, sigmoid")]
     with console.status("auditing torchvision's loss, and ours"):
         verdicts = [audit_isolated(Job(e.target, known=e.name, quick=True)) for e in entries]
@@ -45,8 +45,9 @@ def demo(out: Path) -> None:
         runs = side_by_side(SPEC, out, console)
     except SideBySideError as error:
         raise click.ClickException(str(error)) from error
-    training_png, _ = save(training_figure(runs), out / "training")
+    save(training_figure(runs), out / "training")
     console.print(outcome_table(runs))
     page = out / "index.html"
-    write_demo_page(page, study, runs, gradient_png, training_png)
+    (original,) = [run for run in runs if run.spec.objective.loss == "original"]
+    write_demo_page(page, study, runs, culprit(original), "parfocal demo")
     console.print(f"What this means, on one page: {page.resolve()}", markup=False, soft_wrap=True)

@@ -1,5 +1,6 @@
 """The three losses side by side on real digits, until the original has died and beyond."""
 
+import io
 import queue
 import signal
 from collections.abc import Sequence
@@ -64,6 +65,18 @@ def side_by_side(spec: RunSpec, directory: Path, console: Console) -> tuple[Run,
             if worker.is_alive():
                 worker.terminate()
     return tuple(read_run(folder) for folder in folders)
+
+
+def culprit(run: Run) -> bytes | None:
+    """The image behind a run's failure, as PNG; None if it didn't fail."""
+    if run.failure is None:
+        return None
+    from torchvision.transforms.functional import to_pil_image
+
+    pixels = load(run.spec.data, Sources()).pixels[run.failure.sample]
+    file = io.BytesIO()
+    to_pil_image(pixels).save(file, "PNG")
+    return file.getvalue()
 
 
 def _follow(

@@ -8,7 +8,7 @@ import torch
 
 import parfocal
 from parfocal.audit.known import KNOWN
-from parfocal.audit.output.summary import summary
+from parfocal.audit.output.summary import in_words, replacement_of
 from parfocal.audit.output.wording import COLUMNS, installed_row
 from parfocal.audit.report import AuditReport
 
@@ -92,19 +92,18 @@ def _breaks(report: AuditReport, dtype: str) -> bool:
 
 
 def _is_safe(report: AuditReport) -> bool:
-    return any("Trains safely in float32 at gamma 2" in line for line in summary(report))
+    return "Trains safely in float32 at gamma 2" in in_words(report)
 
 
 def _of_one(report: AuditReport) -> list[str]:
     """Its first lines, its meaning, and the call."""
     if report.error is not None:
         return [f"- **{_escaped(report.name)}**: could not be audited: {_escaped(report.error)}"]
-    first = [line for line in summary(report) if not line.startswith("In its place")]
     meaning = "; ".join(report.meaning)
-    lines = [f"- **{_escaped(report.name)}** (`{report.target}`): {_escaped(' '.join(first))} "
+    lines = [f"- **{_escaped(report.name)}** (`{report.target}`): {_escaped(in_words(report))} "
              f"{_escaped(meaning[:1].upper() + meaning[1:])}."]  # fmt: skip
-    if report.instead and report.status:
-        lines.append(f"  In its place: `{report.instead}`")
+    if call := replacement_of(report):
+        lines.append(f"  In its place: `{call}`")
     return lines
 
 

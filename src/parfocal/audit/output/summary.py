@@ -21,8 +21,20 @@ _MODES = ("eager", "masked", "5 classes")
 
 def summary(report: AuditReport) -> tuple[str, ...]:
     """One sentence or more, and the replacement if there is something to replace."""
+    call = replacement_of(report)
+    lines = [in_words(report), f"In its place: {call}" if call else ""]
+    return tuple(line for line in lines if line)
+
+
+def replacement_of(report: AuditReport) -> str:
+    """The call to write instead; empty where there is nothing to replace, or nothing to do it."""
+    return report.instead if report.error is None and report.status else ""
+
+
+def in_words(report: AuditReport) -> str:
+    """Whether the loss trains, in one sentence or more."""
     if report.error is not None:
-        return ()
+        return ""
     faults = [f for f in report.findings if f.logit is None and f.mode == "eager"]
     sentences = [_FAULTS[kind] for kind in dict.fromkeys(f.kind for f in faults) if kind in _FAULTS]
     for kind in ("no function", "another definition"):
@@ -35,10 +47,7 @@ def summary(report: AuditReport) -> tuple[str, ...]:
     if any(f.kind == "not finite" for f in faults):
         sentences.append("At soft targets its gradient is NaN.")
     sentences += _of_own_masks(report.findings)
-    lines = [" ".join(sentences)] if sentences else []
-    if report.instead and report.status:
-        lines.append(f"In its place: {report.instead}")
-    return tuple(lines)
+    return " ".join(sentences)
 
 
 def _of_training(report: AuditReport, cells: Sequence[Cell]) -> list[str]:

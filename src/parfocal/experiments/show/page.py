@@ -5,10 +5,10 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any
 
-from jinja2 import Environment, PackageLoader, StrictUndefined, select_autoescape
-
 from parfocal import __version__
+from parfocal.experiments.run.events import Failure
 from parfocal.experiments.run.record import Run, replacing
+from parfocal.experiments.show.charts import curves, gradient_charts, training_charts
 from parfocal.experiments.show.conclusion import (
     agreement_text,
     headline,
@@ -18,22 +18,37 @@ from parfocal.experiments.show.conclusion import (
     sentences,
 )
 from parfocal.experiments.show.display import outcome_cells
+from parfocal.experiments.show.heat_map import heat_map
 from parfocal.experiments.show.report import Report, cell_text, plural, published_text
-from parfocal.experiments.show.svg import curves, heat_map
 from parfocal.experiments.show.tabulation import short, text
+from parfocal.experiments.spec import Digits, RunSpec
+from parfocal.pages.page import DOCS, Made, made_by, render
 
 if TYPE_CHECKING:
     from parfocal.experiments.gradient_study import GradientStudy
 
 
 def write_demo_page(
-    path: Path, study: "GradientStudy", runs: Sequence[Run], gradient_png: Path, training_png: Path
+    path: Path,
+    study: "GradientStudy",
+    runs: Sequence[Run],
+    picture: bytes | None,
+    command: str,
 ) -> None:
-    """Write the demo's page; its figures are inside it."""
+    """Write the demo's page.
+
+    Args:
+        path: where to.
+        study: the gradients of the losses.
+        runs: one a loss.
+        picture: the image that the original failed at, as PNG, if it did.
+        command: what made it, as the page names it.
+    """
     by_loss = {run.spec.objective.loss: run for run in runs}
     _write(
         path,
         "demo.html",
+        made_by(command, "torch"),
         study=study,
         original=by_loss["original"],
         exact=by_loss["exact"],
@@ -41,13 +56,24 @@ def write_demo_page(
         excess=1 + max(c.largest_relative_error for c in study.curves if c.loss == "smoothed"),
         cliffs={c.target: c.cliff for c in study.curves if c.loss == "original"},
         rows=[outcome_cells(run) for run in runs],
-        gradient_image=_inline(gradient_png.read_bytes()),
-        training_image=_inline(training_png.read_bytes()),
+        gradients=gradient_charts(study),
+        trainings=training_charts(runs),
+        picture=None if picture is None else _inline(picture),
+        is_right=_is_right(by_loss["original"]),
+        docs=DOCS,
     )
 
 
+def _is_right(run: Run) -> bool:
+    """Whether the sample behind a failure was on the side of its logit."""
+    match run:
+        case Run(failure=Failure(label=label, logit=logit), spec=RunSpec(data=Digits(threshold=t))):
+            return (int(label) <= t) == (logit > 0)
+    return False
+
+
 def write_report_page(path: Path, report: Report, command: str) -> None:
-    """Write the page of a report; its figures are inside it.
+    """Write the page of a report; the same records give the same page.
 
     Args:
         path: where to.
@@ -64,12 +90,11 @@ def write_report_page(path: Path, report: Report, command: str) -> None:
     _write(
         path,
         "report.html",
+        Made(command, (report.provenance.last or "")[:10], {"parfocal": __version__}),
         report=report,
         sections=sections,
         headline=headline(report),
         sentences=sentences(report),
-        command=command,
-        version=__version__,
         rows_of=lambda cell: [report.rows[index] for index in cell],
         agreement_text=agreement_text,
         cell_text=cell_text,
@@ -83,15 +108,8 @@ def write_report_page(path: Path, report: Report, command: str) -> None:
     )
 
 
-def _write(path: Path, template: str, **values: Any) -> None:
-    environment = Environment(
-        loader=PackageLoader("parfocal.experiments.show", "templates"),
-        autoescape=select_autoescape(["html"]),
-        undefined=StrictUndefined,
-        trim_blocks=True,
-        lstrip_blocks=True,
-    )
-    html = environment.get_template(template).render(**values)
+def _write(path: Path, template: str, made: Made, **values: Any) -> None:
+    html = render("parfocal.experiments.show", template, made, **values)
     with replacing(path) as temporary:
         temporary.write_text(html, encoding="utf-8")
 

@@ -12,16 +12,18 @@ from parfocal.experiments.study.comparison import Comparison, Row, comparisons
 from parfocal.experiments.study.conduct import Folder
 from parfocal.experiments.study.figure import differences_figure, save_svg
 from parfocal.experiments.study.metrics import METRICS
+from parfocal.experiments.study.page import study_page
 from parfocal.experiments.study.spec import Dataset, LongTail, Study, Table
 from parfocal.experiments.study.words import AP, conclusion, overall, points, with_bounds
 
 PAGE, CSV, FIGURE = "study.md", "study/study.csv", "study/differences.svg"
+HTML = "study/study.html"
 
 
 def write_report(
     name: str, comparison: Comparison, skipped: Sequence[str], folder: Folder, out: Path
 ) -> list[Path]:
-    """Write the page, and beside it a folder with table and figure.
+    """Write the page, and beside it a folder with table, figure and a page for browsers.
 
     Args:
         name: of the spec.
@@ -30,11 +32,17 @@ def write_report(
         folder: of the record.
         out: where to.
     """
-    paths = [out / file for file in (PAGE, CSV, FIGURE)]
+    paths = [out / file for file in (PAGE, CSV, FIGURE, HTML)]
     paths[1].parent.mkdir(parents=True, exist_ok=True)
-    with replacing(paths[0]) as temporary:
-        text = page(name, comparison, skipped, read_lines(folder.sessions))
-        temporary.write_text(text, encoding="utf-8")
+    sessions = read_lines(folder.sessions)
+    text = page(name, comparison, skipped, sessions)
+    command = f"parfocal study {name} --report"
+    for path, content in (
+        (paths[0], text),
+        (paths[3], study_page(text, comparison, command, sessions)),
+    ):
+        with replacing(path) as temporary:
+            temporary.write_text(content, encoding="utf-8")
     _write_csv(comparison, paths[1])
     save_svg(differences_figure(comparison), paths[2])
     return paths

@@ -1,0 +1,1 @@
+"""Pages that stand alone: one style, charts that answer, one foot."""
