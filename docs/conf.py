@@ -43,7 +43,6 @@ napoleon_google_docstring = True
 napoleon_numpy_docstring = False
 napoleon_use_ivar = True
 napoleon_use_rtype = False
-python_maximum_signature_line_length = 88
 python_use_unqualified_type_names = True
 
 # Nothing is fetched: the names that are linked, and their pages, are in a file of ours.
@@ -83,7 +82,8 @@ html_theme_options = {
     "footer_start": ["copyright"],
     "footer_end": ["made"],
     "navbar_end": ["theme-switcher", "navbar-icon-links"],
-    "pygments_light_style": "a11y-high-contrast-light",
-    "pygments_dark_style": "a11y-high-contrast-dark",
+    "navbar_persistent": ["search-button"],
+    "pygments_light_style": "github-light-high-contrast",
+    "pygments_dark_style": "github-dark-high-contrast",
 }
 html_context = {"default_mode": "auto"}
