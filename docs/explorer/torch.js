@@ -29,26 +29,31 @@ export function operations(dtype) {
     // torch.exp of float32 and float64 is that of MKL, which isn't public: correctly rounded here.
     exp: is64 ? expRounded : expRounded32,
     log1p,
-    pow: (x, y) => power(x, y, w, w, sleefPow),
+    pow: (x, y) => power(x, y, w, w, (base, exponent) => sleefPow(base, w(exponent))),
   };
 
-  // A number beside a tensor of 16 bits isn't rounded to these, but as an exponent it is.
+  // A number beside a tensor of 16 bits isn't rounded to these, but as an exponent it is; of
+  // float16 every power is a general one.
+  const general = (x, y) => r(sleefPow(x, r(y)));
+  const pow = (x, y) =>
+    dtype.name === "float16" && y !== 0 && y !== 1 ? general(x, y) : power(x, y, r, w, general);
   const sigmoid = x => r(w(1 / w(1 + sleefExp(-x))));
   const logSigmoid = x => {
     const buffer = sleefExp(-Math.abs(x));
     return {value: r(w(Math.min(x, 0) - log1p(buffer))), buffer: r(buffer)};
   };
+  // Of float16 each of the three operations is rounded, of bfloat16 the last one.
+  const between = dtype.name === "float16" ? r : w;
   return {
     dtype, wide, round: r,
     odds: expRounded, // of float64, whatever the dtype
     add: (a, b) => r(a + b), sub: (a, b) => r(a - b), mul: (a, b) => r(a * b),
     scale: (a, number) => r(a * w(number)),
     exp: is16 ? x => r(exp32(x)) : wide.exp,
-    pow: (x, y) => power(x, y, r, w, sleefPow),
-    powBackward: (grad, x, y) =>
-      y === 0 ? 0 : r(grad * r(power(x, y - 1, r, w, sleefPow) * w(y))),
+    pow,
+    powBackward: (grad, x, y) => y === 0 ? 0 : r(grad * r(pow(x, y - 1) * w(y))),
     sigmoid,
-    sigmoidBackward: (grad, p) => r(w(w(grad * w(1 - p)) * p)),
+    sigmoidBackward: (grad, p) => r(between(between(grad * between(1 - p)) * p)),
     logSigmoid,
     logSigmoidBackward: (grad, x, buffer) => {
       const share = w(buffer / w(1 + buffer));
@@ -60,8 +65,9 @@ export function operations(dtype) {
   };
 }
 
-/** x ** y for a number y: roots and products by themselves. */
-function power(x, y, r, w, sleefPow) {
+/** x ** y for a number y: roots and products by themselves. The root of float32 and float64 is that
+    of MKL, which isn't public either, and whose last bit isn't always right. */
+function power(x, y, r, w, general) {
   if (y === 0) return 1;
   if (y === 1) return x;
   if (y === 0.5) return r(w(Math.sqrt(x)));
@@ -70,5 +76,5 @@ function power(x, y, r, w, sleefPow) {
   if (y === -0.5) return r(w(1 / w(Math.sqrt(x))));
   if (y === -1) return r(1 / x);
   if (y === -2) return r(1 / r(x * x));
-  return r(sleefPow(x, r(y)));
+  return general(x, y);
 }
