@@ -32,8 +32,8 @@ export function evaluator(name, options) {
   return x => loss(x, given, o);
 }
 
-/** {x, truth, crossEntropy, losses}: of each loss by name the columns loss, gradient, relative, ulp
-    and ulpOfLoss. */
+/** {x, truth, losses}: of each loss by name the columns loss, gradient, relative, ulp and
+    ulpOfLoss. */
 export function curves(options) {
   const dtype = DTYPES[options.dtype], right = rounded(options, dtype), x = logits(options);
   const truths = x.map(one => focalTruth(one, right));
@@ -50,14 +50,18 @@ export function curves(options) {
       ulp: errors("gradient"), ulpOfLoss: errors("loss"),
     }];
   }));
-  return {x, truth, crossEntropy: share, losses};
+  return {x, truth, losses};
 }
 
 /** The cliffs of each loss by name. */
 export function allCliffs(options) {
   const dtype = DTYPES[options.dtype], right = rounded(options, dtype);
   return Object.fromEntries(options.losses.map(name => {
-    const evaluate = evaluator(name, options);
-    return [name, cliffs(x => evaluate(x).gradient, right, dtype)];
+    const evaluate = evaluator(name, options), known = new Map();
+    const gradient = x => {
+      if (!known.has(x)) known.set(x, evaluate(x).gradient);
+      return known.get(x);
+    };
+    return [name, cliffs(gradient, right, dtype)];
   }));
 }

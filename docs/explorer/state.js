@@ -4,7 +4,7 @@ import {DTYPES} from "./floats.js";
 import {LOSSES} from "./losses.js";
 
 export const START = {
-  gamma: 0.5, alpha: 0.25, epsilon: 1e-3, dtype: "float32", target: 1, from: -20, to: 40,
+  gamma: 0.5, alpha: 0.25, epsilon: 1e-3, dtype: "float32", target: 1, from: -10, to: 40,
   losses: Object.keys(LOSSES),
 };
 

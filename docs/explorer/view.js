@@ -53,13 +53,12 @@ function cliffBands(all) {
 function drawCurves(bands) {
   const {dtype, target, gamma} = state, at = `gamma ${gamma}, target ${target}, in ${dtype}`;
   const tiny = DTYPES[dtype].tiny * DTYPES[dtype].eps;
-  draw("loss", "loss", `The loss by the logit at ${at}.`, {scale: "linear"},
+  draw("loss", "loss", `The loss by the logit at ${at}.`,
+    {scale: "symlog", threshold: 1e-6},
     [line("the truth", found.truth.loss), ...ofLosses("loss")]);
   draw("gradient", "gradient", `The gradient by the logit at ${at}.`,
     {scale: "symlog", threshold: Math.max(tiny, 1e-12)},
-    [line("the truth", found.truth.gradient), ...ofLosses("gradient"),
-      {name: "cross-entropy", values: found.crossEntropy, style: "line", colour: "--line-4"}],
-    {bands});
+    [line("the truth", found.truth.gradient), ...ofLosses("gradient")], {bands});
   draw("relative", "share of the cross-entropy's gradient",
     `The gradient as a share of that of the cross-entropy at ${at}.`,
     {scale: "symlog", threshold: 1e-6},
@@ -122,18 +121,27 @@ function drawMargins() {
     `Margins of ${histogram.loss} at step ${histogram.step}, logits in ${histogram.dtype}.`;
 }
 
-/** Everything anew. */
+let waiting = 0, searching = 0;
+
+/** Everything anew: the curves now, the cliffs, which take longer, when nothing has changed for a
+    moment. The body says by `aria-busy` which are still to come. */
 function update() {
+  document.body.setAttribute("aria-busy", "true");
   found = curves(state);
-  const all = allCliffs(state);
-  drawCurves(cliffBands(all));
-  tell(all);
+  drawCurves([]);
   drawMargins();
+  clearTimeout(searching);
+  searching = setTimeout(() => {
+    const all = allCliffs(state), bands = cliffBands(all);
+    if (bands.length) drawCurves(bands);
+    tell(all);
+    document.body.setAttribute("aria-busy", "false");
+  }, 100);
 }
 
-let waiting = 0;
 function later() {
   history.replaceState(null, "", format(state));
+  document.body.setAttribute("aria-busy", "true");
   cancelAnimationFrame(waiting);
   waiting = requestAnimationFrame(update);
 }
