@@ -15,8 +15,8 @@ from pathlib import Path
 HERE = Path(__file__).resolve().parent
 PACKAGE = HERE.parents[1] / "src" / "parfocal"
 
-# Logits that a scalar loop may be left with: twice the float64, float32 and 16-bit numbers of 32
-# bytes, less one.
+# A loop of torch takes two vectors of 32 bytes at a time: 32 numbers of 16 bits. What is left goes
+# to a scalar loop.
 TAIL = 32
 
 TABLE = (
@@ -45,7 +45,9 @@ def page() -> str:
         **versions(),
         "tail": str(TAIL),
         "policy": policy(scripts),
-        "style": licensed(asset("vendor/uPlot.min.css")) + asset("style.css") + read("explorer.css"),
+        "style": licensed(asset("vendor/uPlot.min.css"))
+        + asset("style.css")
+        + read("explorer.css"),
         "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
     }
     text = re.sub(r'(id="(\w+)".*?)\{\{table\}\}', _with_table, read("explorer.html"))

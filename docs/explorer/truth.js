@@ -125,7 +125,7 @@ export function focalTruth(x, {target, gamma, alpha = null, epsilon = 0}) {
     is an infinite error; a finite number where the truth overflows is held to the largest number. */
 export function ulpError(computed, truth, dtype) {
   const size = Math.abs(toNumber(truth)), unit = spacing(size, dtype);
-  const overflow = dtype.bits === 64 ? Infinity : dtype.max + unit / 2;
+  const overflow = dtype.max + (dtype.bits === 64 ? 0 : unit / 2);
   if (size >= overflow) {
     const sign = truth.m < 0n ? -1 : 1;
     if (computed === sign * Infinity) return 0;
