@@ -142,10 +142,9 @@ def test_truth(arithmetic, gamma, target, alpha, epsilon):
     options = {"gamma": gamma, "target": target, "alpha": alpha, "epsilon": epsilon}
     columns = _call(arithmetic, TRUTH, x, **options)
     with mpmath.workprec(1200):
-        y, a = (
-            mpmath.mpf(target),
-            1 if alpha is None else target * alpha + (1 - target) * (1 - mpmath.mpf(alpha)),
-        )
+        y, a = mpmath.mpf(target), mpmath.mpf(1)
+        if alpha is not None:
+            a = y * alpha + (1 - y) * (1 - mpmath.mpf(alpha))
         for i, one in enumerate(x.tolist()):
             u = mpmath.mpf(one)
             p, q = 1 / (1 + mpmath.exp(-u)), 1 / (1 + mpmath.exp(u))
