@@ -1,5 +1,9 @@
-"""What torch gives: each loss with its gradient, and MKL's functions rounded once."""
+"""What torch gives: each loss with its gradient, and MKL's functions rounded once.
 
+As a script, `libraries.py OUT`, it writes all that the tests compare the page with.
+"""
+
+import sys
 from functools import cache
 
 import mpmath
@@ -15,6 +19,8 @@ from parfocal.numerics.closed_form import BRANCH_BOUNDS
 
 GAMMAS = (0.0, 0.1, 0.5, 1.0, 2.0, 5.0)
 DTYPES = (torch.float64, torch.float32, torch.float16, torch.bfloat16)
+
+ALPHA, EPSILON, SOFT = 0.3, 1e-3, 0.3
 
 # The largest exp(x) of float32, from which parfocal's quick form leaves all of a tensor.
 OVERFLOW = 88.7
@@ -120,3 +126,32 @@ class RoundedOnce(TorchDispatchMode):
 def _exp(x):
     with np.errstate(over="ignore"), mpmath.workprec(120):
         return float(mpmath.exp(x)) if np.isfinite(x) else float(np.exp(x))
+
+
+def references():
+    """The results of every cell, by (is rounded once, loss, dtype, target, gamma, part of logits).
+
+    At soft targets of gamma 1.5 without alpha, of the nearest logits; of MKL's own functions those
+    of float32 and float64 at target 1.
+    """
+    found = {}
+    for name in LOSSES:
+        for dtype in DTYPES:
+            parts = logits(dtype)
+            with RoundedOnce():
+                for target in (1.0, 0.0):
+                    for gamma in GAMMAS:
+                        for part, x in enumerate(parts):
+                            key = True, name, dtype, target, gamma, part
+                            found[key] = evaluate(name, x, target, gamma, ALPHA, EPSILON)
+                key = True, name, dtype, SOFT, 1.5, 0
+                found[key] = evaluate(name, parts[0], SOFT, 1.5, None, EPSILON)
+            for gamma in GAMMAS if dtype.itemsize > 2 else ():
+                key = False, name, dtype, 1.0, gamma, 0
+                found[key] = evaluate(name, parts[0], 1.0, gamma, ALPHA, EPSILON)
+    return found
+
+
+if __name__ == "__main__":
+    torch.set_num_threads(1)
+    torch.save((torch.backends.cpu.get_cpu_capability(), references()), sys.argv[1])
