@@ -37,8 +37,7 @@ def page() -> str:
     """The page as text."""
     scripts = [
         licensed(asset("vendor/uPlot.iife.min.js")),
-        asset("page.js"),
-        asset("chart.js"),
+        *map(asset, ("page.js", "scales.js", "chart.js")),
         bundle("view.js"),
     ]
     values = {

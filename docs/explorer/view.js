@@ -5,7 +5,7 @@ import {DTYPES} from "./floats.js";
 import {beyond, parseMargins, shares} from "./margins.js";
 import {START, format, parse} from "./state.js";
 
-/* global chart */
+/* global chart, scales: of the scripts of all pages */
 const NAMES = {
   torchvision: "torchvision", monai: "MONAI", kornia: "kornia", smoothed: "parfocal, smoothed",
   exact: "parfocal, exact",
@@ -21,7 +21,7 @@ const controls = get("controls");
 let state = parse(location.hash), histogram = null, found = null, drawn = {};
 
 const finite = v => (v === undefined ? undefined : Number.isFinite(v) ? v : null);
-const percent = v => `${chart.words(100 * v, 3)} %`;
+const percent = v => `${scales.words(100 * v, 3)} %`;
 
 /** A figure of lines by logit. */
 function draw(id, title, label, y, lines, more = {}) {
@@ -74,14 +74,14 @@ function cell(row, text, tag = "td") {
   row.append(made);
 }
 
-const place = x => (x === null ? "nowhere" : chart.words(x, 4));
+const place = x => (x === null ? "nowhere" : scales.words(x, 4));
 
 /** What a cliff is, in words. */
 function sentence(name, cliff) {
   const {dtype} = state, logit = state.target >= 0.5 ? "a logit of" : "a logit of −";
   if (cliff.notFinite === null) return null;
   return `${NAMES[name]}: NaN from ${logit}${state.target >= 0.5 ? " " : ""}` +
-    `${chart.words(cliff.notFinite, 4)} (${dtype})`;
+    `${scales.words(cliff.notFinite, 4)} (${dtype})`;
 }
 
 function tell(all) {
@@ -90,7 +90,7 @@ function tell(all) {
     const worst = found.losses[name].ulp.reduce((a, b) => Math.max(a, b), 0);
     cell(row, NAMES[name], "th");
     for (const text of [
-      place(notFinite), place(off), Number.isFinite(worst) ? chart.words(worst, 3) : "not finite",
+      place(notFinite), place(off), Number.isFinite(worst) ? scales.words(worst, 3) : "not finite",
       histogram ? share(all[name].notFinite) : "", histogram ? share(all[name].percent) : "",
     ]) cell(row, text);
     return row;

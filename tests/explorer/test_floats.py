@@ -64,9 +64,7 @@ def test_fma_is_rounded_once(arithmetic, name, bits):
     columns = [torch.cat(pair) for pair in zip((a, b, c), random, strict=True)]
     (found,) = _call(arithmetic, FMA, torch.cat(columns), name=name)
     with mpmath.workprec(400):
-        terms = [
-            (mpmath.mpf(x), mpmath.mpf(y), mpmath.mpf(z)) for x, y, z in zip(*columns, strict=True)
-        ]
-        exact = [x * y + z for x, y, z in terms]
+        rows = torch.stack(columns, 1).tolist()
+        exact = [mpmath.mpf(x) * mpmath.mpf(y) + mpmath.mpf(z) for x, y, z in rows]
     right = [float(mpmath.fadd(0, value, prec=bits, rounding="n")) for value in exact]
     assert found.tolist() == right

@@ -11,14 +11,16 @@ from parfocal.guard import FocalGuard
 from parfocal.losses.sigmoid import sigmoid_focal_loss
 
 MINUS = "\N{MINUS SIGN}"
-READY = """new Promise(ready => {
-  const look = () => (document.body.ariaBusy === "false" ? ready(0) : setTimeout(look, 20));
+READY = """new Promise((ready, late) => {
+  const end = Date.now() + 30000, look = () => document.body.ariaBusy === "false" ? ready(0)
+    : Date.now() > end ? late(new Error("nothing is drawn")) : setTimeout(look, 20);
   look();
 })"""
 
 
 def _open(browser, path, fragment="", width=1280, *, dark=False):
     page = browser.open(path, width, 900, dark)
+    assert page.errors() == []
     if fragment:
         page.evaluate(f"location.hash = {json.dumps(fragment)}; 0")
         page.settle()
