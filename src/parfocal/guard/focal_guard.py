@@ -30,6 +30,7 @@ from parfocal.guard.loss_call import (
     places_of,
     usual_places,
 )
+from parfocal.guard.margins import margins_of
 from parfocal.guard.measures import Measures, key_of
 from parfocal.guard.notices import FocalGuardError, FocalGuardWarning, Notice
 from parfocal.guard.optimizers import (
@@ -290,6 +291,20 @@ class FocalGuard(StandIn):
         named = self.readings[-1]._asdict()
         del named["step"], named["positions"]
         return {f"focal_guard/{name}": v for name, v in named.items() if math.isfinite(v)}
+
+    def margins(self) -> dict[str, Any] | None:
+        """The margins of the last pass, counted, as `json.dumps` takes them; None if unknown.
+
+        What the page of docs/explorer draws under the curves of the losses; `margins_of` in
+        `parfocal.guard.margins` has the keys. It reads the device, as a reading does.
+        """
+        call = self._tally.last
+        if call is None:
+            raise RuntimeError("FocalGuard.margins: the loss hasn't been called yet")
+        form = self._measures.form(call)
+        if form.kind == "unknown" or not call.logits.numel():
+            return None
+        return margins_of(call, form, self.step)
 
     def limits(self) -> tuple[Limits, Limits] | None:
         """Where the loss breaks at targets 0 and 1, as it was called last; None if unknown."""
