@@ -4,16 +4,16 @@ The modules of this folder become functions of one script, each of which gives w
 style and the charts are those of all pages of parfocal.
 """
 
-import base64
-import hashlib
 import json
 import re
 import sys
 from collections.abc import Iterator
 from pathlib import Path
 
+from parfocal import __version__
+from parfocal.pages.assets import policy, shared_scripts, style
+
 HERE = Path(__file__).resolve().parent
-PACKAGE = HERE.parents[1] / "src" / "parfocal"
 
 # A loop of torch takes two vectors of 32 bytes at a time: 32 numbers of 16 bits. What is left goes
 # to a scalar loop.
@@ -35,18 +35,12 @@ def build(out: Path) -> Path:
 
 def page() -> str:
     """The page as text."""
-    scripts = [
-        licensed(asset("vendor/uPlot.iife.min.js")),
-        *map(asset, ("page.js", "scales.js", "chart.js")),
-        bundle("view.js"),
-    ]
+    scripts = [*shared_scripts(), bundle("view.js")]
     values = {
         **versions(),
         "tail": str(TAIL),
         "policy": policy(scripts),
-        "style": licensed(asset("vendor/uPlot.min.css"))
-        + asset("style.css")
-        + read("explorer.css"),
+        "style": style() + read("explorer.css"),
         "scripts": "\n".join(f"<script>{script}</script>" for script in scripts),
     }
     text = re.sub(r'(id="(\w+)".*?)\{\{table\}\}', _with_table, read("explorer.html"))
@@ -59,9 +53,7 @@ def _with_table(found: re.Match[str]) -> str:
 
 def versions() -> dict[str, str]:
     """Of what the page computes as; the tests hold them to what they compare it with."""
-    found = re.search(r'^__version__ = "(.*)"', (PACKAGE / "__init__.py").read_text(), re.MULTILINE)
-    assert found is not None
-    return {**json.loads(read("versions.json")), "parfocal": found[1]}
+    return {**json.loads(read("versions.json")), "parfocal": __version__}
 
 
 def bundle(entry: str) -> str:
@@ -103,26 +95,6 @@ def _body(name: str) -> str:
 
 def _name(module: str) -> str:
     return f"module_{module.removesuffix('.js')}"
-
-
-def policy(scripts: list[str]) -> str:
-    """Nothing from elsewhere, no script but these, by their digests."""
-    digests = (base64.b64encode(hashlib.sha256(s.encode()).digest()).decode() for s in scripts)
-    sources = " ".join(f"'sha256-{digest}'" for digest in digests)
-    return (
-        f"default-src 'none'; script-src {sources}; style-src 'unsafe-inline'; "
-        "base-uri 'none'; form-action 'none'"
-    )
-
-
-def licensed(text: str) -> str:
-    """uPlot's notice goes with each copy."""
-    return f"/* uPlot. {asset('vendor/LICENSE')}*/\n{text}\n"
-
-
-def asset(name: str) -> str:
-    """A file that all pages of parfocal share."""
-    return (PACKAGE / "pages" / name).read_text(encoding="utf-8")
 
 
 def read(name: str) -> str:
