@@ -12,8 +12,8 @@ import pytest
 import parfocal
 
 ROOT = Path(__file__).parents[1]
-complete, formulas, measured, repository = map(
-    importlib.import_module, ["complete", "formulas", "measured", "repository"]
+complete, formulas, mathml, measured, repository = map(
+    importlib.import_module, ["complete", "formulas", "mathml", "measured", "repository"]
 )
 
 
@@ -32,6 +32,7 @@ def test_every_formula_is_typeset(block):
     """In as many rows as it has equations below one another, with no word of it lost."""
     rows = formulas.typeset(block)
     assert rows
+    mathml.of_tex(r" \\ ".join(rows), "block")
     said = re.sub(r"\\(?:operatorname|mathrm|text)|[^a-z]", "", "".join(rows))
     for word in re.findall(
         r"\b[a-z]{3,}\b", re.sub(r"\b(sum|of|over|mean|the|sqrt|or)\b", "", "\n".join(block))
@@ -42,12 +43,16 @@ def test_every_formula_is_typeset(block):
 @pytest.mark.parametrize(
     ("text", "tex"),
     [
-        ("(1 - p) ** gamma (-log p)", r"{\left(1 - p\right)}^{\gamma}\,\left( - \log p\right)"),
+        ("(1 - p) ** gamma (-log p)", r"{(1 - p)}^{\gamma}\,( - \log p)"),
         ("a b / c d", r"\frac{a\,b}{c}\,d"),
+        (
+            "f((a / b)) / (c + a / b)",
+            r"\frac{f\left(\left(\frac{a}{b}\right)\right)}{c + \frac{a}{b}}",
+        ),
         ("a / b / c", r"\frac{\frac{a}{b}}{c}"),
         ("sum over c != t of w_c / n", r"\frac{\sum_{c \neq t} w_{c}}{n}"),
-        ("L'(u) / ce'(u)", r"\frac{L'\left(u\right)}{\mathrm{ce}'\left(u\right)}"),
-        ("g_(i+1) f(s) ** 2", r"g_{i+1}\,{f\left(s\right)}^{2}"),
+        ("L'(u) / ce'(u)", r"\frac{L'(u)}{\mathrm{ce}'(u)}"),
+        ("g_(i+1) f(s) ** 2", r"g_{i+1}\,{f(s)}^{2}"),
     ],
 )
 def test_grammar_binds_as_python_does(text, tex):

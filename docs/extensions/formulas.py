@@ -192,7 +192,8 @@ def bracketed(opening: str, inside: str, closing: str) -> str:
 
 def bare(tex: str) -> str:
     """An expression without the round brackets around all of it, where nothing depends on them."""
-    match = re.fullmatch(r"(?:\\left)?\(([^()]*)(?:\\right)?\)", tex)
+    tall = re.fullmatch(r"\\left\((.*)\\right\)", tex)
+    match = tall if tall and r"\left" not in tall[1] else re.fullmatch(r"\(([^()]*)\)", tex)
     return match[1] if match else tex
 
 
