@@ -1,4 +1,4 @@
-"""Formulas as MathML, which browsers typeset themselves: no script, no font, nothing to fetch."""
+"""Formulas as MathML, which browsers typeset themselves: no script, nothing to fetch."""
 
 import re
 
@@ -14,6 +14,8 @@ FUNCTIONS = re.compile(
 
 PRIME = re.compile(r"<msup>(<mi>\w</mi>)<mi>(&#x0203[23];)</mi></msup>")
 
+SIGN = re.compile(r"(<mrow>|<mtd[^>]*>|<mi />|<mo[^>]*>&#x000(?:28|3D);</mo>)<mo>(?=&#x02212;)")
+
 
 def of_tex(tex: str, display: str) -> str:
     r"""The MathML of a formula; rows that are aligned at & stand in a table.
@@ -27,9 +29,12 @@ def of_tex(tex: str, display: str) -> str:
     if "{split}" not in tex and ("&" in tex or r"\\" in tex):
         tex = rf"\begin{{split}}{tex}\end{{split}}"
     mathml = re.sub(r"\s*\n\s*", "", convert(tex, display=display))
-    # Browsers set no space behind the name of a function, and a raised prime too high.
+    # Browsers set no space behind the name of a function, a raised prime too high, a sign as
+    # they set a difference, and a bar as a relation.
     mathml = FUNCTIONS.sub(r'\1<mspace width="0.17em" />', mathml)
-    return PRIME.sub(r"\1<mo>\2</mo>", mathml)
+    mathml = PRIME.sub(r"\1<mo>\2</mo>", mathml)
+    mathml = SIGN.sub(r'\1<mo form="prefix" rspace="0">', mathml)
+    return mathml.replace("<mo>&#x0007C;</mo>", '<mo lspace="0" rspace="0">&#x0007C;</mo>')
 
 
 def visit_inline(self: HTML5Translator, node: nodes.math) -> None:
