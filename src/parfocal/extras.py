@@ -39,11 +39,11 @@ class Command(NamedTuple):
 COMMANDS = {
     "audit": Command(
         "audit",
-        "Judge a focal loss, with proof.",
+        "Audit a focal loss, with proof.",
         "audit torchvision.ops:sigmoid_focal_loss --quick",
     ),
     "demo": Command(
-        "experiments", "Watch the original loss die on real digits.", "demo --out demo"
+        "experiments", "Watch the original loss fail on real digits.", "demo --out demo"
     ),
     "gradients": Command(
         "experiments",
@@ -52,7 +52,7 @@ COMMANDS = {
     ),
     "replay": Command(
         "guard",
-        "Make the failure in a guard's capture FILE again, and say what causes it.",
+        "Reproduce the failure in a guard's capture FILE, and say what causes it.",
         "replay failures/failure-step178-rank0.safetensors",
     ),
     "report": Command(
@@ -62,7 +62,7 @@ COMMANDS = {
     ),
     "specs": Command("experiments", "List the specs that ship with the package.", "specs"),
     "status": Command(
-        "experiments", "Show how far the runs of a folder are.", "status runs/mnist-quick"
+        "experiments", "Show the progress of the runs in a folder.", "status runs/mnist-quick"
     ),
     "study": Command(
         "experiments",
@@ -71,12 +71,12 @@ COMMANDS = {
     ),
     "sweep": Command(
         "experiments",
-        "Conduct all runs of a spec that aren't done.",
+        "Make all runs of a spec that aren't done.",
         "sweep mnist-quick --set gamma=0.1,0.5 --jobs 2",
     ),
     "train": Command(
         "experiments",
-        "Conduct one run, to the last epoch or the first number that isn't finite.",
+        "Make one run, to the last epoch or the first number that isn't finite.",
         "train mnist-quick --set loss=original --guard",
     ),
 }

@@ -1,4 +1,4 @@
-"""For the tests of those who write losses."""
+"""For the tests of code that defines losses."""
 
 from collections.abc import Callable
 from typing import Any
@@ -19,22 +19,22 @@ def assert_accurate(
     fail_on: tuple[Severity | Kind, ...] = ("error",),
     **options: Any,
 ) -> AuditReport:
-    """Fail with a message worth reading if a loss is not what a focal loss is.
+    """Fail with a helpful message if a loss isn't a correct focal loss.
 
     Args:
         loss: as in `parfocal.audit.audit`.
-        quick: fewer gammas, and samples of the 16-bit dtypes too: some seconds.
-        ignore: kinds of findings that are known and let pass.
-        fail_on: severities and kinds of findings that fail; "warning" is what is wrong and too
-            small for a training to feel, or of a second derivative.
+        quick: fewer gammas, and only samples of the 16-bit dtypes: takes some seconds.
+        ignore: kinds of findings that are known and allowed.
+        fail_on: severities and kinds of findings that fail; "warning" is an error too small to
+            affect a training, or in a second derivative.
         options: as in `audit`.
 
     Returns:
         The report.
 
     Raises:
-        AssertionError: with what is wrong, where, why, and a line of Python that shows it.
-        SubjectError: a loss that can't be called.
+        AssertionError: says what is wrong, where and why, with a line of Python that shows it.
+        SubjectError: the loss can't be called.
 
     Example:
         >>> from parfocal import sigmoid_focal_loss

@@ -22,24 +22,24 @@ class FocalObjective(Objective):
 
     Args:
         gamma: Focusing exponent, >= 0. At 0 it is the log loss.
-        alpha: Weight of positives, in [0, 1]; negatives get ``1 - alpha``. None for neither.
+        alpha: Weight of positives, in [0, 1]; negatives get ``1 - alpha``. None turns it off.
         hessian: Which second derivative the booster gets. The true one is negative at hard samples,
-            and boosters divide by the sum of a leaf.
+            and boosters divide by its sum over a leaf.
 
-            - ``"gauss_newton"``, the default: the bend of the modulating factor is left out. At
-              labels 0 and 1 the loss is a function of the cross-entropy, and what is left is
-              ``dL/dce ce'' = p |L'|``: never negative, without a constant, and exact at gamma 0.
-              Gradient and second derivative are then those of the log loss with the weight dL/dce
-              at each sample, so that each round is one of log loss, and what is known of its
-              settings (``min_child_weight``, the step of a leaf) stays true. At labels between it
-              is ``q ** gamma (ce'' + gamma r ** 2 ce)`` with q = 1 - p_t and r = (log q)', the same
-              at 0 and 1.
+            - ``"gauss_newton"``, the default: the curvature of the modulating factor is left out.
+              At labels 0 and 1 the loss is a function of the cross-entropy, and
+              ``dL/dce ce'' = p |L'|`` remains: never negative, without a constant, and exact at
+              gamma 0. Gradient and second derivative are then those of the log loss with the weight
+              dL/dce at each sample. So each round is one of log loss, and what is known about its
+              settings (``min_child_weight``, the step of a leaf) still holds. At labels in between
+              it is ``q ** gamma (ce'' + gamma r ** 2 ce)`` with q = 1 - p_t and r = (log q)', which
+              is the same at 0 and 1.
             - ``"exact"``: the true one. XGBoost and LightGBM may divide by a sum near 0 with it.
             - ``"absolute"``: its absolute value, which is 0 where it changes its sign.
             - ``"floor"``: the true one, at least 0.01 of Gauss-Newton's.
 
-    Labels are numbers in [0, 1], one a sample, (N,), or several, (N, K); others are refused.
-    One object is the objective of each library:
+    Labels are numbers in [0, 1], one per sample, (N,), or several, (N, K); others are refused. One
+    object is the objective of each library:
 
     ==========  ============================================================================
     XGBoost     ``XGBClassifier(objective=o, base_score=o.base_score(y))``
@@ -96,7 +96,7 @@ class FocalObjective(Objective):
         return (loss if factor is None else loss * factor).numpy()
 
     def initial_score(self, y_true: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """The constant score of the smallest loss, from which boosting should begin.
+        """The constant score with the smallest loss, from which boosting should begin.
 
         At gamma 0 without alpha it is the log odds of the positives.
         """
@@ -118,7 +118,7 @@ class FocalObjective(Objective):
         return 1 / (1 + math.exp(-self.initial_score(y_true, sample_weight)))
 
     def probabilities(self, score: ArrayLike) -> Floats:
-        """Of negatives and positives, (N, 2), as ``predict_proba`` gives them."""
+        """Probabilities of negatives and positives, (N, 2), as ``predict_proba`` returns them."""
         x = as_tensor(score)
         return torch.stack([(-x).sigmoid(), x.sigmoid()], 1).numpy()
 

@@ -35,13 +35,13 @@ class FocalCatBoostClassifier(catboost.CatBoostClassifier):  # type: ignore[misc
     Args:
         gamma: Focusing exponent, >= 0. At 0 it is the log loss.
         alpha: For two classes the weight of the second of `classes_`, in [0, 1], and 1 - alpha that
-            of the first; for more a factor for each. None for none.
+            of the first; for more classes a factor for each. None turns it off.
         hessian: Which second derivative CatBoost gets; see `FocalObjective`.
         others: Those of `catboost.CatBoostClassifier`, without `loss_function` and `classes_count`.
             `class_weights` and `auto_class_weights` are its own. For two classes the default of
-            `leaf_estimation_iterations` is 10, as that of CatBoost's log loss in trainings of 200
-            rounds. The `learning_rate` is 0.03 unless it is given: CatBoost chooses one for its
-            own losses alone.
+            `leaf_estimation_iterations` is 10, like that of CatBoost's log loss in trainings of 200
+            rounds. The `learning_rate` is 0.03 unless given: CatBoost chooses one only for its own
+            losses.
 
     It begins from the best constant, which is the model's bias: files have it too. `classes_`,
     `predict` and `predict_proba` are as with CatBoost's own losses. The focal loss is the metric of
@@ -49,7 +49,7 @@ class FocalCatBoostClassifier(catboost.CatBoostClassifier):  # type: ignore[misc
 
     Raises:
         ValueError: for numbers out of range, a `loss_function`, or an `init_model`, whose bias
-            CatBoost drops where training goes on.
+            CatBoost drops when training continues.
 
     Example:
         >>> from sklearn.datasets import load_iris
@@ -144,7 +144,7 @@ class FocalCatBoostClassifier(catboost.CatBoostClassifier):  # type: ignore[misc
         return self
 
     def load_model(self, *arguments: Any, **options: Any) -> Any:
-        """As that of `catboost.CatBoostClassifier`; gamma, alpha and hessian are in no file."""
+        """As that of `catboost.CatBoostClassifier`; gamma, alpha and hessian aren't saved."""
         ours = {name: self._init_params[name] for name in _OURS}
         super().load_model(*arguments, **options)
         of_file = self._init_params.items()

@@ -24,9 +24,9 @@ class MulticlassFocalObjective(Objective):
         gamma, hessian: as in `FocalObjective`. XGBoost and LightGBM get the diagonal of the second
             derivatives, of which ``"gauss_newton"`` is that of the softmax's cross-entropy,
             p_j (1 - p_j), with the weight dL/dce. XGBoost's own softmax takes twice that,
-            LightGBM's C / (C - 1) times: use half their learning rate for the same steps, or take
-            it as it is. CatBoost gets the whole matrix, as of its own loss.
-        alpha: Factor of each class, a sequence of C numbers >= 0; None for none.
+            LightGBM's C / (C - 1) times: use half their learning rate for the same steps, or keep
+            your rate. CatBoost gets the whole matrix, as with its own loss.
+        alpha: Factor of each class, a sequence of C numbers >= 0; None turns it off.
 
     Labels are whole numbers from 0 to C - 1; anything else is a ValueError.
 
@@ -77,9 +77,9 @@ class MulticlassFocalObjective(Objective):
         return (loss if factor is None else loss * factor).numpy()
 
     def initial_score(self, y_true: ArrayLike, sample_weight: ArrayLike | None = None) -> Floats:
-        """The constant scores (C,) of the smallest loss, with a sum of 0, to begin from.
+        """The constant scores (C,) with the smallest loss, with a sum of 0, to begin from.
 
-        C is the number of alphas, or the largest label and one. At gamma 0 without alpha they are
+        C is the number of alphas, or the largest label plus one. At gamma 0 without alpha they are
         the logarithms of the shares of the classes.
         """
         y = as_tensor(y_true)
@@ -101,7 +101,7 @@ class MulticlassFocalObjective(Objective):
         return start.best_constants(totals, self.gamma).numpy()
 
     def probabilities(self, score: ArrayLike) -> Floats:
-        """(N, C), as ``predict_proba`` gives them."""
+        """Probabilities (N, C), as ``predict_proba`` returns them."""
         return as_tensor(score).softmax(1).numpy()
 
     @property

@@ -43,7 +43,7 @@ class Objective:
         raise NotImplementedError
 
     def probabilities(self, score: ArrayLike) -> Floats:
-        """(N, C), as ``predict_proba`` gives them."""
+        """Probabilities (N, C), as ``predict_proba`` returns them."""
         raise NotImplementedError
 
     def __call__(
@@ -52,7 +52,7 @@ class Objective:
         """As the ``objective`` of the estimators of XGBoost and LightGBM.
 
         ``xgboost.train`` and ``lightgbm.train`` call an objective with scores and then their data,
-        which have the labels: that is understood too.
+        which have the labels; this works too.
         """
         if hasattr(y_pred, "get_label"):
             return self._of_data(y_true, y_pred)
@@ -84,7 +84,7 @@ class Objective:
     ) -> tuple[str, float, bool]:
         """The mean loss, as ``eval_metric`` of the fit of LightGBM's estimators.
 
-        ``lightgbm.train`` calls its ``feval`` with scores and data, which is understood too.
+        ``lightgbm.train`` calls its ``feval`` with scores and data, which works too.
         """
         if hasattr(y_pred, "get_label"):
             y_true, y_pred, sample_weight = y_pred.get_label(), y_true, y_pred.get_weight()

@@ -32,21 +32,21 @@ class FocalXGBClassifier(xgboost.XGBClassifier):
     """`xgboost.XGBClassifier` with the exact focal loss, two classes or more, labels of any kind.
 
     Args:
-        gamma: Focusing exponent, >= 0. At 0 it is the log loss. XGBoost's own `gamma` goes by its
+        gamma: Focusing exponent, >= 0. At 0 it is the log loss. For XGBoost's own `gamma` use its
             other name, `min_split_loss`.
         alpha: For two classes the weight of the second of `classes_`, in [0, 1], and 1 - alpha that
-            of the first; for more a factor for each. None for none.
+            of the first; for more classes a factor for each. None turns it off.
         hessian: Which second derivative XGBoost gets; see `FocalObjective`.
         class_weight: "balanced" or a weight for each label, as in scikit-learn.
         others: Those of `xgboost.XGBClassifier`, without `objective`.
 
-    It begins from the best constant, unless there is a `base_score`; that of more than two classes
-    needs XGBoost 3.1, and several labels a sample, (N, K), begin from a score of 0. The metric of
+    It begins from the best constant, unless you give a `base_score`; for more than two classes this
+    needs XGBoost 3.1, and several labels per sample, (N, K), begin from a score of 0. The metric of
     an `eval_set` is the focal loss unless another is given. Labels are saved with the model.
 
     Raises:
-        ValueError: for numbers out of range, an `objective` or `scale_pos_weight`, of which XGBoost
-            would take no notice.
+        ValueError: for numbers out of range, an `objective` or `scale_pos_weight`, which XGBoost
+            would ignore.
 
     Example:
         >>> from sklearn.datasets import load_iris

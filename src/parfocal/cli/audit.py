@@ -60,39 +60,43 @@ def _fail_on(context: click.Context, parameter: click.Parameter, value: str) -> 
 
 @click.command()
 @click.argument("target", required=False)
-@click.option("--installed", is_flag=True, help="Audit each known library of this environment.")
-@click.option("--quick", is_flag=True, help="Fewer gammas, and samples of all dtypes.")
-@click.option("--compiled", is_flag=True, help="Compare with torch.compile too.")
+@click.option("--installed", is_flag=True, help="Audit each known library in this environment.")
+@click.option("--quick", is_flag=True, help="Use fewer gammas, and samples of all dtypes.")
+@click.option("--compiled", is_flag=True, help="Also compare with torch.compile.")
 @click.option("--option", "-o", "options", multiple=True, metavar="NAME=VALUE",
               help="A keyword argument of the loss, as a Python literal.")  # fmt: skip
 @click.option("--call", "calls", multiple=True, metavar="NAME=VALUE",
-              help="A keyword argument of the call of an instance of a class.")  # fmt: skip
+              help="A keyword argument for calling an instance of a class.")  # fmt: skip
 @click.option("--gamma-name", help="The keyword of the focusing exponent.")
-@click.option("--fixed-gamma", type=click.FloatRange(min=0), help="The exponent, if it has none.")
-@click.option("--kind", type=click.Choice(["binary", "multiclass"]), help="Of its targets.")
+@click.option(
+    "--fixed-gamma",
+    type=click.FloatRange(min=0),
+    help="The exponent, if the loss has no keyword for it.",
+)
+@click.option("--kind", type=click.Choice(["binary", "multiclass"]), help="The kind of targets.")
 @click.option(
     "--takes",
     type=click.Choice(["logits", "probabilities", "log-probabilities"]),
-    help="What it is given.",
+    help="What the loss takes.",
 )
 @click.option(
     "--framework",
     type=click.Choice(["torch", "jax", "numpy"]),
-    help="Whose arrays.",
+    help="Whose arrays the loss takes.",
 )
 @click.option("--targets-first", is_flag=True, help="Call it with targets, then logits.")
 @click.option("--one-hot", is_flag=True, help="Multiclass targets are one-hot.")
 @click.option("--gamma", "gammas", multiple=True, type=click.FloatRange(0, 1024), callback=_finite,
-              help="An exponent to look at, instead of ten; may be repeated.")  # fmt: skip
-@click.option("--dtype", "dtypes", multiple=True, help="A dtype of logits to look at.",
+              help="An exponent to test, instead of ten; may be repeated.")  # fmt: skip
+@click.option("--dtype", "dtypes", multiple=True, help="A dtype to test; may be repeated.",
               type=click.Choice(["float64", "float32", "float16", "bfloat16"]))  # fmt: skip
-@click.option("--quantity", "quantities", multiple=True, help="What to look at.",
+@click.option("--quantity", "quantities", multiple=True, help="What to test; may be repeated.",
               type=click.Choice(["value", "gradient", "curvature"]))  # fmt: skip
 @click.option("--fail-on", default="error", show_default=True, callback=_fail_on,
-              help="Severities and kinds of findings for which the exit status is 1, with commas: "
+              help="Severities and kinds of findings that give exit status 1, separated by commas: "
               "error, warning, not-finite, wrong-sign, dead-gradient, ...")  # fmt: skip
-@click.option("--timeout", type=click.FloatRange(min=1), default=900.0, help="Seconds a loss.")
-@click.option("--json", "json_path", **_OUT, help="Write all of it as JSON.")
+@click.option("--timeout", type=click.FloatRange(min=1), default=900.0, help="Seconds per loss.")
+@click.option("--json", "json_path", **_OUT, help="Write the whole report as JSON.")
 @click.option("--junit", "junit_path", **_OUT, help="Write JUnit XML.")
 @click.option("--html", "html_path", **_OUT, help="Write a self-contained page.")
 @click.option(
@@ -102,17 +106,21 @@ def _fail_on(context: click.Context, parameter: click.Parameter, value: str) -> 
     callback=_writable,
     help="Write a table of all losses.",
 )
-@click.option("--baseline", type=_FILE, help="Fail at what is new there, and at what is gone.")
-@click.option("--write-baseline", **_OUT, help="Write what is found as a baseline.")
+@click.option(
+    "--baseline",
+    type=_FILE,
+    help="Fail on findings that are not in this file, and on those that are gone.",
+)
+@click.option("--write-baseline", **_OUT, help="Write the findings as a baseline.")
 @fails_in_one_line
 def audit(target: str | None, installed: bool, quick: bool, compiled: bool, **given: Any) -> None:
-    """Judge a focal loss, with proof.
+    """Audit a focal loss, with proof.
 
-    TARGET is package.module:name or path/file.py:name, a function or a class. It RUNS the code
-    that it is pointed at, in a process of its own.
+    TARGET is package.module:name or path/file.py:name, a function or a class. The command RUNS
+    the code that you point it at, in a separate process.
 
-    An error harms a training; a warning is a remark on what no training feels. Exit status 0
-    clean, 1 errors or what --fail-on names, 2 could not audit.
+    An error harms a training; a warning doesn't affect one. Exit status: 0 if the loss is clean,
+    1 for errors or what --fail-on names, 2 if the loss could not be audited.
     """
     from parfocal.audit.isolated import Job
     from parfocal.audit.known import KNOWN

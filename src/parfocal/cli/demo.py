@@ -9,14 +9,14 @@ from parfocal.cli.options import DEFAULT_OUT, fails_in_one_line, out_option
 
 
 @click.command()
-@out_option("Folder of records, figures and the page.", DEFAULT_OUT / "demo")
+@out_option("Folder for the records, figures and the page.", DEFAULT_OUT / "demo")
 @fails_in_one_line
 def demo(out: Path) -> None:
-    """Watch the original loss die on real digits.
+    """Watch the original loss fail on real digits.
 
-    The gradient study, the auditor's verdict on torchvision's loss and on ours, then the three
-    losses side by side, the other two half as long again as the original lives; under three
-    minutes on two cores, offline.
+    Shows the gradient study and the auditor's verdict on torchvision's loss and on ours. Then it
+    trains with the three losses side by side, the other two for 1.5 times as long as the original
+    lasts. It takes under three minutes on two cores, offline.
     """
     import torch
 

@@ -11,14 +11,14 @@ DTYPES = ("float64", "float32", "float16", "bfloat16")
 
 @click.command()
 @click.option("--gamma", type=click.FloatRange(min=0), default=0.5, help="Focusing exponent.")
-@click.option("--alpha", type=click.FloatRange(0, 1), default=0.5, help="Share of the positives.")
-@click.option("--dtype", type=click.Choice(DTYPES), default="float64", help="Of the logits.")
+@click.option("--alpha", type=click.FloatRange(0, 1), default=0.5, help="Weight of the positives.")
+@click.option("--dtype", type=click.Choice(DTYPES), default="float64", help="Dtype of the logits.")
 @out_option("Folder for the figure.", DEFAULT_OUT / "gradients")
 @fails_in_one_line
 def gradients(gamma: float, alpha: float, dtype: str, out: Path) -> None:
     """Compare the gradient of each loss with the true one.
 
-    The paper's first experiment; the defaults are the paper's settings.
+    This is the paper's first experiment, with the paper's settings by default.
     """
     import torch
 

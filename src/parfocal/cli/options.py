@@ -63,18 +63,18 @@ def spec_options(command: Callable[..., None]) -> Callable[..., None]:
                 "settings",
                 multiple=True,
                 metavar="NAME=VALUE,...",
-                help="Give a setting one or several values; again for another setting.",
+                help="Give a setting one or several values; may be repeated.",
             ),
             click.option(
                 "--image-folder",
                 type=_PATH,
-                help="Images in place of CIFAR-10's: one folder a class.",
+                help="Images to use instead of CIFAR-10: one folder per class.",
             ),
             click.option(
                 "--positive",
                 multiple=True,
                 metavar="CLASS,...",
-                help="Which classes of the images are positive.",
+                help="The classes of images that are positive.",
             ),
         )
     ):
@@ -90,25 +90,27 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
                 "--data-dir",
                 type=_PATH,
                 default=Path("data"),
-                help="Where torchvision's data sets are: the folder that holds MNIST/raw.",
+                help="Folder of torchvision's data sets: the one that holds MNIST/raw.",
             ),
-            click.option(
-                "--download", is_flag=True, help="Let torchvision download them to there."
-            ),
+            click.option("--download", is_flag=True, help="Let torchvision download them there."),
             click.option(
                 "--device",
                 default="auto",
                 show_default=True,
-                help="cpu, cuda, or auto: cuda where there is one.",
+                help="cpu, cuda, or auto: cuda if there is one.",
             ),
-            click.option("--threads", type=click.IntRange(min=1), default=1, help="Of each run."),
+            click.option(
+                "--threads", type=click.IntRange(min=1), default=1, help="Threads per run."
+            ),
             click.option(
                 "--checkpoint-seconds",
                 type=click.FloatRange(min=0),
                 default=60.0,
-                help="Between two checkpoints: what a kill may cost.",
+                help="Seconds between checkpoints: the most work that a kill can lose.",
             ),
-            click.option("--keep-checkpoint", is_flag=True, help="Also of a run that is done."),
+            click.option(
+                "--keep-checkpoint", is_flag=True, help="Keep the checkpoint of a finished run."
+            ),
         )
     ):
         command = option(command)

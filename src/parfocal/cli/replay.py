@@ -22,18 +22,18 @@ class _Refusal(click.ClickException):
 
 @click.command()
 @click.argument("file", type=click.Path(path_type=Path))
-@click.option("--loss", help="package.module:name or file.py:name of another loss to call.")
+@click.option("--loss", help="Another loss to call: package.module:name or file.py:name.")
 @click.option(
     "--trust", is_flag=True, help="Import and call whatever FILE names: it may run any code."
 )
-@click.option("--show-code", is_flag=True, help="Print the code that FILE holds, and run nothing.")
+@click.option("--show-code", is_flag=True, help="Print the code in FILE, and run nothing.")
 def replay(file: Path, loss: str | None, trust: bool, show_code: bool) -> None:
-    """Make the failure in a guard's capture FILE again, and say what causes it.
+    """Reproduce the failure in a guard's capture FILE, and say what causes it.
 
-    A loss of parfocal, PyTorch or a library that parfocal knows is imported from there; another one
-    with --trust alone, or from --loss, which gets the options of the captured loss that it takes.
-    Exit status 1 if it fails again, 0 if the loss is finite this time, 2 if FILE is no capture,
-    holds no data, or its loss can't be called as it says.
+    A loss of parfocal, PyTorch or a library that parfocal knows is imported. Any other loss needs
+    --trust, or --loss, which gets the options of the captured loss that it accepts. Exit status: 1
+    if it fails again, 0 if the loss is finite this time, 2 if FILE is no capture, holds no data,
+    or its loss can't be called as it says.
     """
     from parfocal.guard.plain import in_a_line
     from parfocal.guard.record import read_record

@@ -13,9 +13,9 @@ from parfocal.cli.options import fails_in_one_line, out_option, plain_console
 @click.option(
     "--published",
     type=click.Path(exists=True, file_okay=False, path_type=Path),
-    help="Folder of the paper's results: mnist_classification.csv and the like.",
+    help="Folder of the paper's results, with files such as mnist_classification.csv.",
 )
-@out_option("Folder of the tables and the page.  [default: DIRECTORY/report]")
+@out_option("Folder for the tables and the page.  [default: DIRECTORY/report]")
 @click.option(
     "--tensorboard",
     type=click.Path(file_okay=False, path_type=Path),
@@ -27,8 +27,8 @@ def report(
 ) -> None:
     """Make tables, figures and a page from the records in a folder.
 
-    From the records alone: a conclusion in words, first failures by gamma and threshold, failure
-    rates, curves; and, with the published results, how far they agree.
+    The report has a conclusion in words, first failures by gamma and threshold, failure rates and
+    curves. With the published results it also says how well they agree.
     """
     from parfocal.experiments.show.page import write_report_page
     from parfocal.experiments.show.published import read_published

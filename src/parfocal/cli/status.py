@@ -10,13 +10,13 @@ from parfocal.cli.options import fails_in_one_line, plain_console
 
 @click.command()
 @click.argument("directory", type=click.Path(exists=True, file_okay=False, path_type=Path))
-@click.option("--watch", is_flag=True, help="Look again every second, until Ctrl-C.")
+@click.option("--watch", is_flag=True, help="Refresh every second, until Ctrl-C.")
 @fails_in_one_line
 def status(directory: Path, watch: bool) -> None:
-    """Show how far the runs of a folder are.
+    """Show the progress of the runs in a folder.
 
-    From the records alone, so it works in another terminal, and on another machine that sees the
-    folder.
+    It reads only the records, so it works in another terminal, and on another machine that sees
+    the folder.
     """
     from rich.live import Live
 

@@ -29,21 +29,25 @@ _PATH = click.Path(file_okay=False, path_type=Path)
     default=Path("data"),
     help="Where the data are: MNIST/raw, Caravan.csv, randhie.csv.",
 )
-@click.option("--download", is_flag=True, help="Let torchvision download MNIST to there.")
+@click.option("--download", is_flag=True, help="Let torchvision download MNIST there.")
 @click.option(
-    "--image-folder", type=_PATH, help="Photographs for the long tails: one folder a class."
+    "--image-folder", type=_PATH, help="Photographs for the long tails: one folder per class."
 )
-@click.option("--only", multiple=True, metavar="DATASET", help="This data set; again for another.")
+@click.option(
+    "--only", multiple=True, metavar="DATASET", help="Use only this data set; may be repeated."
+)
 @click.option(
     "--jobs",
     type=click.IntRange(min=1),
     default=lambda: os.cpu_count() or 1,
     show_default="number of cores",
-    help="Trainings at once, a thread each.",
+    help="Number of concurrent trainings, one thread each.",
 )
-@click.option("--report", is_flag=True, help="Train nothing: make page, table and figure anew.")
-@click.option("--page", type=_PATH, help="Folder of page, table and figure.  [default: --out]")
-@out_option("Folder of the record.  [default: runs/study/SPEC]")
+@click.option(
+    "--report", is_flag=True, help="Train nothing: only write page, table and figure again."
+)
+@click.option("--page", type=_PATH, help="Folder for page, table and figure.  [default: --out]")
+@out_option("Folder for the record.  [default: runs/study/SPEC]")
 @fails_in_one_line
 def study(
     spec: str,
@@ -59,7 +63,7 @@ def study(
     """Compare objectives: which gamma, which alpha.
 
     SPEC is gamma-and-alpha, gamma-and-alpha-quick, which is the same in miniature, or a path to a
-    TOML file. The same command goes on where one was killed.
+    TOML file. If the study is killed, the same command resumes it.
     """
     from parfocal.experiments.data import Sources
     from parfocal.experiments.run.engines import Processes

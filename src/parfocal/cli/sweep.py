@@ -42,41 +42,41 @@ _CONNECT_SECONDS = 60.0
     type=click.IntRange(min=1),
     default=lambda: os.cpu_count() or 1,
     show_default="number of cores",
-    help="Runs at once, here, on a local Ray or in Slurm's queue.",
+    help="Number of concurrent runs, here, on a local Ray or in Slurm's queue.",
 )
-@click.option("--ray", metavar="ADDRESS|local", help="Conduct the runs as tasks of a Ray cluster.")
-@click.option("--ray-cpus", type=float, default=1.0, help="CPUs that a run takes of it.")
-@click.option("--ray-gpus", type=float, default=0.0, help="GPUs that a run takes of it.")
+@click.option("--ray", metavar="ADDRESS|local", help="Make the runs as tasks of a Ray cluster.")
+@click.option("--ray-cpus", type=float, default=1.0, help="CPUs that a run takes from the cluster.")
+@click.option("--ray-gpus", type=float, default=0.0, help="GPUs that a run takes from the cluster.")
 @click.option(
-    "--ray-resource", multiple=True, metavar="NAME=AMOUNT", help="A resource of the cluster's own."
+    "--ray-resource", multiple=True, metavar="NAME=AMOUNT", help="A custom resource of the cluster."
 )
 @click.option(
     "--slurm",
     metavar="NAME=VALUE,...|local",
-    help="Conduct the runs as jobs of Slurm with these parameters of submitit, as in "
+    help="Make the runs as Slurm jobs with these submitit parameters, for example "
     "partition=gpu,gpus_per_node=1,timeout_min=240; local tries it out on this machine.",
 )
 @click.option(
     "--budget",
     type=click.FloatRange(min=0, min_open=True),
     metavar="SECONDS",
-    help="Ask the runs to end after so long; the same command goes on from there.",
+    help="Ask the runs to end after this time; the same command resumes them.",
 )
 @click.option(
     "--archive",
     type=click.Path(dir_okay=False, path_type=Path),
     metavar="FILE.zip",
-    help="Begin with the runs in this file, and put all into it at the end: one small file to "
-    "bring home from a machine that is lent.",
+    help="Begin with the runs in this file, and save all runs to it at the end: one small file to "
+    "copy from a borrowed machine.",
 )
 @click.option(
     "--archive-megabytes",
     type=click.FloatRange(min=0),
     default=15.0,
     show_default=True,
-    help="Up to this size checkpoints are put into it too.",
+    help="Add checkpoints to the archive up to this size.",
 )
-@out_option("Folder of the records.  [default: runs/SPEC]")
+@out_option("Folder for the records.  [default: runs/SPEC]")
 @fails_in_one_line
 def sweep(
     spec: str,
@@ -95,14 +95,14 @@ def sweep(
     out: Path | None,
     **options: Any,
 ) -> None:
-    """Conduct all runs of a spec that aren't done.
+    """Make all runs of a spec that aren't done.
 
-    SPEC is a name that `parfocal specs` lists, or a path to a TOML file. The same command goes on
-    where a sweep was killed, also on another engine. Exit status 1 if a run ended with an error;
-    one whose numbers became NaN has not: that is what is studied.
+    SPEC is a name that `parfocal specs` lists, or a path to a TOML file. If a sweep is killed, the
+    same command resumes it, even on another engine. Exit status 1 if a run ended with an error. A
+    NaN is no error: that is what the sweep studies.
 
-    Runs that were begun come first, and then those that make a coarse table of all settings, and
-    then finer ones, so that it is as complete as it can be whenever the sweep ends.
+    Runs that have begun come first, then those that make a coarse table of all settings, then
+    finer ones. So the table is as complete as it can be whenever the sweep ends.
     """
     deadline = math.inf if budget is None else time.monotonic() + budget
     if ray is not None and slurm is not None:

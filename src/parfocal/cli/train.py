@@ -28,9 +28,11 @@ from parfocal.cli.options import (
 @click.command()
 @spec_options
 @run_options
-@click.option("--guard", is_flag=True, help="Watch the loss: warn ahead, explain a failure.")
-@click.option("--overwrite", is_flag=True, help="Begin anew, whatever the folder holds.")
-@out_option("Folder of the record.  [default: runs/SPEC/DIGEST]")
+@click.option(
+    "--guard", is_flag=True, help="Watch the loss: warn before a failure, and explain it."
+)
+@click.option("--overwrite", is_flag=True, help="Start over, whatever the folder holds.")
+@out_option("Folder for the record.  [default: runs/SPEC/DIGEST]")
 @fails_in_one_line
 def train(
     spec: str,
@@ -41,11 +43,11 @@ def train(
     out: Path | None,
     **options: Any,
 ) -> None:
-    """Conduct one run, to the last epoch or the first number that isn't finite.
+    """Make one run, to the last epoch or the first number that isn't finite.
 
-    SPEC is a name that `parfocal specs` lists, or a path to a TOML file. A run that was interrupted
-    goes on from its checkpoint. Under torchrun all processes share the work on one run. Exit status
-    1 if the training failed, 130 if it was interrupted.
+    SPEC is a name that `parfocal specs` lists, or a path to a TOML file. An interrupted run
+    resumes from its checkpoint. Under torchrun all processes share the work of one run. Exit
+    status: 1 if the training failed, 130 if it was interrupted.
     """
     grid = grid_of(spec, settings, image_folder, positive)
     runs = grid.runs()

@@ -69,60 +69,60 @@ _KEPT = 2000
 
 
 class FocalGuard(StandIn):
-    r"""A loss of logits and targets, watched: warns before it breaks, explains when it has broken.
+    r"""Watches a loss of logits and targets: warns before it breaks, explains when it has broken.
 
-    It takes the place of the loss, and is called as the loss is. Beside that it follows the margin
-    u of each answer, `+-x` of a sigmoid's logit and `x_t - logsumexp(others)` of a softmax: how far
-    the largest is from the cliff of this loss, the smallest margin at which its gradient isn't
-    finite, in the dtype of these logits. What the targets mean and where the cliffs are is measured
-    by trial at the first step, with the arguments that the loss is called with; no loss has to be
-    known. When the arguments change it is measured anew at the next reading; of a scheduled gamma,
-    an argument or stored in the loss, at each eighth, and at 0 and 1. Trials change nothing of the
-    loss, nor of any random stream.
+    It takes the place of the loss, and is called like the loss. It also follows the margin u of
+    each answer, `+-x` for a sigmoid's logit and `x_t - logsumexp(others)` for a softmax. It tells
+    how far the largest is from the cliff of this loss, the smallest margin at which its gradient
+    isn't finite, in the dtype of these logits. What the targets mean and where the cliffs are is
+    measured by trial at the first step, with the arguments of the call, so it works with any loss.
+    When the arguments change, it measures again at the next reading; for a scheduled gamma, an
+    argument or stored in the loss, at each eighth, and at 0 and 1. Trials change nothing in the
+    loss, nor any random stream.
 
     Args:
         loss: A function or a module of logits and targets, parfocal's or not. It returns a tensor,
-            or a tuple or mapping with the loss in it.
+            or a tuple or mapping that contains the loss.
         action: What to do at a number that isn't finite: ``"raise"`` `FocalGuardError` before the
-            optimizer's step; ``"record"`` it and go on; ``"skip"`` the step, which is taken without
-            gradients then.
+            optimizer's step; ``"record"`` it and continue; ``"skip"`` the step, which then runs
+            without gradients.
         every: Steps between two readings of the statistics, which stay on the device until then.
         near: Warn when the largest margin is beyond this share of the cliff.
-        horizon: Warn when the trend has at most so many steps left.
-        capture: Folder for captures of failures, ten at most, which `parfocal replay` turns back
-            into them; needs safetensors. None for none.
+        horizon: Warn when the trend has at most this many steps left.
+        capture: Folder for captures of failures, ten at most, which `parfocal replay` reproduces;
+            needs safetensors. None for no captures.
         keep_data: Whether captures hold logits, targets and other tensors of the failing samples.
         writer: Where each reading goes as scalars: a ``SummaryWriter`` of TensorBoard, or anything
             with its ``add_scalar``.
 
     Shape:
         logits (N, ...) with a target each, or (N, C, ...) with class indices (N, ...) or (N, 1,
-        ...), or with class probabilities; the classes may be last. Of anything else a number that
-        isn't finite is told, and no margin.
+        ...), or with class probabilities; the classes may be last. For anything else, only numbers
+        that aren't finite are reported, and no margins.
 
     Attributes:
         step: Steps so far.
         readings: The last readings, each a `Reading`.
-        warnings: All warnings, each a `Notice`, one of a kind.
+        warnings: All warnings, each a `Notice`, one of each kind.
         failures: A `Diagnosis` each.
-        samples: Set it before a call to what you call the samples of the batch, and a failure is
-            told by that.
+        samples: Set it before a call to your own names of the samples in the batch; a failure is
+            then reported with them.
 
     All other attributes, parameters and state are those of the loss.
 
     Call `attach` with the optimizer, and the loop needs no other change; or call `check` between
-    ``backward`` and ``step``. Where a step is left out, by a GradScaler, say, a failing pass is
-    found at the next call, and the next ``backward`` raises. In a process group all ranks do the
-    same at each step, as they do in the optimizer's: the readings are those of all ranks together,
-    and a failure of one is one of all. Of each pass two numbers are read from the device at each
-    step: the loss, and the sum of the gradient of the logits; and one of the gradients of an
-    attached optimizer's parameters.
+    ``backward`` and ``step``. If a step is skipped, for example by a GradScaler, a failing pass is
+    found at the next call, and the next ``backward`` raises. In a process group all ranks take part
+    in each step, as in the optimizer's: the readings cover all ranks together, and a failure of
+    one is a failure of all. At each step two numbers are read from the device for each pass, the
+    loss and the sum of the gradient of the logits, and one for the gradients of an attached
+    optimizer's parameters.
 
     Raises:
-        FocalGuardError: with ``action="raise"``, before a step; nothing else comes from the guard.
+        FocalGuardError: with ``action="raise"``, before a step; the guard raises nothing else.
 
     Under ``torch.compile(fullgraph=True)`` the statistics are part of the graph. Without gradients,
-    as in an evaluation, the loss alone is called.
+    as in an evaluation, only the loss is called.
 
     Example:
         >>> import torch
@@ -235,7 +235,7 @@ class FocalGuard(StandIn):
         return result
 
     def attach(self, *optimizers: torch.optim.Optimizer) -> "FocalGuard":
-        """Call `check` before each step of an optimizer, also within a wrapper; gives the guard."""
+        """Call `check` before each step of an optimizer, even if wrapped; returns the guard."""
         for optimizer in optimizers:
             inner = inner_optimizer(optimizer)
             if inner not in self._round.hooked:
@@ -247,7 +247,7 @@ class FocalGuard(StandIn):
         return self
 
     def detach(self) -> None:
-        """Leave the optimizers alone again, and forget the passes that are held."""
+        """Detach from the optimizers, and forget the passes that are held."""
         for hook in self._hooks:
             hook.remove()
         self._hooks.clear()
@@ -257,7 +257,7 @@ class FocalGuard(StandIn):
     def check(self, optimizer: torch.optim.Optimizer | None = None) -> bool:
         """Between ``backward`` and ``step``: whether the step may be taken.
 
-        With ``action="skip"`` a step that the optimizer takes all the same changes nothing.
+        With ``action="skip"``, a step that the optimizer still takes changes nothing.
 
         Raises:
             FocalGuardError: it may not, and the action is ``"raise"``.
@@ -267,12 +267,12 @@ class FocalGuard(StandIn):
 
     @property
     def warnings(self) -> list[Notice]:
-        """What has been said, each thing once."""
+        """All warnings so far, each given once."""
         return self._voice.said
 
     @property
     def step(self) -> int:
-        """Steps so far; a training that goes on sets it."""
+        """Steps so far; set it when a training resumes."""
         return self._tally.step
 
     @step.setter
@@ -285,7 +285,7 @@ class FocalGuard(StandIn):
             return self._voice.safely("read its statistics", self._read)
 
     def scalars(self) -> dict[str, float]:
-        """The last reading, as loggers take it; without what is infinite."""
+        """The last reading, in the form that loggers take, without infinite numbers."""
         if not self.readings:
             return {}
         named = self.readings[-1]._asdict()
@@ -293,9 +293,9 @@ class FocalGuard(StandIn):
         return {f"focal_guard/{name}": v for name, v in named.items() if math.isfinite(v)}
 
     def margins(self) -> dict[str, Any] | None:
-        """The margins of the last pass, counted, as `json.dumps` takes them; None if unknown.
+        """The margins of the last pass, counted, ready for `json.dumps`; None if unknown.
 
-        What the page of docs/explorer draws under the curves of the losses; `margins_of` in
+        The page of docs/explorer draws them under the curves of the losses; `margins_of` in
         `parfocal.guard.margins` has the keys. It reads the device, as a reading does.
         """
         call = self._tally.last
@@ -307,7 +307,7 @@ class FocalGuard(StandIn):
         return margins_of(call, form, self.step)
 
     def limits(self) -> tuple[Limits, Limits] | None:
-        """Where the loss breaks at targets 0 and 1, as it was called last; None if unknown."""
+        """Where the loss breaks at targets 0 and 1, as in its last call; None if unknown."""
         call = self._tally.last
         if call is None:
             raise RuntimeError("FocalGuard.limits: the loss hasn't been called yet")

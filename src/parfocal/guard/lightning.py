@@ -12,7 +12,7 @@ class FocalGuardCallback(Callback):
     """Checks the guarded losses of a module before each step of an optimizer.
 
     Args:
-        guard: The guard; None for all that are among the module's own submodules.
+        guard: The guard; None for all guards among the module's own submodules.
 
     Example::
 

@@ -12,8 +12,8 @@ class FocalGuardCallback(TrainerCallback):
     """Checks a guarded loss before each step of the optimizer, and logs what it read.
 
     Args:
-        guard: The loss. Give it to the Trainer too, in a function that takes the logits out of
-            what the model gives: ``compute_loss_func``.
+        guard: The loss. Pass it to the Trainer too, as ``compute_loss_func``, in a function that
+            takes the logits out of the model's outputs.
 
     Example::
 
@@ -24,8 +24,8 @@ class FocalGuardCallback(TrainerCallback):
 
         Trainer(..., compute_loss_func=loss_of, callbacks=[FocalGuardCallback(guard)])
 
-    The Trainer has no way to leave out a step that began, but a guard with the action ``"skip"``
-    removes the gradients, and the optimizer then changes nothing.
+    The Trainer can't skip a step that has begun, but a guard with the action ``"skip"`` removes the
+    gradients, so the optimizer changes nothing.
     """
 
     def __init__(self, guard: FocalGuard) -> None:

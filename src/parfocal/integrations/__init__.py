@@ -1,4 +1,4 @@
-"""The losses as the training loops of other packages call them: a file a framework.
+"""The losses as the training loops of other packages call them: one file per framework.
 
-None of these files imports a framework, but for those two whose callbacks have a base class there.
+These files import no framework, except the two whose callbacks need a base class from it.
 """

@@ -9,12 +9,12 @@ from parfocal.losses.schedule import GammaSchedule
 
 
 class GammaScheduleCallback(Callback):
-    """Gives a loss of a module the gamma of each step, and logs it.
+    """Sets the gamma of a module's loss at each step, and logs it.
 
     Args:
-        schedule: Of the steps of the optimizer, ``trainer.global_step``: a training that goes on
-            from a checkpoint goes on with its gamma.
-        loss: The loss, or the name of the attribute of the module that it is.
+        schedule: Over the optimizer's steps, ``trainer.global_step``: a training that resumes from
+            a checkpoint resumes with its gamma.
+        loss: The loss, or the name of the module's attribute that holds it.
 
     Example::
 

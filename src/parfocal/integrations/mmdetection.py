@@ -17,9 +17,9 @@ class FocalLoss(nn.Module):
         L = loss_weight * sum of weight * FL / avg_factor
 
     where FL is `parfocal.sigmoid_focal_loss`; `avg_factor` has the spacing of float32 at 1 added to
-    it, as there. A configuration names what a registry holds, so that
-    ``MODELS.register_module("ParfocalFocalLoss", module=FocalLoss)`` is the whole of an entry, and
-    ``dict(type="ParfocalFocalLoss", gamma=0.5)`` makes this loss.
+    it, as there. A configuration names an entry of a registry: register it with
+    ``MODELS.register_module("ParfocalFocalLoss", module=FocalLoss)``, and
+    ``dict(type="ParfocalFocalLoss", gamma=0.5)`` creates this loss.
 
     Args:
         use_sigmoid: True, as there.
@@ -34,9 +34,9 @@ class FocalLoss(nn.Module):
         weight (N), (N, C) or, flattened, (N C).
 
     Raises:
-        ValueError: ``use_sigmoid=False``, `avg_factor` beside a sum, shapes that don't fit, numbers
+        ValueError: ``use_sigmoid=False``, `avg_factor` with a sum, shapes that don't fit, numbers
             out of their range, an unknown reduction.
-        IndexError: a target out of [0, C], where looking is free.
+        IndexError: a target out of [0, C], where checking is free.
 
     Accuracy: that of `sigmoid_focal_loss`.
 

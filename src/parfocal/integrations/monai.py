@@ -30,17 +30,17 @@ class FocalLoss(nn.Module):
     `parfocal.softmax_focal_loss` over C.
 
     Args:
-        include_background: Whether class 0 counts. If not, its channel is taken away before all
-            else; a softmax is then one over the other classes.
+        include_background: Whether class 0 counts. If not, its channel is removed first; a softmax
+            is then over the other classes.
         to_onehot_y: Whether the target has class indices (N, 1, ...).
         gamma: Focusing exponent, >= 0.
-        alpha: With a sigmoid, the share of the positive class, in [0, 1]; of several numbers, one a
-            class, each multiplies the positives of its class alone. With a softmax, what the
-            classes but 0 are multiplied by, and class 0 by 1 - alpha; or one number a class.
-        weight: One factor a class that counts, or one for all; >= 0.
+        alpha: With a sigmoid, the share of the positive class, in [0, 1]; with one number per
+            class, each multiplies only the positives of its class. With a softmax, the factor of
+            all classes but 0, which gets 1 - alpha; or one number per class.
+        weight: One factor per class that counts, or one for all; >= 0.
         reduction: ``"mean"``; ``"sum"``, over images and classes of the mean over voxels; or
             ``"none"``, of the shape of the classes that count.
-        use_softmax: Whether the classes exclude each other.
+        use_softmax: Whether the classes are mutually exclusive.
         ignore_index: Label of voxels that don't count. Where the target is one-hot, those of that
             class, or, for a label that is no class, those of no class.
 
@@ -50,11 +50,11 @@ class FocalLoss(nn.Module):
     Raises:
         ValueError: shapes that don't fit, numbers out of their range, an unknown reduction.
 
-    If no voxel counts the loss is 0. With an `ignore_index` a mean divides by the voxels, and not
-    by the classes too: so it does there.
+    If no voxel counts the loss is 0. With an `ignore_index` a mean divides by the voxels and not by
+    the classes, as in MONAI.
 
-    What differs: a soft target of a sigmoid is one loss at a mixed probability; the loss has the
-    dtype of the logits, float64 too; a sum of logits (N, C) is a sum.
+    What differs: a soft target of a sigmoid gives one loss at a mixed probability; the loss has the
+    dtype of the logits, even float64; a sum of logits (N, C) is a sum.
 
     Accuracy: that of `sigmoid_focal_loss` and `softmax_focal_loss`.
 

@@ -24,8 +24,8 @@ class FocalLoss(nn.Module):
 
         L = sum over c of w_c L_c / sum of w      L_c = the mean of FL over the pixels of class c
 
-    where FL is `parfocal.sigmoid_focal_loss`, in each mode. With ``"multiclass"`` each class is
-    a problem of its own, the class against the rest, as it is there; a softmax over the classes is
+    where FL is `parfocal.sigmoid_focal_loss`, in each mode. With ``"multiclass"`` each class is a
+    binary problem, the class against the rest, as in that package; a softmax over the classes is
     `parfocal.SoftmaxFocalLoss`, which takes the same `y_pred` and `y_true`.
 
     Args:
@@ -37,19 +37,20 @@ class FocalLoss(nn.Module):
             ``"none"``, the losses in the shape of `y_pred`, unnormalized and without class weights.
         normalized: Whether the loss of a class is divided by the sum of its factors
             ``(1 - p_t) ** gamma`` too.
-        class_weights: One factor a class; not in mode ``"binary"``.
+        class_weights: One factor per class; not in mode ``"binary"``.
 
     Shape:
         y_pred (N, C, ...), logits. y_true class indices (N, ...) for ``"multiclass"``, (N, C, ...)
         for ``"multilabel"``, as many as the logits for ``"binary"``.
 
     Raises:
-        ValueError: an unknown mode or reduction, class weights beside ``"binary"``, normalized
-            without a reduction, shapes that don't fit, targets out of [0, 1] where looking is free.
-        IndexError: a class index out of [0, C) that isn't ignored, where looking is free.
+        ValueError: an unknown mode or reduction, class weights with ``"binary"``, normalized
+            without a reduction, shapes that don't fit, targets out of [0, 1] where checking is
+            free.
+        IndexError: a class index out of [0, C) that isn't ignored, where checking is free.
 
-    If no pixel counts the loss is 0. `from_logits`, `eps` and `reduced_threshold` aren't there:
-    logits alone can be exact, and a reduced focal loss is another function.
+    If no pixel counts the loss is 0. There is no `from_logits`, `eps` or `reduced_threshold`: only
+    logits can be exact, and a reduced focal loss is a different function.
 
     Accuracy: that of `sigmoid_focal_loss`.
 

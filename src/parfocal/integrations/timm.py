@@ -43,7 +43,7 @@ def create_loss(
         name: A loss of `SOFTMAX_LOSSES` or `SIGMOID_LOSSES`, as `parfocal` names it, or its module,
             ``"SoftmaxFocalLoss"``.
         smoothing: Label smoothing of class indices, in [0, 1]. Soft targets are left as they are,
-            since timm's Mixup and CutMix have smoothed them.
+            since timm's Mixup and CutMix already smooth them.
         reduction: ``"none"``, ``"mean"``, ``"sum"`` or ``"batchmean"``, the sum over the samples. A
             mean of a sigmoid loss is over the classes too.
         target_threshold: For a sigmoid loss: targets above it become 1 and the others 0, as with
@@ -59,7 +59,7 @@ def create_loss(
         The module.
 
     Raises:
-        ValueError: an unknown name, with the nearest that there is; numbers out of their range.
+        ValueError: an unknown name, with the nearest known one; numbers out of their range.
         TypeError: an option that the loss doesn't have.
         IndexError: from a sigmoid loss, an index that is no class.
 

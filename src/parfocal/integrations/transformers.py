@@ -22,24 +22,24 @@ def trainer_loss(
     logits: str | int = "logits",
     ignore_index: int = -100,
 ) -> Callable[..., Tensor]:
-    r"""A loss as the Trainer of transformers calls one, exact when gradients are accumulated.
+    r"""A loss as the transformers Trainer calls it, exact when gradients are accumulated.
 
     The result is called as ``compute_loss_func(outputs, labels, num_items_in_batch=None)``::
 
         L = sum of the losses of labels that count / num_items_in_batch
 
     The Trainer counts the items of all batches of a step, on all processes, and adds up the
-    gradients: four steps of two samples are one of eight, also where the sequences differ in
+    gradients: four batches of two samples equal one of eight, even if the sequences differ in
     length. Without `num_items_in_batch` the labels of this batch are counted.
 
     Args:
         loss: A function of this package with `targets`, `mask` and `normalizer`, a ``partial`` of
             one, its module with ``reduction="sum"``, or a `FocalGuard` around any of these.
         shift: Whether position t predicts label t + 1, as in a causal language model.
-        logits: The name of the logits in the outputs of the model, or their place. Outputs that
-            are a tuple have them first, since the Trainer takes the labels away from the model.
-        ignore_index: The label of positions that don't count. The Trainer leaves out -100 alone
-            where it counts.
+        logits: The name of the logits in the outputs of the model, or their index. In a tuple they
+            come first, since the Trainer doesn't pass the labels to the model.
+        ignore_index: The label of positions that don't count. When the Trainer counts, it leaves
+            out only -100.
 
     Shape:
         logits (..., C), classes last. Labels (...) are class indices, for a sigmoid loss too, and
@@ -49,11 +49,11 @@ def trainer_loss(
         `linear_softmax_focal_loss` the logits are the features (..., D).
 
     Returns:
-        The function. Its result is 0 where no label counts. A class weight doesn't change what is
-        divided by, as it does in the mean of ``F.cross_entropy``.
+        The function. Its result is 0 where no label counts. A class weight doesn't change the
+        divisor, unlike in the mean of ``F.cross_entropy``.
 
     Raises:
-        TypeError: a loss of another kind.
+        TypeError: a loss of the wrong type.
         ValueError: a module that doesn't reduce by the sum, a ``partial`` with a reduction, a mask
             or a normalizer of its own; from the function, labels of another
             shape, or none.
@@ -121,15 +121,15 @@ def trainer_loss(
 
 
 class GammaScheduleCallback(TrainerCallback):
-    """Gives a loss the gamma of each step of the optimizer, and adds it to what is logged.
+    """Sets the gamma of a loss before each optimizer step, and adds it to the logs.
 
-    The Trainer calls its own reporters, such as TensorBoard's, before the callbacks that it is
-    given: ``trainer.callback_handler.callbacks.insert(0, callback)`` has them report gamma too.
+    The Trainer calls its own reporters, such as TensorBoard's, before the callbacks you pass. To
+    have them report gamma too, use ``trainer.callback_handler.callbacks.insert(0, callback)``.
 
     Args:
-        loss: The module that `trainer_loss` was made of, or a `FocalGuard` around it.
-        schedule: Of the steps of the optimizer, ``state.global_step``: a training that goes on from
-            a checkpoint goes on with its gamma.
+        loss: The module passed to `trainer_loss`, or a `FocalGuard` around it.
+        schedule: Over the optimizer's steps, ``state.global_step``: a training that resumes from a
+            checkpoint resumes with its gamma.
 
     Example::
 

@@ -33,7 +33,7 @@ def asymmetric_loss(
         L = y (1 - p) ** gamma_pos (-log p) + (1 - y) p_m ** gamma_neg (-log(1 - p_m))
 
     A margin above 0 with ``0 < gamma_neg < 1`` has a cusp at ``p = margin``: the slope there is
-    infinite, and no evaluation can mend that.
+    infinite, and no implementation can fix that.
 
     Args:
         logits: Any shape; float64, float32, float16 or bfloat16.
@@ -52,9 +52,9 @@ def asymmetric_loss(
         ValueError: ``0 < gamma_neg < 1`` with a margin; else as `sigmoid_focal_loss`.
 
     Accuracy: positives, and negatives without a margin, as `sigmoid_focal_loss`. With one, the
-    error of ``p - margin`` is that of its terms, up to 3 ULP of ``p + margin``, and is felt
-    ``1 + gamma_neg`` times. At ``p = margin`` derivatives are those from below, 0; at a margin of
-    0 that in the margin is the one from above, and no larger than 1.8e19 in float32.
+    error of ``p - margin`` is that of its terms, up to 3 ULP of ``p + margin``, and counts
+    ``1 + gamma_neg`` times. At ``p = margin`` derivatives are those from below, 0; at a margin of 0
+    that in the margin is the one from above, and no larger than 1.8e19 in float32.
 
     Example:
         >>> import jax.numpy as jnp

@@ -47,13 +47,13 @@ def likelihood_focal_loss(
 
         L = (1 - p) ** gamma (-log p) = (1 - exp(-nll)) ** gamma nll
 
-    for what has a likelihood and no logits, such as the sequences of ``optax.ctc_loss``.
+    It is for models with a likelihood and no logits, such as the sequences of ``optax.ctc_loss``.
 
     Args:
         nll: Negative log-likelihoods of any shape; float64, float32, float16 or bfloat16. Numbers
-            down to ``-2 ** -7`` are taken for a rounded 0, whose loss and gradient are 0 at
-            ``gamma > 0``; below it the loss is NaN. An infinity gives an infinity, through which no
-            gradient reaches it.
+            down to ``-2 ** -7`` are treated as a rounded 0, whose loss and gradient are 0 at
+            ``gamma > 0``; below it the loss is NaN. An infinity gives an infinity, and no gradient
+            flows to it.
         gamma: Focusing exponent, in [0, 2 ** 20]; a number, or an array that broadcasts.
         weight, where: as in `sigmoid_focal_loss`.
 
@@ -64,8 +64,8 @@ def likelihood_focal_loss(
         TypeError, ValueError: as `sigmoid_focal_loss`.
 
     The gradient is ``m ** gamma (1 + gamma k)`` with ``m = -expm1(-nll)`` and ``k = nll /
-    expm1(nll)``. The second derivative is infinite at ``nll = 0`` for ``0 < gamma < 1``, where 0 is
-    given.
+    expm1(nll)``. The second derivative is infinite at ``nll = 0`` for ``0 < gamma < 1``; 0 is
+    returned there.
 
     Accuracy: value and gradient within 4 + 2 gamma ULP on a CPU; 16 bits are computed in float32
     and rounded once.

@@ -30,15 +30,15 @@ def poly_focal_loss(
 
         L = alpha_t ((1 - p_t) ** gamma ce + epsilon_1 (1 - p_t) ** (gamma + 1))
 
-    with ce and alpha_t as in `sigmoid_focal_loss`. Some implementations leave the second term
-    without alpha_t.
+    with ce and alpha_t as in `sigmoid_focal_loss`. Some implementations omit alpha_t from the
+    second term.
 
     Args:
         logits: Any shape; float64, float32, float16 or bfloat16.
         labels: 0, 1 or between. Data: no gradient flows to them.
         alpha, gamma: as in `sigmoid_focal_loss`; alpha is off by default.
-        epsilon_1: Factor of the added term, >= -1, at which the leading term is gone. No smoothing
-            constant.
+        epsilon_1: Factor of the added term, >= -1, at which the leading term vanishes. Not a
+            smoothing constant.
         weight, where: as in `sigmoid_focal_loss`.
 
     Returns:

@@ -29,8 +29,8 @@ def quality_focal_loss(
         L = |y - p| ** beta (-y log p - (1 - y) log(1 - p))
 
     At labels 0 and 1 this is `sigmoid_focal_loss` with ``gamma=beta``, at every beta. Between them
-    it has a cusp at ``p = y`` for beta < 1: the slope there is infinite, and no evaluation can mend
-    that.
+    it has a cusp at ``p = y`` for beta < 1: the slope there is infinite, and no implementation can
+    fix that.
 
     Args:
         logits: Any shape; float64, float32, float16 or bfloat16.
@@ -48,8 +48,8 @@ def quality_focal_loss(
         ValueError: beta < 1 with labels of a floating dtype; else as `sigmoid_focal_loss`.
 
     Accuracy: at labels 0 and 1 as `sigmoid_focal_loss`. Between them the error of ``y - p`` is
-    that of its terms, up to 3 ULP of ``y (1 - p) + (1 - y) p``, and is felt beta times. At
-    ``p = y`` the second derivative is infinite for 1 < beta < 2 in truth, and given as 0.
+    that of its terms, up to 3 ULP of ``y (1 - p) + (1 - y) p``, and counts beta times. At ``p = y``
+    the true second derivative is infinite for 1 < beta < 2; 0 is returned.
 
     Example:
         >>> import jax.numpy as jnp

@@ -31,9 +31,9 @@ def sigmoid_focal_loss(
 
     Args:
         logits: Any shape; float64, float32, float16 or bfloat16. An infinity gives the limit of the
-            loss, through which no gradient comes.
+            loss, and no gradient flows to it.
         labels: 0, 1 or between, of a shape that broadcasts.
-        alpha: Weight of positives, in [0, 1]; negatives get ``1 - alpha``. None for neither.
+        alpha: Weight of positives, in [0, 1]; negatives get ``1 - alpha``. None turns it off.
         gamma: Focusing exponent, in [0, 2 ** 20]; a number, or an array that broadcasts.
         epsilon: Smoothing constant of van Leeuwen et al., one number >= 0. The default 0 is the
             exact loss, which needs none.
@@ -47,13 +47,13 @@ def sigmoid_focal_loss(
     Raises:
         TypeError: complex logits, labels or weights, a `where` of numbers.
         ValueError: shapes that don't broadcast; a gamma, alpha or epsilon out of its range or NaN.
-            Numbers that are traced, or on a device other than a CPU, are not looked at.
+            Numbers that are traced, or on a device other than a CPU, are not checked.
 
     `jit`, `vmap`, `grad`, `jvp`, `hessian` and further orders work, also in `gamma` and `labels`.
 
     Accuracy: at hard labels on a CPU, value and gradient are within 4 + 2 gamma ULP, the gradient
     in gamma within one more, the second derivative within half as much again; 16 bits are computed
-    in float32 and rounded once. XLA takes subnormal numbers for 0: below 16 / eps times the
+    in float32 and rounded once. XLA flushes subnormal numbers to 0: below 16 / eps times the
     smallest normal number a result may be 0. Measured errors, beside those of optax, are in
     ``ledger/records``.
 

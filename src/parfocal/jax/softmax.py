@@ -48,7 +48,7 @@ def softmax_focal_loss(
 
     Args:
         logits: Classes along `axis`; dtypes as in `sigmoid_focal_loss`. An infinity gives the limit
-            of the loss, through which no gradient reaches it.
+            of the loss, and no gradient flows to it.
         labels: Class indices of an integer dtype, of the shape of `logits` without `axis`; or class
             probabilities of a floating dtype, of the shape of `logits`. An index that is no class
             gives NaN, in the loss and in its gradient.
@@ -72,7 +72,7 @@ def softmax_focal_loss(
         TypeError: complex logits, weights or labels, boolean labels, an `ignore_index` that is no
             integer, a `where` of numbers.
         ValueError: shapes that don't fit; numbers out of their range, unless they are traced or on
-            a device other than a CPU; an `ignore_index` >= 0 beside probabilities.
+            a device other than a CPU; an `ignore_index` >= 0 with probabilities.
 
     The loss is that of the margin ``u = x_t - logsumexp(x_j, j != t)`` at label 1, so that
     ``1 - p_t`` is no subtraction. With a single class it is 0.

@@ -25,7 +25,7 @@ def softmax_asymmetric_loss(
     weight: "ArrayLike | None" = None,
     where: "ArrayLike | None" = None,
 ) -> Any:
-    r"""Asymmetric loss of classes that exclude each other, exact in every precision.
+    r"""Asymmetric loss of mutually exclusive classes, exact in every precision.
 
     With ``p = softmax(logits)`` over the C classes, class weights ``alpha``, class ``t`` and
     ``y_c = (1 - s) [c = t] + s / C``, s the label smoothing::

@@ -46,7 +46,7 @@ def sigmoid_tversky_loss(
             one a class. ``optax.losses.dice_loss`` has them the other way round.
         smooth: Number of positions, >= 0, that is added to what is right; a number, or one a class.
         per_image: Whether a region is a class of one image, the first axis, or of all.
-        weight: One factor a class, (C).
+        weight: One factor per class, (C).
         where: Boolean, broadcasts to the shape of `logits`; True where a position counts.
             Elsewhere its gradient is exactly 0, whatever `logits` and `labels` hold there.
         axis: Where the classes are.
@@ -168,10 +168,10 @@ def softmax_tversky_loss(
         where: Boolean, broadcasts to the shape of `logits` without `axis`; True where a position
             counts.
         alpha, beta, smooth, per_image, weight, axis: as in `sigmoid_tversky_loss`. A weight of 0
-            leaves a class out, such as a background, but not of what a mean divides by.
+            leaves out a class, such as a background, but a mean still divides by it.
 
     Returns:
-        As `sigmoid_tversky_loss`, with the same meaning of classes that are absent.
+        As `sigmoid_tversky_loss`, which also says how absent classes are treated.
 
     Raises:
         TypeError, ValueError: as `sigmoid_tversky_loss`.

@@ -2,7 +2,7 @@
 
 One pair of functions treats all classes alike; the asymmetric pair modulates the cross-entropy of
 the background alone, and raises the regions of the foreground alone to a power. Sigmoid versions
-take each class for a problem of two, itself and what it isn't.
+treat each class as a binary problem: the class against the rest.
 """
 
 from collections.abc import Sequence
@@ -34,7 +34,7 @@ def sigmoid_unified_focal_loss(
 ) -> Any:
     r"""Symmetric unified focal loss of logits, each class on its own.
 
-    Each class is a problem of two: with probability ``p = sigmoid(logits)`` and label y it is
+    Each class is a binary problem: with probability ``p = sigmoid(logits)`` and label y it is
     there, with ``1 - p`` and ``1 - y`` it isn't. On these the loss is that of
     `softmax_unified_focal_loss`, averaged over the classes.
 
@@ -86,7 +86,7 @@ def sigmoid_asymmetric_unified_focal_loss(
 ) -> Any:
     r"""Asymmetric unified focal loss of logits, each class on its own.
 
-    Each class is a problem of two, as in `sigmoid_unified_focal_loss`; where it isn't is the
+    Each class is a binary problem, as in `sigmoid_unified_focal_loss`; its absence is the
     background of `softmax_asymmetric_unified_focal_loss`.
 
     Args:
@@ -142,7 +142,7 @@ def softmax_unified_focal_loss(
         R  = mean over regions of (1 - T_c) ** (1 - gamma)
         L  = balance R + (1 - balance) CE
 
-    Often R is written as ``(1 - T) (1 - T) ** -gamma``, which is 0 times infinity at a perfect
+    R is often written as ``(1 - T) (1 - T) ** -gamma``, which is 0 times infinity at a perfect
     match. In the logits it is finite everywhere, and so are its derivatives.
 
     Args:
@@ -151,13 +151,13 @@ def softmax_unified_focal_loss(
         labels: Class indices of an integer dtype and of the shape of `logits` without `axis`; one
             out of range makes its region NaN. Or probabilities, also one-hot, of the shape of
             `logits`. Data: no gradient flows to them.
-        delta: Weight of what was missed, and of the foreground, in [0, 1]. As `gamma`, `balance`
+        delta: Weight of false negatives, and of the foreground, in [0, 1]. As `gamma`, `balance`
             and `smooth` one number for all classes; several are refused.
         gamma: Strength of the focus, in [0, 1).
         balance: Share of the regions, in [0, 1]; the paper's lambda.
-        smooth: Number of positions, >= 0, that is added to what is right.
+        smooth: Number of positions, >= 0, that is added to the true positives.
         per_image, axis: as in `softmax_tversky_loss`.
-        weight: One factor a class, (C), of its cross-entropy and of its regions.
+        weight: One factor per class, (C), of its cross-entropy and of its regions.
         background: Index of the class that is the background.
         ignore_index: A class whose positions don't count, or several; for indices only.
         where: Boolean, broadcasts to the shape of `logits` without `axis`; True where a position

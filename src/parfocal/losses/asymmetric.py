@@ -26,7 +26,7 @@ def asymmetric_loss(
         L = y (1 - p) ** gamma_pos (-log p) + (1 - y) p_m ** gamma_neg (-log(1 - p_m))
 
     A margin above 0 with ``0 < gamma_neg < 1`` has a cusp at ``p = margin``: the slope there is
-    infinite, and no evaluation can mend that.
+    infinite, and no implementation can fix that.
 
     Args:
         inputs: Logits of any shape; float64, float32, float16 or bfloat16.
@@ -34,7 +34,7 @@ def asymmetric_loss(
             indices, as in `sigmoid_focal_loss`. Data: no gradient flows to them.
         gamma_neg, gamma_pos: Focusing exponents of the negatives and positives, >= 0; may be
             tensors that broadcast. With a margin, the values of a tensor `gamma_neg` have to be 0
-            or at least 1; they are looked at where that is free, on a CPU.
+            or at least 1; they are checked where that is free, on a CPU.
         margin: Probability below which a negative adds nothing, in [0, 1). The original's ``clip``.
         reduction, weight, mask, normalizer: as in `sigmoid_focal_loss`. The original sums.
 
@@ -47,7 +47,7 @@ def asymmetric_loss(
         ValueError: ``0 < gamma_neg < 1`` with a margin; else as `sigmoid_focal_loss`.
 
     Accuracy: positives, and negatives without a margin, as `sigmoid_focal_loss`. With one, the
-    error of ``p - margin`` is that of its terms, up to 3 ULP of ``p + margin``, and is felt
+    error of ``p - margin`` is that of its terms, up to 3 ULP of ``p + margin``, and counts
     ``1 + gamma_neg`` times. At ``p = margin`` derivatives are those from below, 0. Measured errors
     are in ``ledger/records``.
 

@@ -21,7 +21,7 @@ def label_counts(
     labels_of: Callable[[Any], Tensor] | None = None,
     group: dist.ProcessGroup | None = None,
 ) -> Tensor:
-    r"""How often each class occurs, in a tensor, or in all batches of a DataLoader, of all ranks.
+    r"""How often each class occurs in a tensor, or in all batches of a DataLoader, over all ranks.
 
     ::
 
@@ -33,19 +33,21 @@ def label_counts(
             or mappings or named tuples with ``labels``, ``label``, ``targets``, ``target`` or
             ``y``.
         classes: Number of exclusive classes; labels are then indices, of any shape. None for labels
-            in [0, 1], of shape (N, ...) or, a column a label, (N, L, ...); soft ones count in part.
+            in [0, 1], of shape (N, ...) or, a column per label, (N, L, ...); soft ones count in
+            part.
         ignore_index: Indices that don't count, one or several; with `classes`, or of an integer
             dtype.
-        labels_of: What takes the labels out of a batch that has them elsewhere.
+        labels_of: Function that takes the labels out of a batch, if they are elsewhere.
         group: Process group; the default one if torch.distributed is initialised, else this process
-            alone. All its processes have to call this. A sampler that makes the parts of all ranks
-            equally long repeats some samples, which count twice.
+            alone. All its processes must call this. A sampler that pads the parts of all ranks to
+            equal length repeats some samples, which count twice.
 
     Returns:
         Counts in float64: (C,) of classes, (2,) of negatives and positives, or (2, L).
 
     Raises:
-        TypeError: labels that are no tensor of a real dtype, or no index of an integer dtype.
+        TypeError: labels that aren't a tensor of a real dtype, or indices that aren't of an integer
+            dtype.
         ValueError: labels out of [0, 1], batches with other numbers of labels, or no batch.
         IndexError: an index that is no class and isn't ignored.
 
@@ -94,7 +96,7 @@ def alpha_from_counts(
     beta: float = 0.999,
     head: Literal["softmax", "sigmoid"] = "softmax",
 ) -> Tensor:
-    r"""The `alpha` that evens out how often classes occur.
+    r"""The `alpha` that balances class frequencies.
 
     ::
 
@@ -106,11 +108,11 @@ def alpha_from_counts(
 
     Args:
         counts: How often each class occurs, > 0: (C,) of a softmax; negatives and positives, (2,)
-            or a column a label, (2, L), of a sigmoid, as `label_counts` gives them.
+            or a column per label, (2, L), of a sigmoid, as `label_counts` gives them.
         method: As above. Effective weights are 1 at beta 0, and at beta 1 in the ratios of the
             balanced ones.
-        beta: In [0, 1]; (N - 1) / N says that the data have N different samples a class. Cui et al.
-            tried 0.9, 0.99, 0.999 and 0.9999. For ``"effective"``.
+        beta: In [0, 1]; (N - 1) / N assumes that the data have N different samples per class. Cui
+            et al. tried 0.9, 0.99, 0.999 and 0.9999. For ``"effective"``.
         head: ``"softmax"`` for `softmax_focal_loss`, ``"sigmoid"`` for `sigmoid_focal_loss`.
 
     Returns:
@@ -119,12 +121,13 @@ def alpha_from_counts(
 
     Raises:
         TypeError: a mapping, whose order needn't be that of the classes.
-        ValueError: a class without a sample, whose weight would be infinite, and to which
-            ``counts.clamp(min=1)`` gives one; another shape, method or head; `beta` out of [0, 1].
+        ValueError: a class without a sample, whose weight would be infinite
+            (``counts.clamp(min=1)`` gives it one); another shape, method or head; `beta` out of
+            [0, 1].
 
-    Where a head begins (`init_prior_bias_`): with balanced weights every class has the same part in
-    the loss of a constant answer, and the best one is 1 / 2, or 1 / C, at every gamma. A bias of 0
-    is right then, and one of log(prior) is not.
+    About the initial bias of a head (`init_prior_bias_`): with balanced weights every class has the
+    same share in the loss of a constant answer, and the best answer is 1 / 2, or 1 / C, at every
+    gamma. A bias of 0 is right then, and log(prior) is not.
 
     Accuracy: that of float64, rounded to the default dtype; ``1 - beta ** n`` is
     ``-expm1(n log(beta))``.

@@ -22,15 +22,15 @@ def likelihood_focal_loss(
 
         L = (1 - p) ** gamma (-log p) = (1 - exp(-nll)) ** gamma nll
 
-    for what has a likelihood and no logits: the sequences of a CTC loss, a CRF, a decoder or a
-    discrete mixture. At ``gamma=0`` it is `nll`. Of one sample it is the loss of all its parts
-    together, which isn't the sum of focal losses of each.
+    It is for models with a likelihood and no logits: the sequences of a CTC loss, a CRF, a decoder
+    or a discrete mixture. At ``gamma=0`` it is `nll`. For one sample it is the loss of all its
+    parts together, not the sum of a focal loss for each.
 
     Args:
         nll: Negative log-likelihoods of any shape; float64, float32, float16 or bfloat16. NaN gives
             NaN. An infinity, such as ``ctc_loss`` has for a target longer than its input, gives an
-            infinity, through which no gradient reaches it. Numbers down to ``-2 ** -7`` are taken
-            for a rounded 0: at ``gamma > 0`` loss and gradient are 0 there.
+            infinity, and no gradient flows to it. Numbers down to ``-2 ** -7`` are treated as a
+            rounded 0: at ``gamma > 0`` loss and gradient are 0 there.
         gamma: Focusing exponent, in [0, 2 ** 20]. May be a tensor that broadcasts against `nll`.
         reduction, weight, mask, normalizer: as in `sigmoid_focal_loss`.
 
@@ -40,22 +40,21 @@ def likelihood_focal_loss(
 
     Raises:
         TypeError: integer or complex `nll`; else as `sigmoid_focal_loss`.
-        ValueError: where looking is free, an `nll` below ``-2 ** -7`` that isn't masked, for which
-            p is no probability; where it isn't, on a GPU, say, its loss is NaN. Else as
+        ValueError: where checking is free, an `nll` below ``-2 ** -7`` that isn't masked, since p
+            is then no probability; elsewhere, such as on a GPU, its loss is NaN. Else as
             `sigmoid_focal_loss`.
 
-    A density may exceed 1, and ``1 - p`` is then no factor of anything: the loss is of
-    probabilities. That of a density is one of the probability of a small cell, ``nll - log(cell)``.
+    The loss is for probabilities. A density may exceed 1, where ``1 - p`` makes no sense as a
+    factor. Turn a density into the probability of a small cell, ``nll - log(cell)``.
 
     `nll`, `gamma` and `weight` may require gradients. The loss is ``nll ** (1 + gamma)`` near 0,
     and its gradient 0 at 0. Derivatives of every order are finite: above the first they are those
     at ``tiny ** (1 / 4)`` below it, 3e-10 in float32, and 0 at ``nll = 0`` for ``gamma < 1``, where
-    the second one is infinite in truth. Reverse and forward mode, ``torch.func`` and
+    the true second derivative is infinite. Reverse and forward mode, ``torch.func`` and
     ``torch.compile(fullgraph=True)`` work.
 
     Accuracy: value, gradient and gamma-gradient within 4 + 2 gamma ULP in float64 and float32, 1
-    ULP in 16 bits, of what `nll` is: how far that is from the true likelihood is felt 1 + gamma
-    times near 0.
+    ULP in 16 bits, for the given `nll`: its own error counts 1 + gamma times near 0.
 
     Example:
         >>> import torch

@@ -43,28 +43,28 @@ def linear_softmax_focal_loss(
         x = input weight^T + bias      p = softmax(x)      L = -w_t (1 - p_t) ** gamma log p_t
 
     It is ``softmax_focal_loss(F.linear(input, weight, bias), targets, class_weight, gamma, ...)``,
-    made over chunks of rows; the gradients in `input`, `weight` and `bias` are made in the forward
-    pass, while the logits of a chunk are there. With the 10^5 classes of a language model or of
-    retrieval, the logits and their gradient are most of a training's memory. At ``gamma=0`` it is
-    ``F.linear_cross_entropy``.
+    computed over chunks of rows. The gradients in `input`, `weight` and `bias` are computed in the
+    forward pass, while the logits of a chunk are in memory. With the 10^5 classes of a language
+    model or of retrieval, the logits and their gradient are most of a training's memory. At
+    ``gamma=0`` it is ``F.linear_cross_entropy``.
 
     Args:
         input: Features of shape (..., D); float64, float32, float16 or bfloat16.
         weight: Of the linear map, shape (C, D), in the dtype of `input`, or under autocast in any.
-            A DTensor, as that of FSDP, is gathered; its gradient is averaged over the ranks.
+            A DTensor, such as FSDP's, is gathered; its gradient is averaged over the ranks.
         targets: Class indices of an integer dtype, shape (...), in [0, C) or `ignore_index`.
         bias: Of the linear map, shape (C).
         gamma: Focusing exponent, >= 0. May be a tensor that broadcasts to the positions, (...).
         ignore_index: Index of positions that don't count, or several: their loss and gradients are
             exactly 0, whatever `input` holds there, and on a CPU they take no time.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. A mean divides by the sum of the class
-            weights of the positions that count. With ``"none"`` the logits are made again in the
+            weights of the positions that count. With ``"none"`` the logits are recomputed in the
             backward pass.
         label_smoothing: In [0, 1].
-        class_weight: One factor a class, of shape (C).
-        mask: Boolean, or integers of which 0 is False; broadcasts to the positions; True where
-            one counts.
-        position_weight: One factor a position, broadcasts to these. It doesn't change what a mean
+        class_weight: One factor per class, of shape (C).
+        mask: Boolean, or integers with 0 for False; broadcasts to the positions; True where a
+            position counts.
+        position_weight: One factor per position, broadcasts to them. It doesn't change what a mean
             divides by. Where it is 0 the position doesn't count.
         normalizer: Positive number, or tensor of one element, that the sum is divided by; with
             ``reduction="sum"`` only.
@@ -74,24 +74,24 @@ def linear_softmax_focal_loss(
         under autocast in float32 at least.
 
     Raises:
-        TypeError: tensors or `ignore_index` of another kind.
+        TypeError: tensors or `ignore_index` of the wrong type.
         ValueError: shapes, dtypes or devices that don't fit, numbers out of their range, a
             normalizer without ``reduction="sum"``.
-        IndexError: an index that is no class, where it costs nothing to see: on a CPU.
+        IndexError: an index that is no class, where checking is free: on a CPU.
 
     Memory beyond inputs and gradients: the logits of a chunk in float32, and their gradient. A
     chunk has D / 4 rows, D / 24 of a weight in 16 bits, but at least 128, and 2 ** 22 logits. Label
     smoothing without a kernel takes 25 times 2 ** 18 numbers, or 25 rows, more. The weight's
     gradient is accumulated in float32: in bfloat16 that takes a third of its size more,
-    and all of its size more with label smoothing; in float16 it stays so until it is scaled.
-    ``torch.compile`` takes the whole as one operator. What autograd doesn't do in plain reverse
-    mode, and a `gamma` or weights of classes, positions or the sum that require gradients, takes
-    the composition, all logits at once; so do second derivatives.
+    and all of its size more with label smoothing; in float16 it stays in float32 until it is
+    scaled. ``torch.compile`` treats the loss as one operator. Anything but plain reverse mode,
+    second derivatives, and a `gamma` or weights of classes, positions or the sum that require
+    gradients use the composition, with all logits at once.
 
     Accuracy: that of `softmax_focal_loss` at the logits, whose own rounding is that of a product in
-    float32 accumulation. In 16 bits on a CPU, and from torch 2.8 on with CUDA, logits aren't
-    rounded to 16 bits, as those of ``F.linear`` are. Gradients are rounded once, in bfloat16 twice
-    where a factor other than 1 comes in.
+    float32 accumulation. In 16 bits on a CPU, and with CUDA from torch 2.8 on, logits aren't
+    rounded to 16 bits, unlike those of ``F.linear``. Gradients are rounded once, or twice in
+    bfloat16 if the incoming gradient isn't 1.
 
     Example:
         >>> import torch

@@ -12,7 +12,7 @@ from parfocal.numerics import opposed
 def focal_matching_cost(
     inputs: Tensor, labels: Tensor, alpha: float = 0.25, gamma: float = 2
 ) -> Tensor:
-    r"""Focal cost of giving each query each object's class; finite in 16 bits, no gradient.
+    r"""Focal cost of assigning each object's class to each query; finite in 16 bits, no gradient.
 
     With ``p = sigmoid(inputs)[..., n, labels[m]]``::
 
@@ -30,7 +30,7 @@ def focal_matching_cost(
         logits, and never beyond their largest magnitude by more than log 2.
 
     Raises:
-        TypeError: logits or labels of another kind.
+        TypeError: logits or labels of the wrong type.
         ValueError: shapes that don't fit, numbers out of their range.
 
     Accuracy: the two terms have opposite signs; the error is within 6 + 2 gamma ULP of the sum of

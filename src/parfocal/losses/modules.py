@@ -114,10 +114,10 @@ class _ClassLoss(StoredLoss):
 
 
 class SigmoidFocalLoss(_ElementwiseLoss):
-    """`sigmoid_focal_loss` as a module, which reduces by the mean unless it is told otherwise.
+    """`sigmoid_focal_loss` as a module, which reduces by the mean by default.
 
     Args:
-        alpha, gamma, reduction, epsilon: as in `sigmoid_focal_loss`, checked here already. A
+        alpha, gamma, reduction, epsilon: as in `sigmoid_focal_loss`, checked in the constructor. A
             tensor becomes a buffer, so that it moves with the module; an ``nn.Parameter`` is
             learned.
 
@@ -154,7 +154,7 @@ class SoftmaxFocalLoss(_ClassLoss):
 
     Args:
         weight, gamma, ignore_index, reduction, label_smoothing, epsilon: as in
-            `softmax_focal_loss`, checked here already. A tensor becomes a buffer, so that it
+            `softmax_focal_loss`, checked in the constructor. A tensor becomes a buffer, so that it
             moves with the module; an ``nn.Parameter`` is learned.
 
     Shape:
@@ -195,14 +195,14 @@ class SoftmaxFocalLoss(_ClassLoss):
 
 
 class LinearSoftmaxFocalLoss(StoredLoss):
-    """`linear_softmax_focal_loss` as a module, which the weight is given to with each batch.
+    """`linear_softmax_focal_loss` as a module, which takes the weight with each batch.
 
-    It has no weight of its own, so that this may be tied, or a layer's.
+    It has no weight of its own, so the weight may be tied, or belong to a layer.
 
     Args:
         gamma, ignore_index, reduction, label_smoothing, class_weight: as in
-            `linear_softmax_focal_loss`, checked here already. A tensor becomes a buffer, so that
-            it moves with the module; an ``nn.Parameter`` is learned.
+            `linear_softmax_focal_loss`, checked in the constructor. A tensor becomes a buffer, so
+            that it moves with the module; an ``nn.Parameter`` is learned.
 
     Shape:
         input (..., D), weight (C, D), targets (...), bias (C); the result is of the shape of the
@@ -264,13 +264,13 @@ class LinearSoftmaxFocalLoss(StoredLoss):
 
 
 class VarifocalLoss(_ElementwiseLoss):
-    """`varifocal_loss` as a module, which reduces by the mean unless it is told otherwise.
+    """`varifocal_loss` as a module, which reduces by the mean by default.
 
     Args:
-        alpha, gamma, reduction: as in `varifocal_loss`, checked here already.
+        alpha, gamma, reduction: as in `varifocal_loss`, checked in the constructor.
 
     Shape:
-        as `SigmoidFocalLoss`, but for class indices.
+        as `SigmoidFocalLoss`, without class indices.
 
     Example:
         >>> import torch
@@ -289,13 +289,13 @@ class VarifocalLoss(_ElementwiseLoss):
 
 
 class GaussianFocalLoss(_ElementwiseLoss):
-    """`gaussian_focal_loss` as a module, which reduces by the mean unless it is told otherwise.
+    """`gaussian_focal_loss` as a module, which reduces by the mean by default.
 
     Args:
-        gamma, beta, reduction: as in `gaussian_focal_loss`, checked here already.
+        gamma, beta, reduction: as in `gaussian_focal_loss`, checked in the constructor.
 
     Shape:
-        as `SigmoidFocalLoss`, but for class indices.
+        as `SigmoidFocalLoss`, without class indices.
 
     Example:
         >>> import torch
@@ -313,13 +313,13 @@ class GaussianFocalLoss(_ElementwiseLoss):
 
 
 class QualityFocalLoss(_ElementwiseLoss):
-    """`quality_focal_loss` as a module, which reduces by the mean unless it is told otherwise.
+    """`quality_focal_loss` as a module, which reduces by the mean by default.
 
     Args:
-        beta, reduction: as in `quality_focal_loss`, checked here already.
+        beta, reduction: as in `quality_focal_loss`, checked in the constructor.
 
     Shape:
-        as `SigmoidFocalLoss`, but for class indices.
+        as `SigmoidFocalLoss`, without class indices.
 
     Example:
         >>> import torch
@@ -336,10 +336,10 @@ class QualityFocalLoss(_ElementwiseLoss):
 
 
 class PolyFocalLoss(_ElementwiseLoss):
-    """`poly_focal_loss` as a module, which reduces by the mean unless it is told otherwise.
+    """`poly_focal_loss` as a module, which reduces by the mean by default.
 
     Args:
-        alpha, gamma, reduction, epsilon_1: as in `poly_focal_loss`, checked here already.
+        alpha, gamma, reduction, epsilon_1: as in `poly_focal_loss`, checked in the constructor.
 
     Shape:
         as `SigmoidFocalLoss`.
@@ -366,10 +366,11 @@ class PolyFocalLoss(_ElementwiseLoss):
 
 
 class AsymmetricLoss(_ElementwiseLoss):
-    """`asymmetric_loss` as a module, which reduces by the mean unless it is told otherwise.
+    """`asymmetric_loss` as a module, which reduces by the mean by default.
 
     Args:
-        gamma_neg, gamma_pos, margin, reduction: as in `asymmetric_loss`, checked here already.
+        gamma_neg, gamma_pos, margin, reduction: as in `asymmetric_loss`, checked in the
+            constructor.
 
     Shape:
         as `SigmoidFocalLoss`.
@@ -395,10 +396,10 @@ class AsymmetricLoss(_ElementwiseLoss):
 
 
 class LikelihoodFocalLoss(StoredLoss):
-    """`likelihood_focal_loss` as a module, which reduces by the mean unless it is told otherwise.
+    """`likelihood_focal_loss` as a module, which reduces by the mean by default.
 
     Args:
-        gamma, reduction: as in `likelihood_focal_loss`, checked here already.
+        gamma, reduction: as in `likelihood_focal_loss`, checked in the constructor.
 
     Shape:
         nll of any shape; the result is of that shape for ``reduction="none"``, else a scalar.
@@ -433,7 +434,7 @@ class SoftmaxAsymmetricLoss(_ClassLoss):
 
     Args:
         weight, gamma_neg, gamma_pos, ignore_index, reduction, label_smoothing: as in
-            `softmax_asymmetric_loss`, checked here already.
+            `softmax_asymmetric_loss`, checked in the constructor.
 
     Shape:
         input (C), (N, C) or (N, C, d1, ...); target indices without C.
@@ -472,7 +473,7 @@ class FocalMatchingCost(StoredLoss):
     """`focal_matching_cost` as a module.
 
     Args:
-        alpha, gamma: as in `focal_matching_cost`, checked here already.
+        alpha, gamma: as in `focal_matching_cost`, checked in the constructor.
 
     Shape:
         inputs (..., N, C) and labels (M); the result is (..., N, M).

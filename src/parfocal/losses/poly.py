@@ -25,16 +25,16 @@ def poly_focal_loss(
 
         L = alpha_t ((1 - p_t) ** gamma ce + epsilon_1 (1 - p_t) ** (gamma + 1))
 
-    with ce and alpha_t as in `sigmoid_focal_loss`. Some implementations leave the second term
-    without alpha_t.
+    with ce and alpha_t as in `sigmoid_focal_loss`. Some implementations omit alpha_t from the
+    second term.
 
     Args:
         inputs: Logits of any shape; float64, float32, float16 or bfloat16.
-        targets: Shape of `inputs`, values in [0, 1], or class indices, with the meaning of
-            `sigmoid_focal_loss`. Data: no gradient flows to them.
+        targets: Shape of `inputs`, values in [0, 1], or class indices, as in `sigmoid_focal_loss`.
+            Data: no gradient flows to them.
         alpha, gamma: as in `sigmoid_focal_loss`; alpha is off by default.
-        epsilon_1: Factor of the added term, a finite number >= -1, at which the leading term is
-            gone. No smoothing constant.
+        epsilon_1: Factor of the added term, a finite number >= -1, at which the leading term
+            vanishes. Not a smoothing constant.
         reduction, weight, mask, normalizer: as in `sigmoid_focal_loss`.
 
     Returns:

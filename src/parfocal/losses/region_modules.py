@@ -35,7 +35,7 @@ class SigmoidTverskyLoss(_RegionLoss):
 
     Args:
         alpha, beta, reduction, smooth, per_image, weight: as in
-            `sigmoid_tversky_loss`, checked here already.
+            `sigmoid_tversky_loss`, checked in the constructor.
 
     Shape:
         inputs (N, C, d1, ...), targets of their shape.
@@ -75,7 +75,7 @@ class SigmoidFocalTverskyLoss(_RegionLoss):
 
     Args:
         alpha, beta, gamma, reduction, smooth, per_image, weight: as in
-            `sigmoid_focal_tversky_loss`, checked here already.
+            `sigmoid_focal_tversky_loss`, checked in the constructor.
 
     Shape:
         inputs (N, C, d1, ...), targets of their shape.
@@ -117,7 +117,7 @@ class SoftmaxTverskyLoss(_RegionLoss):
 
     Args:
         alpha, beta, reduction, smooth, per_image, weight, ignore_index: as in
-            `softmax_tversky_loss`, checked here already.
+            `softmax_tversky_loss`, checked in the constructor.
 
     Shape:
         inputs (N, C, d1, ...), targets (N, d1, ...) or of their shape.
@@ -158,7 +158,7 @@ class SoftmaxFocalTverskyLoss(_RegionLoss):
 
     Args:
         alpha, beta, gamma, reduction, smooth, per_image, weight, ignore_index: as in
-            `softmax_focal_tversky_loss`, checked here already.
+            `softmax_focal_tversky_loss`, checked in the constructor.
 
     Shape:
         inputs (N, C, d1, ...), targets (N, d1, ...) or of their shape.
@@ -221,7 +221,7 @@ class SigmoidUnifiedFocalLoss(_SigmoidUnifiedLoss):
 
     Args:
         delta, gamma, balance, reduction, smooth, per_image, weight: as in
-            `sigmoid_unified_focal_loss`, checked here already.
+            `sigmoid_unified_focal_loss`, checked in the constructor.
 
     Shape:
         inputs (N, C, d1, ...), targets of their shape.
@@ -243,7 +243,7 @@ class SigmoidAsymmetricUnifiedFocalLoss(_SigmoidUnifiedLoss):
 
     Args:
         delta, gamma, balance, reduction, smooth, per_image, weight: as in
-            `sigmoid_asymmetric_unified_focal_loss`, checked here already.
+            `sigmoid_asymmetric_unified_focal_loss`, checked in the constructor.
 
     Shape:
         inputs (N, C, d1, ...), targets of their shape.
@@ -292,7 +292,7 @@ class SoftmaxUnifiedFocalLoss(_SoftmaxUnifiedLoss):
 
     Args:
         delta, gamma, balance, reduction, smooth, per_image, weight, background, ignore_index: as in
-            `softmax_unified_focal_loss`, checked here already.
+            `softmax_unified_focal_loss`, checked in the constructor.
 
     Shape:
         inputs (N, C, d1, ...), targets (N, d1, ...) or of their shape.
@@ -313,7 +313,7 @@ class SoftmaxAsymmetricUnifiedFocalLoss(_SoftmaxUnifiedLoss):
 
     Args:
         delta, gamma, balance, reduction, smooth, per_image, weight, background, ignore_index: as in
-            `softmax_asymmetric_unified_focal_loss`, checked here already.
+            `softmax_asymmetric_unified_focal_loss`, checked in the constructor.
 
     Shape:
         inputs (N, C, d1, ...), targets (N, d1, ...) or of their shape.

@@ -29,16 +29,16 @@ def target_margins(
     Args:
         inputs: Logits (...), or (N, C, ...) of a softmax, as the losses take them.
         targets: 0 or 1 in the shape of `inputs`, or class indices (N, ...) of an integer dtype,
-            which are those of a softmax.
+            for a softmax.
         ignore_index: Class indices that don't count, one or several.
 
     Returns:
-        The margins in the shape of `targets`, in float32 at least, without gradient; infinite, as
-        of an answer that has none, where a target is ignored.
+        The margins in the shape of `targets`, in float32 at least, without gradient. They are
+        infinite where a target is ignored, as for an answer without a gradient.
 
     Raises:
         TypeError, ValueError: tensors of another kind or shape, or targets other than 0 and 1.
-        IndexError: an index that is no class, where looking is free: on a CPU.
+        IndexError: an index that is no class, where checking is free: on a CPU.
 
     Example:
         >>> import torch
@@ -72,18 +72,18 @@ def gradient_scale(
         scale = sqrt(sum of (w L'(u)) ** 2 / sum of (w ce'(u)) ** 2)
         L'(u) / ce'(u) = q ** gamma + gamma p q ** (gamma - 1) ce       p = sigmoid(u), q = 1 - p
 
-    It is the ratio of the norms in the logits too, for a sigmoid, and for one answer of a softmax:
+    For a sigmoid, and for one answer of a softmax, it is also the ratio of the norms in the logits:
     the modulating factor as it acts on the gradient, above 1 at hard answers, and 0 in the limit of
-    sure ones. Several answers of a softmax are weighed by their gradients in the other logits
-    beside. A step of SGD with the learning rate of the cross-entropy is about so many times as
-    long; with that rate over `gradient_scale` it is as long. Adam and its kin divide by the
-    gradient's size themselves, and need no other rate.
+    confident ones. With several answers of a softmax, each is also weighted by its gradient in the
+    other logits. With the learning rate of the cross-entropy, a step of SGD is longer by about this
+    factor; divide the rate by `gradient_scale` to keep its length. Adam and similar optimizers
+    divide by the gradient's size themselves, and need no change.
 
     Args:
         gamma: Focusing exponent, >= 0; a tensor of several gives the scale of each.
-        margins: The margins u that a model has, of any shape: `target_margins` of a batch. Infinite
-            ones have no gradient, or that of the limit.
-        weight: A factor an answer, such as alpha_t, in the shape of `margins`.
+        margins: The margins u of a model's answers, of any shape: `target_margins` of a batch.
+            Infinite ones have no gradient, or that of the limit.
+        weight: A factor per answer, such as alpha_t, in the shape of `margins`.
 
     Returns:
         The scale in float64, in the shape of `gamma`.
@@ -91,7 +91,7 @@ def gradient_scale(
     Raises:
         TypeError: margins that are no tensor of a floating-point dtype.
         ValueError: no margin, one that is NaN, a `gamma` out of its range, a `weight` of another
-            shape or without end, or a batch without any gradient.
+            shape or that isn't finite, or a batch without any gradient.
 
     Accuracy: 4 + 2 gamma ULP of float64, and the rounding of two sums, as long as the gradients are
     normal numbers: to a margin of 700 / (1 + gamma).

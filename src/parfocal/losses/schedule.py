@@ -23,16 +23,16 @@ class GammaSchedule:
         f(s) = (1 - cos(pi s)) / 2        "cosine"
         f(s) = 0                          "constant"
 
-    Before the first milestone and after the last gamma is theirs. It may stand at 0, and walk
-    through (0, 1): every gamma has its exact gradient.
+    Before the first milestone and after the last, gamma keeps their value. It may be 0, and pass
+    through (0, 1): the gradient is exact at every gamma.
 
     Args:
         milestones: Steps, in ascending order, with the gamma of each: ``{0: 0.0, 1000: 2.0}``, or
-            pairs. What a step is, an update or an epoch, is who calls it to say.
+            pairs. The caller decides whether a step is an update or an epoch.
         shape: As above.
 
     Raises:
-        TypeError: numbers of another kind.
+        TypeError: numbers of the wrong type.
         ValueError: no milestone, steps that don't ascend, a gamma out of its range, another shape.
 
     Example:
@@ -47,7 +47,7 @@ class GammaSchedule:
         SigmoidFocalLoss(alpha=0.25, gamma=1.0, reduction='mean', epsilon=0.0)
 
     As a callback: `parfocal.integrations.lightning.GammaScheduleCallback`, and that of
-    ``transformers``. `FocalGuard` follows the exponent: its cliffs are measured anew.
+    ``transformers``. `FocalGuard` follows the exponent, and measures its cliffs again.
     """
 
     def __init__(
@@ -90,9 +90,9 @@ class GammaSchedule:
     def set_gamma(self, loss: nn.Module, step: float) -> float:
         """Give a loss the gamma of a step, and return it.
 
-        A loss that was made with a tensor has the number written into it, which `torch.compile`
-        doesn't compile anew; of one with a number the attribute is set. A `FocalGuard` hands both
-        to its loss.
+        If the loss was created with a tensor, the number is written into it, and `torch.compile`
+        doesn't recompile. Otherwise the attribute is set. A `FocalGuard` passes both on to its
+        loss.
 
         Raises:
             TypeError: a loss that keeps no `gamma`, such as a function or a ``partial`` of one, or

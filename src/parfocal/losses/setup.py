@@ -25,18 +25,18 @@ def positive_count(
         count = max(1, sum over all processes of [targets > 0]) / number of processes
 
     DistributedDataParallel averages the gradients of the processes. With this count on each of
-    them, the average is the gradient of one process that has all samples; also where a process
-    has no positives, or no samples at all.
+    them, the average is the gradient of one process that has all samples, even if a process has no
+    positives, or no samples at all.
 
     Args:
-        targets: Any shape and real dtype; what is greater than 0 is a positive, so that qualities
-            and class indices with background 0 count too. Give ``targets == 1`` for centres of
-            heat maps alone, ``targets < C`` for class indices with background C.
+        targets: Any shape and real dtype; anything greater than 0 is a positive, so qualities and
+            class indices with background 0 count too. Give ``targets == 1`` for centres of heat
+            maps alone, ``targets < C`` for class indices with background C.
         group: Process group; the default group if torch.distributed is initialised, else this
-            process alone. All its processes have to call this.
+            process alone. All its processes must call this.
         ignore_index: Class indices, of an integer dtype, that mark what doesn't count, one or
-            several; 255, the usual void of index maps, by default. None counts it as a class, which
-            it is where there are more than 255. Other dtypes have no index to ignore.
+            several; 255, the usual void of index maps, by default. None counts it as a class, as it
+            is if there are more than 255. Other dtypes have no index to ignore.
 
     Returns:
         A scalar in float32, on the device of `targets`, without gradient.
@@ -52,7 +52,7 @@ def positive_count(
         tensor(0.1733)
 
     Raises:
-        TypeError: targets or `ignore_index` of another kind.
+        TypeError: targets or `ignore_index` of the wrong type.
 
     Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, section 4.1.
     """
@@ -83,16 +83,16 @@ def init_prior_bias_(
         bias = log(prior)                   of a softmax over the classes
 
     Without it the first steps see half of all negatives as positives, or all classes as equally
-    frequent, and their loss drowns everything else. Beside an `alpha` that balances the classes,
+    frequent, and their loss drowns out everything else. With an `alpha` that balances the classes,
     such as that of `alpha_from_counts`, the best constant is 1 / 2 or 1 / C, and the bias stays 0.
 
     Args:
         layer: The last layer, with a `bias`: nn.Linear, nn.Conv2d, and the like.
-        prior: Share of positives, in (0, 1): a number, or a tensor of one a class that broadcasts
-            to the bias. Of a softmax the share of each class.
-        head: ``"sigmoid"`` or ``"softmax"``, which turns the logits into probabilities. Without, it
-            is a softmax for shares of several classes that add up to 1, as those of exclusive
-            classes do, to 1e-3; else a sigmoid.
+        prior: Share of positives, in (0, 1): a number, or a tensor with one per class that
+            broadcasts to the bias. For a softmax, the share of each class.
+        head: ``"sigmoid"`` or ``"softmax"``, which turns the logits into probabilities. By default
+            it is a softmax if the shares of several classes add up to 1, within 1e-3, as those of
+            exclusive classes do; else a sigmoid.
 
     Returns:
         The layer.

@@ -35,22 +35,22 @@ def sigmoid_focal_loss(
     Args:
         inputs: Logits of any shape; float64, float32, float16 or bfloat16. NaN gives NaN, an
             infinity gives the limit.
-        targets: Shape of `inputs`, values in [0, 1], any real dtype. A soft target has the
-            meaning of the formula: one loss at a mixed probability, not a mixture of two losses.
-            For `inputs` of shape (N, C, ...) also class indices (N, ...) of an integer dtype: y is
-            1 at the class of the index, 0 at the others; C, the background of detectors, is none
-            of them. All other arguments and a mean are those of the C targets of each index.
+        targets: Shape of `inputs`, values in [0, 1], any real dtype. A soft target follows the
+            formula: one loss at a mixed probability, not a mixture of two losses. For `inputs` of
+            shape (N, C, ...) also class indices (N, ...) of an integer dtype: y is 1 at the class
+            of the index and 0 elsewhere; the index C, the background of detectors, is no class. All
+            other arguments and the mean apply to the C targets of each index.
         alpha: Share of the positive class, in [0, 1]; the negative class gets ``1 - alpha``.
             ``None`` or a negative number turns it off. May be a tensor that broadcasts against
             `inputs`.
         gamma: Focusing exponent, in [0, 2 ** 20]. May be a tensor that broadcasts against `inputs`;
-            its values are looked at where that is free, on a CPU.
+            its values are checked where that is free, on a CPU.
         reduction: ``"none"``, ``"mean"`` (over the unmasked positions) or ``"sum"``.
         epsilon: Smoothing constant of van Leeuwen et al., >= 0. The default 0 is the exact
             loss. A positive constant gives another function, with other gradients.
         weight: Factor per position; broadcasts against `inputs`. It doesn't change what a mean
             divides by.
-        mask: Boolean, or integers of which 0 is False; broadcasts against `inputs`; True where a
+        mask: Boolean, or integers with 0 for False; broadcasts against `inputs`; True where a
             position counts. Elsewhere the loss and all its gradients are exactly 0, whatever
             `inputs`, `targets` and `weight` hold there, NaN included.
         normalizer: Positive number, or tensor of one element, that the sum is divided by; with
@@ -64,11 +64,11 @@ def sigmoid_focal_loss(
         TypeError: integer or complex logits, complex targets, a mask of floating-point numbers.
         ValueError: shapes or devices that don't fit, a negative or NaN gamma, alpha above 1, a
             negative epsilon, an unknown reduction, a normalizer without ``reduction="sum"``; where
-            looking is free, targets outside [0, 1].
-        IndexError: where looking is free, class indices outside [0, C] that aren't masked; where
-            it isn't, on a GPU, say, the losses of such a row are NaN.
+            checking is free, targets outside [0, 1].
+        IndexError: where checking is free, class indices outside [0, C] that aren't masked;
+            elsewhere, such as on a GPU, the losses of such a row are NaN.
 
-    The mean over no position (empty, or all masked) is NaN, as in PyTorch. For 0 instead, use
+    The mean over no positions (empty, or all masked) is NaN, as in PyTorch. For 0 instead, use
     ``reduction="sum", normalizer=mask.sum().clamp(min=1)``.
 
     `inputs`, soft `targets`, `alpha`, `gamma` and `weight` may require gradients. Derivatives of

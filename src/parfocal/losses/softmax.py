@@ -42,14 +42,14 @@ def softmax_focal_loss(
 
     Args:
         input: Logits of shape (C), (N, C) or (N, C, d1, ...); float64, float32, float16 or
-            bfloat16. NaN gives NaN; an infinity gives the limit of the loss, through which no
-            gradient reaches it.
+            bfloat16. NaN gives NaN; an infinity gives the limit of the loss, and no gradient flows
+            to it.
         target: Class indices of an integer dtype, shape (), (N) or (N, d1, ...), in [0, C) or
             `ignore_index`; or class probabilities of a floating dtype, shape of `input`.
-        weight: One factor a class, of shape (C).
-        gamma: Focusing exponent, >= 0. May be a tensor that broadcasts against `input`, each
-            class of each sample having its own: shape (C) with inputs (N, C), (C, 1, 1) with
-            images, (N, 1) a sample.
+        weight: One factor per class, of shape (C).
+        gamma: Focusing exponent, >= 0. May be a tensor that broadcasts against `input`, with one
+            for each class of each sample: shape (C) with inputs (N, C), (C, 1, 1) with images,
+                (N, 1) for one per sample.
         ignore_index: Index of positions that don't count, or several: their loss and gradients are
             exactly 0, whatever `input` holds there. For class indices only.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. A mean divides by the sum of the weights
@@ -57,25 +57,25 @@ def softmax_focal_loss(
             positions if they are probabilities, as in ``F.cross_entropy``.
         label_smoothing: In [0, 1].
         epsilon: Smoothing constant of van Leeuwen et al., >= 0; 0 is the exact loss.
-        mask: Boolean, or integers of which 0 is False; broadcasts against the positions, shape (),
-            (N) or (N, d1, ...); True where one counts. Also beside probabilities, where there is
-            no `ignore_index`.
-        position_weight: One factor a position, broadcasts against these. It doesn't change what a
-            mean divides by. Where it is 0, or the weight of the class, a GPU's kernel leaves the
-            position out, whatever `input` holds; elsewhere 0 times NaN is NaN.
+        mask: Boolean, or integers with 0 for False; broadcasts against the positions, shape (), (N)
+            or (N, d1, ...); True where a position counts. Also for probabilities, which have no
+            `ignore_index`.
+        position_weight: One factor per position, broadcasts against them. It doesn't change what a
+            mean divides by. Where it or the weight of the class is 0, a GPU kernel leaves out the
+            position, whatever `input` holds; elsewhere 0 times NaN is NaN.
         normalizer: Positive number, or tensor of one element, that the sum is divided by; with
             ``reduction="sum"`` only.
-        inputs, targets: Other names of `input` and `target`, those of this package's other losses.
+        inputs, targets: Aliases of `input` and `target`, as in this package's other losses.
 
     Returns:
         The loss: shape (), (N) or (N, d1, ...) for ``reduction="none"``, else a scalar; in the
         dtype of `input`, under autocast in float32 at least.
 
     Raises:
-        TypeError: logits, targets, mask or `ignore_index` of another kind.
+        TypeError: logits, targets, mask or `ignore_index` of the wrong type.
         ValueError: shapes or devices that don't fit, numbers out of their range, `ignore_index`
-            beside probabilities, a normalizer without ``reduction="sum"``.
-        IndexError: an index that is no class, where it costs nothing to see: on a CPU.
+            with probabilities, a normalizer without ``reduction="sum"``.
+        IndexError: an index that is no class, where checking is free: on a CPU.
 
     If no position counts, a mean is NaN, as in PyTorch; for 0 instead use ``reduction="sum"`` with
     a normalizer of at least 1.
@@ -86,9 +86,9 @@ def softmax_focal_loss(
 
     Accuracy: for class indices, value and gradient are within (1 + gamma)(8 + d + log2(C) / 2) ULP
     in float64 and float32, d the spread of a row of C logits, and within 1 ULP of that of float32
-    in float16 and bfloat16. The exponential of a difference of logits feels its rounding, up to
-    d / 2 units of 2 ** -23, which is d ULP of a result just below a power of two. A search for the
-    worst of 10^6 rows of up to 40 classes found 0.93 of the bound, ``ledger/search.py``.
+    in float16 and bfloat16. The exponential of a difference of logits inherits its rounding error,
+    up to d / 2 units of 2 ** -23, which is d ULP of a result just below a power of two. A search
+    over 10^6 rows of up to 40 classes found at most 0.93 of the bound (``ledger/search.py``).
 
     Example:
         >>> import torch

@@ -28,7 +28,7 @@ def softmax_asymmetric_loss(
     inputs: Tensor | None = None,
     targets: Tensor | None = None,
 ) -> Tensor:
-    r"""Asymmetric loss of classes that exclude each other, exact in every precision.
+    r"""Asymmetric loss of mutually exclusive classes, exact in every precision.
 
     With ``p = softmax(inputs)`` over the C classes, class weights ``w``, class ``t`` and
     ``y_c = (1 - s) [c = t] + s / C``, s the label smoothing::
@@ -36,15 +36,15 @@ def softmax_asymmetric_loss(
         L = -w_t y_t (1 - p_t) ** gamma_pos log p_t
             - sum over c != t of w_c y_c p_c ** gamma_neg log p_c
 
-    The smoothed share of a wrong class counts the less the less probable that class is. Without
-    smoothing the wrong classes have no part, whatever `gamma_neg`: the loss is
-    `softmax_focal_loss` at `gamma_pos`. At exponents of 0 it is ``F.cross_entropy``.
+    The less probable a wrong class is, the less its smoothed share counts. Without smoothing the
+    wrong classes contribute nothing, whatever `gamma_neg` is: the loss is `softmax_focal_loss` at
+    `gamma_pos`. At exponents of 0 it is ``F.cross_entropy``.
 
     Args:
         input: Logits of shape (C), (N, C) or (N, C, d1, ...), as in `softmax_focal_loss`.
         target: Class indices of an integer dtype, shape (), (N) or (N, d1, ...), in [0, C) or
             `ignore_index`.
-        weight: One factor a class, of shape (C).
+        weight: One factor per class, of shape (C).
         gamma_neg, gamma_pos: Focusing exponents of the wrong classes and of the true one, >= 0; may
             be tensors that broadcast against `input`.
         ignore_index: as in `softmax_focal_loss`.

@@ -75,28 +75,26 @@ def sigmoid_tversky_loss(
         inputs: Logits (N, C, d1, ...); float64, float32, float16 or bfloat16.
         targets: Shape of `inputs`, values in [0, 1], any real dtype. Data: no gradient flows to
             them.
-        alpha, beta: Weights of what was missed and of what was found wrongly, >= 0. Several
-            libraries, and Salehi et al., have them the other way round.
+        alpha, beta: Weights of false negatives and of false positives, >= 0. Several libraries, and
+            Salehi et al., swap the two.
         reduction: ``"none"``, ``"mean"`` or ``"sum"`` over classes and images.
-        smooth: Number of pixels, >= 0, that is added to what is right. The more, the less a small
-            region counts.
+        smooth: Number of pixels, >= 0, that is added to the true positives. The larger it is, the
+            less a small region counts.
         per_image: Whether a region is a class of one image, or of the whole batch.
-        weight: One factor a class, (C). It doesn't change what a mean divides by.
-        mask: Boolean, or integers of which 0 is False; broadcasts against `inputs`; True where a
-            pixel counts. Elsewhere its gradient is exactly 0, whatever `inputs` and `targets` hold
-            there.
+        weight: One factor per class, (C). It doesn't change what a mean divides by.
+        mask: Boolean, or integers with 0 for False; broadcasts against `inputs`; True where a pixel
+            counts. Elsewhere its gradient is exactly 0, whatever `inputs` and `targets` hold there.
 
     Returns:
         (N, C), or (C) for ``per_image=False``, for ``reduction="none"``; else a scalar. In the
         dtype of `inputs`, under autocast in float32 at least.
 
         A class that is absent from the targets of a region has the loss
-        ``beta FP / (beta FP + smooth)``: 0 if nothing was found, and up to 1, also for
-        ``smooth = 0``, if anything was. A region of which no pixel counts has 0, and counts in a
-        mean.
+        ``beta FP / (beta FP + smooth)``: 0 if nothing was found, and otherwise up to 1, even for
+        ``smooth = 0``. A region in which no pixel counts has loss 0, and counts in a mean.
 
     Raises:
-        TypeError, ValueError: arguments of another kind, shapes that don't fit, numbers out of
+        TypeError, ValueError: arguments of the wrong type, shapes that don't fit, numbers out of
             their range.
 
     Accuracy: see `sigmoid_focal_tversky_loss`.
@@ -152,7 +150,7 @@ def sigmoid_focal_tversky_loss(
         TypeError, ValueError: as `sigmoid_tversky_loss`.
 
     Accuracy: with k = 1 / gamma, value and gradient within 8 + 6 k ULP in float64 and float32 for
-    regions of few pixels, more as sums of many do; 1 ULP in 16 bits. Derivatives of every order
+    regions of few pixels, and more for sums over many; 1 ULP in 16 bits. Derivatives of every order
     are finite. Measured errors are in ``ledger/records``.
 
     Example:
@@ -198,13 +196,13 @@ def softmax_tversky_loss(
             class probabilities (N, C, d1, ...) of a floating dtype. Data: no gradient flows to
             them.
         ignore_index: Index of pixels that don't count; for indices only.
-        mask: Boolean, or integers of which 0 is False; broadcasts against (N, d1, ...); True where
-            a pixel counts.
-        alpha, beta, reduction, smooth, per_image, weight: as in `sigmoid_tversky_loss`. A weight
-            of 0 leaves a class out, such as a background, but not of what a mean divides by.
+        mask: Boolean, or integers with 0 for False; broadcasts against (N, d1, ...); True where a
+            pixel counts.
+        alpha, beta, reduction, smooth, per_image, weight: as in `sigmoid_tversky_loss`. A weight of
+            0 leaves out a class, such as a background, but a mean still divides by it.
 
     Returns:
-        As `sigmoid_tversky_loss`, with the same meaning of classes that are absent.
+        As `sigmoid_tversky_loss`, which also says how absent classes are treated.
 
     Raises:
         TypeError, ValueError: as `softmax_focal_loss`.

@@ -2,7 +2,7 @@
 
 One pair of functions treats all classes alike; the asymmetric pair modulates the cross-entropy of
 the background alone, and raises the regions of the foreground alone to a power. Sigmoid versions
-take each class for a problem of two, itself and what it isn't.
+treat each class as a binary problem: the class against the rest.
 """
 
 from collections.abc import Sequence
@@ -70,7 +70,7 @@ def sigmoid_unified_focal_loss(
 ) -> Tensor:
     r"""Symmetric unified focal loss of logits, each class on its own.
 
-    Each class is a problem of two: with probability ``p = sigmoid(inputs)`` and target y it is
+    Each class is a binary problem: with probability ``p = sigmoid(inputs)`` and target y it is
     there, with ``1 - p`` and ``1 - y`` it isn't. On these the loss is that of
     `softmax_unified_focal_loss`, averaged over the classes.
 
@@ -78,8 +78,8 @@ def sigmoid_unified_focal_loss(
         inputs: Logits (N, C, d1, ...); float64, float32, float16 or bfloat16.
         targets: Shape of `inputs`, values in [0, 1], any real dtype. Data: no gradient flows to
             them.
-        mask: Boolean, or integers of which 0 is False; broadcasts against `inputs`; True where a
-            pixel counts.
+        mask: Boolean, or integers with 0 for False; broadcasts against `inputs`; True where a pixel
+            counts.
         delta, gamma, balance, reduction, smooth, per_image, weight: as in
             `softmax_unified_focal_loss`.
 
@@ -88,7 +88,7 @@ def sigmoid_unified_focal_loss(
         `inputs`, under autocast in float32 at least. NaN if no pixel counts.
 
     Raises:
-        TypeError, ValueError: arguments of another kind, shapes that don't fit, numbers out of
+        TypeError, ValueError: arguments of the wrong type, shapes that don't fit, numbers out of
             their range.
 
     Accuracy: see `softmax_unified_focal_loss`.
@@ -124,7 +124,7 @@ def sigmoid_asymmetric_unified_focal_loss(
 ) -> Tensor:
     r"""Asymmetric unified focal loss of logits, each class on its own.
 
-    Each class is a problem of two, as in `sigmoid_unified_focal_loss`; where it isn't is the
+    Each class is a binary problem, as in `sigmoid_unified_focal_loss`; its absence is the
     background of `softmax_asymmetric_unified_focal_loss`.
 
     Args:
@@ -180,7 +180,7 @@ def softmax_unified_focal_loss(
         R  = mean over regions of (1 - T_c) ** (1 - gamma)
         L  = balance R + (1 - balance) CE
 
-    Often R is written as ``(1 - T) (1 - T) ** -gamma``, which is 0 times infinity at a perfect
+    R is often written as ``(1 - T) (1 - T) ** -gamma``, which is 0 times infinity at a perfect
     match. In the logits it is finite everywhere, and so are its derivatives.
 
     Args:
@@ -188,27 +188,27 @@ def softmax_unified_focal_loss(
         targets: Class indices (N, d1, ...) of an integer dtype, in [0, C) or `ignore_index`; or
             class probabilities (N, C, d1, ...) of a floating dtype. Data: no gradient flows to
             them.
-        delta: Weight of what was missed, and of the foreground, in [0, 1].
+        delta: Weight of false negatives, and of the foreground, in [0, 1].
         gamma: Strength of the focus, in [0, 1). The exponent ``1 - gamma`` is rounded to the dtype
             of the computation.
         balance: Share of the regions, in [0, 1]; the paper's lambda.
         reduction: ``"mean"`` is L. ``"none"`` gives each region's part, whose mean is L: its power,
             and the cross-entropy of its class in its image. ``"sum"`` is the sum of the parts.
         smooth, per_image: as in `softmax_tversky_loss`.
-        weight: One factor a class, (C), of its cross-entropy and of its regions. It doesn't change
-            what a mean divides by.
+        weight: One factor per class, (C), of its cross-entropy and of its regions. It doesn't
+            change what a mean divides by.
         background: Index of the class that is the background.
         ignore_index: Index of pixels that don't count; for indices only.
-        mask: Boolean, or integers of which 0 is False; broadcasts against (N, d1, ...); True where
-            a pixel counts.
+        mask: Boolean, or integers with 0 for False; broadcasts against (N, d1, ...); True where a
+            pixel counts.
 
     Returns:
         A scalar, or (N, C) for ``reduction="none"``, (C) with ``per_image=False``; in the dtype of
-        `inputs`, under autocast in float32 at least. NaN if no pixel counts. Classes that are
-        absent have the meaning of `softmax_tversky_loss`.
+        `inputs`, under autocast in float32 at least. NaN if no pixel counts. Absent classes are
+        treated as in `softmax_tversky_loss`.
 
     Raises:
-        TypeError, ValueError: arguments of another kind, shapes that don't fit, numbers out of
+        TypeError, ValueError: arguments of the wrong type, shapes that don't fit, numbers out of
             their range.
 
     Accuracy: that of its parts, `softmax_focal_loss` and `softmax_focal_tversky_loss`.

@@ -87,7 +87,7 @@ def probabilities(call: str, targets: Tensor) -> None:
 
 
 def likelihoods(call: str, nll: Tensor, mask: Tensor | None) -> None:
-    """Negative log-likelihoods, of which some rounded 0 may be below it, where looking is free."""
+    """Negative log-likelihoods, of which some rounded 0 may be below it, where checking is free."""
     if not is_readable(nll, mask) or nll.numel() == 0:
         return
     if all(part.amin().item() >= LEAST for part in nll.detach().reshape(-1).split(_UNDIVIDED)):
@@ -147,7 +147,7 @@ def _first(chosen: Tensor, tensor: Tensor, mask: Tensor | None) -> float | None:
 
 
 def heat_map(call: str, targets: Tensor) -> None:
-    """Warn of bumps without a centre that is exactly 1, where looking is free."""
+    """Warn of bumps without a centre that is exactly 1, where checking is free."""
     if call in _have_centres or not targets.is_floating_point():
         return
     if not is_readable(targets) or targets.numel() == 0:
@@ -163,7 +163,7 @@ def heat_map(call: str, targets: Tensor) -> None:
 
 
 def binary_mask(call: str, labels: Tensor, positive: Tensor) -> None:
-    """Warn where all that is positive is ignored: a mask of 0 and 255, where looking is free."""
+    """Warn where all that is positive is ignored: a mask of 0 and 255, where checking is free."""
     if is_readable(labels, positive) and not positive.any() and (labels > 0).any():
         warn(
             f"{call}: all positives of `targets` are {int(labels.max())}, which is ignored as "
