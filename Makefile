@@ -55,7 +55,7 @@ test-quick: $(VENV)/installed
 # Without a network. The examples of the gallery are run, once for each change of theirs.
 docs: $(VENV)/installed
 	$(BIN)/sphinx-build --quiet --fail-on-warning --keep-going -b html docs site
-	$(BIN)/python tests/pages/look_at_site.py site
+	$(BIN)/python tests/look_at_site.py site
 
 # It says how one call is drawn again: `python tests/fuzz.py --seed S --call I`.
 fuzz: $(VENV)/installed

@@ -41,15 +41,16 @@ def load(place: str) -> Any:
 
 
 def did_you_mean(name: str, known: Iterable[str]) -> str:
-    """The end of a message about a name that nobody knows; empty where none is near.
+    """The end of a message about a name that nobody knows; empty where no other is near.
 
     >>> did_you_mean("mnsit", ["mnist", "segmentation"])
     "; did you mean 'mnist'?"
     >>> did_you_mean("cat", ["mnist"])
     ''
     """
-    near = get_close_matches(name, known, 1)
-    return f"; did you mean {near[0]!r}?" if near else ""
+    folded = {word.casefold(): word for word in known if word != name}
+    near = get_close_matches(name.casefold(), folded, 1)
+    return f"; did you mean {folded[near[0]]!r}?" if near else ""
 
 
 def _of_file(file: str) -> Any:

@@ -60,6 +60,7 @@ def test_baseline_is_strict(cache):
     ("arguments", "words"),
     [
         (("no_such_file.py:loss",), "no file no_such_file.py"),
+        (("[/red].py:loss",), "no file [/red].py"),
         ((f"{PLANTED}:plain", "--option", "gamma"), "NAME=VALUE"),
         ((), "either a TARGET or --installed"),
     ],

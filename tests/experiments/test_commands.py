@@ -120,6 +120,7 @@ EXACT = ("train", "mnist-quick", "--set", "loss=exact")
         ),
         (("train", "mnist-quick", "--set", "loss=exat"), "did you mean 'exact'?"),
         (("train", "mnsit-quick"), "did you mean 'mnist-quick'?"),
+        (("train", "MNIST-quick"), "got 'MNIST-quick'; did you mean 'mnist-quick'?"),
         (("tarin", "mnist-quick"), "No such command 'tarin'; did you mean 'train'?"),
         (("train", "mnist-quick", "--set", "loss=original", "--set", "options={a=1}"), "without"),
         (("train", "nothing"), "or a path to a .toml; got 'nothing'"),
@@ -130,6 +131,11 @@ EXACT = ("train", "mnist-quick", "--set", "loss=exact")
         (("status", "src"), "no runs in src"),
         (("report", "src"), "no runs in src"),
         (("gradients", "--dtype", "int8"), "'int8' is not one of"),
+        (("gradients", "--gamma", "nan"), "'--gamma': expected a number, got nan"),
+        (("gradients", "--gamma", "inf"), "'--gamma': inf is not in the range"),
+        (("gradients", "--alpha", "nan"), "'--alpha': expected a number, got nan"),
+        (("sweep", "mnist-quick", "--budget", "nan"), "'--budget': expected a number, got nan"),
+        (("audit", "math:sqrt", "--gamma", "nan"), "'--gamma': expected a number, got nan"),
         (("gradients", "--out", "/proc/nowhere"), "/proc/nowhere"),
     ],
 )
@@ -138,6 +144,14 @@ def test_bad_input_is_one_line_and_status_2(arguments, words, run):
     output = run(*arguments, status=2)
     assert words in " ".join(output.split())
     assert "Traceback" not in output
+
+
+def test_the_name_that_was_given_is_no_hint(run):
+    """`original` is a loss, but takes no options."""
+    output = run("train", "mnist-quick", "--set", "loss=original", "--set", "options={a=1}",
+                 status=2)  # fmt: skip
+    assert "got 'original'" in output
+    assert "did you mean" not in output
 
 
 @pytest.mark.parametrize("name", COMMANDS)

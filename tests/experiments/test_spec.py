@@ -134,10 +134,13 @@ def test_user_files_are_read_and_their_errors_name_the_file(tmp_path):
         ("learning_rate=1e-3,0.1", ("learning_rate", [1e-3, 0.1])),
         ("options={epsilon=0.1}", ("options", [{"epsilon": 0.1}])),
         ("positive=[cat, dog]", ("positive", [["cat", "dog"]])),
+        ("gamma=-.5,+5.,1.e-3", ("gamma", [-0.5, 5.0, 1e-3])),
+        ('positive=["v .5", "1., 2", "# 3", cat]', ("positive", [["v .5", "1., 2", "# 3", "cat"]])),
+        ("options={name='a .5', b=.5}", ("options", [{"name": "a .5", "b": 0.5}])),
     ],
 )
 def test_settings_are_read_as_they_are_written(text, expected):
-    """Numbers, words with and without quotes, lists, tables."""
+    """Numbers, words with and without quotes, lists, tables; what is in quotes stays as it is."""
     assert read_setting(text) == expected
 
 
@@ -149,9 +152,9 @@ def test_a_grid_that_is_no_table_is_refused(tmp_path):
         read_grid(str(path))
 
 
-@pytest.mark.parametrize("text", ["gamma", "gamma=", "gamma=[1"])
+@pytest.mark.parametrize("text", ["gamma", "gamma=", "gamma=[1", "gamma=1]#", "gamma=1]\nseed=[2"])
 def test_a_setting_without_values_is_an_error(text):
-    """It names what came."""
+    """It names what came, and drops nothing of it."""
     with pytest.raises(ValueError, match="NAME=VALUE"):
         read_setting(text)
 

@@ -1,7 +1,6 @@
 """`parfocal audit`."""
 
 import ast
-import math
 import os
 import sys
 from collections.abc import Sequence
@@ -14,22 +13,13 @@ import click
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from parfocal.cli.options import fails_in_one_line
+from parfocal.cli.options import Number, fails_in_one_line
 
 if TYPE_CHECKING:
     from parfocal.audit.isolated import Job
     from parfocal.audit.report import AuditReport
 
 _FILE = click.Path(dir_okay=False, path_type=Path)
-
-
-def _finite(
-    context: click.Context, parameter: click.Parameter, value: tuple[float, ...]
-) -> tuple[float, ...]:
-    """Numbers, NaN refused."""
-    if any(math.isnan(number) for number in value):
-        raise click.BadParameter("expected numbers from 0 to 1024, got nan")
-    return value
 
 
 def _writable(
@@ -70,7 +60,7 @@ def _fail_on(context: click.Context, parameter: click.Parameter, value: str) -> 
 @click.option("--gamma-name", help="The keyword of the focusing exponent.")
 @click.option(
     "--fixed-gamma",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     help="The exponent, if the loss has no keyword for it.",
 )
 @click.option("--kind", type=click.Choice(["binary", "multiclass"]), help="The kind of targets.")
@@ -86,7 +76,7 @@ def _fail_on(context: click.Context, parameter: click.Parameter, value: str) -> 
 )
 @click.option("--targets-first", is_flag=True, help="Call it with targets, then logits.")
 @click.option("--one-hot", is_flag=True, help="Multiclass targets are one-hot.")
-@click.option("--gamma", "gammas", multiple=True, type=click.FloatRange(0, 1024), callback=_finite,
+@click.option("--gamma", "gammas", multiple=True, type=Number(0, 1024),
               help="An exponent to test, instead of ten; may be repeated.")  # fmt: skip
 @click.option("--dtype", "dtypes", multiple=True, help="A dtype to test; may be repeated.",
               type=click.Choice(["float64", "float32", "float16", "bfloat16"]))  # fmt: skip
@@ -95,7 +85,7 @@ def _fail_on(context: click.Context, parameter: click.Parameter, value: str) -> 
 @click.option("--fail-on", default="error", show_default=True, callback=_fail_on,
               help="Severities and kinds of findings that give exit status 1, separated by commas: "
               "error, warning, not-finite, wrong-sign, dead-gradient, ...")  # fmt: skip
-@click.option("--timeout", type=click.FloatRange(min=1), default=900.0, help="Seconds per loss.")
+@click.option("--timeout", type=Number(min=1), default=900.0, help="Seconds per loss.")
 @click.option("--json", "json_path", **_OUT, help="Write the whole report as JSON.")
 @click.option("--junit", "junit_path", **_OUT, help="Write JUnit XML.")
 @click.option("--html", "html_path", **_OUT, help="Write a self-contained page.")
@@ -199,7 +189,7 @@ def _audited(jobs: "Sequence[Job]", timeout: float) -> "list[AuditReport]":
     """Each in its process, one a core at a time, with a line of progress."""
     from parfocal.audit.isolated import audit_isolated
 
-    columns = (TextColumn("{task.description}"), BarColumn(), TimeElapsedColumn())
+    columns = (TextColumn("{task.description}", markup=False), BarColumn(), TimeElapsedColumn())
     with Progress(*columns, console=Console(stderr=True), transient=True) as progress:
 
         def run(job: "Job") -> "AuditReport":

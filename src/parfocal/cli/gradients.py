@@ -4,14 +4,14 @@ from pathlib import Path
 
 import click
 
-from parfocal.cli.options import DEFAULT_OUT, fails_in_one_line, out_option, plain_console
+from parfocal.cli.options import DEFAULT_OUT, Number, fails_in_one_line, out_option, plain_console
 
 DTYPES = ("float64", "float32", "float16", "bfloat16")
 
 
 @click.command()
-@click.option("--gamma", type=click.FloatRange(min=0), default=0.5, help="Focusing exponent.")
-@click.option("--alpha", type=click.FloatRange(0, 1), default=0.5, help="Weight of the positives.")
+@click.option("--gamma", type=Number(0, 2**20), default=0.5, help="Focusing exponent.")
+@click.option("--alpha", type=Number(0, 1), default=0.5, help="Weight of the positives.")
 @click.option("--dtype", type=click.Choice(DTYPES), default="float64", help="Dtype of the logits.")
 @out_option("Folder for the figure.", DEFAULT_OUT / "gradients")
 @fails_in_one_line

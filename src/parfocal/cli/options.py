@@ -1,6 +1,7 @@
 """Options that several commands share, and what they mean."""
 
 import functools
+import math
 import sys
 from collections.abc import Callable
 from pathlib import Path
@@ -19,6 +20,19 @@ if TYPE_CHECKING:
 DEFAULT_OUT = Path("runs")
 
 _PATH = click.Path(file_okay=False, path_type=Path)
+
+
+class Number(click.FloatRange):
+    """A number of a range; NaN, which no bound keeps out, is none."""
+
+    def convert(
+        self, value: Any, param: click.Parameter | None, ctx: click.Context | None
+    ) -> float:
+        """The number that a text is."""
+        number = float(super().convert(value, param, ctx))
+        if math.isnan(number):
+            self.fail("expected a number, got nan", param, ctx)
+        return number
 
 
 def plain_console(quiet: bool = False) -> "Console":
@@ -104,7 +118,7 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
             ),
             click.option(
                 "--checkpoint-seconds",
-                type=click.FloatRange(min=0),
+                type=Number(min=0),
                 default=60.0,
                 help="Seconds between checkpoints: the most work that a kill can lose.",
             ),

@@ -15,6 +15,7 @@ import click
 
 from parfocal.cli.options import (
     DEFAULT_OUT,
+    Number,
     end_as_ctrl_c,
     fails_in_one_line,
     grid_of,
@@ -58,7 +59,7 @@ _CONNECT_SECONDS = 60.0
 )
 @click.option(
     "--budget",
-    type=click.FloatRange(min=0, min_open=True),
+    type=Number(min=0, min_open=True),
     metavar="SECONDS",
     help="Ask the runs to end after this time; the same command resumes them.",
 )
@@ -71,7 +72,7 @@ _CONNECT_SECONDS = 60.0
 )
 @click.option(
     "--archive-megabytes",
-    type=click.FloatRange(min=0),
+    type=Number(min=0),
     default=15.0,
     show_default=True,
     help="Add checkpoints to the archive up to this size.",

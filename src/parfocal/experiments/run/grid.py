@@ -159,15 +159,32 @@ def read_setting(text: str) -> tuple[str, list[Any]]:
     name, equals, values = text.partition("=")
     if not equals or not values.strip():
         raise ValueError(f"Expected NAME=VALUE,..., got {text!r}")
-    # TOML wants a digit on both sides of a point.
-    values = re.sub(r"(?<![\w.\"'])([+-]?)\.(?=\d)", r"\g<1>0.", values)
-    values = re.sub(r"(?<![\w.\"'])([+-]?\d+)\.(?![\w.])", r"\1.0", values)
-    quoted = re.sub(
-        r"(?<![\w\"'.+-])(?!true\b|false\b|inf\b|nan\b)([A-Za-z_]\w*)(?![\w\"'])", r'"\1"', values
-    )
-    for candidate in (values, quoted):
-        try:
-            return name.strip(), tomllib.loads(f"values = [{candidate}]")["values"]
-        except tomllib.TOMLDecodeError:
-            continue
+    parts = _STRING.split(values)
+    parts[::2] = map(_with_digits, parts[::2])
+    quoted = [_with_quotes(part) if place % 2 == 0 else part for place, part in enumerate(parts)]
+    if "#" not in "".join(parts[::2]):  # TOML's comments would hide what follows
+        for candidate in map("".join, (parts, quoted)):
+            try:
+                found = tomllib.loads(f"values = [{candidate}]")
+            except tomllib.TOMLDecodeError:
+                continue
+            if len(found) == 1:
+                return name.strip(), found["values"]
     raise ValueError(f"Expected NAME=VALUE,..., got {text!r}")
+
+
+# Of TOML, in whose texts nothing is to be changed.
+_STRING = re.compile(r'("""(?:[^\\]|\\.)*?"""|"(?:[^"\\]|\\.)*"|' r"'''.*?'''|'[^']*')", re.DOTALL)
+
+
+def _with_digits(values: str) -> str:
+    """TOML wants a digit on both sides of a point."""
+    values = re.sub(r"(?<![\w.])([+-]?)\.(?=\d)", r"\g<1>0.", values)
+    return re.sub(r"(?<![\w.])([+-]?\d+)\.(?=[eE][+-]?\d|(?![\w.]))", r"\1.0", values)
+
+
+def _with_quotes(values: str) -> str:
+    """TOML wants quotes around words."""
+    return re.sub(
+        r"(?<![\w.+-])(?!true\b|false\b|inf\b|nan\b)([A-Za-z_]\w*)(?!\w)", r'"\1"', values
+    )

@@ -1,6 +1,6 @@
 """Look at pages of the built site as axe-core does, at both widths, light and dark.
 
-    python tests/pages/look_at_site.py site
+    python tests/look_at_site.py site
 
 Exit status 1 for a page that breaks a rule or is wider than its window; `make docs` runs it.
 """
@@ -8,7 +8,7 @@ Exit status 1 for a page that breaks a rule or is wider than its window; `make d
 import sys
 from pathlib import Path
 
-from browser import CHROMIUM, Browser
+from pages.browser import CHROMIUM, Browser
 
 # One of each kind.
 PAGES = (
