@@ -19,13 +19,17 @@ export function parseMargins(text) {
     throw new Error(`Expected the format "${FORMAT}", got ${JSON.stringify(found?.format) ?? "none"}.`);
   }
   const {edges, zeros, ones} = found;
-  if (!isList(edges) || edges.length < 2 || !edges.every((e, i) => i === 0 || e > edges[i - 1])) {
+  const isEdge = (e, i) => Number.isFinite(e) && (i === 0 || e > edges[i - 1]);
+  if (!isList(edges) || edges.length < 2 || !edges.every(isEdge)) {
     throw new Error("Expected ascending edges of bins.");
   }
   for (const counts of [zeros, ones]) {
     if (!isList(counts) || counts.length !== edges.length + 1 || !counts.every(isCount)) {
       throw new Error(`Expected ${edges.length + 1} counts of margins, a bin each.`);
     }
+  }
+  for (const key of ["step", "loss", "dtype"]) {
+    if (found[key] === undefined) throw new Error(`Expected a ${key}, got none.`);
   }
   return found;
 }

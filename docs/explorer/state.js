@@ -27,7 +27,7 @@ export function parse(fragment) {
     if (given.has(key)) state[key] = number(given.get(key), range, START[key]);
   }
   if (given.get("alpha") === "none") state.alpha = null;
-  if (given.get("dtype") in DTYPES) state.dtype = given.get("dtype");
+  if (Object.hasOwn(DTYPES, given.get("dtype"))) state.dtype = given.get("dtype");
   if (given.has("losses")) {
     const chosen = given.get("losses").split(",");
     state.losses = START.losses.filter(name => chosen.includes(name));

@@ -97,8 +97,9 @@ function tell(all) {
   });
   get("cliffs").tBodies[0].replaceChildren(...rows);
   const told = state.losses.map(name => sentence(name, all[name])).filter(Boolean);
-  get("verdict").textContent = told.length
-    ? `${told.join("; ")}.` : `No gradient is infinite or NaN up to a logit of 120 (${state.dtype}).`;
+  const nothing = rows.length
+    ? `No gradient is infinite or NaN up to a logit of 120 (${state.dtype}).` : "No loss is chosen.";
+  get("verdict").textContent = told.length ? `${told.join("; ")}.` : nothing;
   get("verdict").className = told.length ? "verdict bad" : "verdict";
   get("cliffs").classList.toggle("with-margins", histogram !== null);
 }

@@ -109,6 +109,13 @@ def test_what_it_says_of_each_loss(browser, path):
     )
 
 
+def test_without_a_loss_nothing_is_said_of_gradients(browser, path):
+    """Neither that they break nor that they don't."""
+    page = _open(browser, path, "#losses=")
+    assert page.text("#verdict") == "No loss is chosen."
+    assert _table(page) == {}
+
+
 def test_the_address_is_the_picture(browser, path):
     """What is chosen stands in the fragment, and a page with that fragment shows the same."""
     page = _open(browser, path)
@@ -139,6 +146,9 @@ def test_what_cannot_be_drawn_changes_nothing(browser, path):
     fragment = page.evaluate("module_state.format(module_state.parse(location.hash))")
     assert "gamma=0.5" in fragment
     assert "dtype=float32&target=1&from=-10&to=40&losses=" in fragment
+    assert "dtype=float32" in page.evaluate(
+        "module_state.format(module_state.parse('#dtype=constructor'))"
+    )
     page = _open(browser, path, "#gamma=3")
     _set(page, "gamma", "-1")
     assert page.evaluate("document.querySelector('[name=gamma]').ariaInvalid") == "true"
@@ -214,8 +224,14 @@ def test_margins_of_a_guard_are_drawn(browser, path):
             '{"format": "parfocal margins 1", "edges": [0, 1], "zeros": [1, 2], "ones": []}',
             "Expected 3 counts of margins",
         ),
+        ('{"format": "parfocal margins 1", "edges": ["0", "1"]}', "Expected ascending edges"),
+        (
+            '{"format": "parfocal margins 1", "edges": [0, 1], "zeros": [1, 2, 3],'
+            ' "ones": [1, 2, 3]}',
+            "Expected a step, got none.",
+        ),
     ],
-    ids=["text", "format", "edges", "counts"],
+    ids=["text", "format", "edges", "counts", "edges in quotes", "step"],
 )
 def test_a_wrong_file_is_told_in_one_line(browser, path, text, told):
     """And nothing is drawn of it."""
