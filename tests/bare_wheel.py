@@ -51,14 +51,14 @@ def main() -> None:
     assert hessian(torch.tensor(90.0)).isfinite()
 
     command = Path(sys.executable).with_name("parfocal")
-    for name, (extra, _) in COMMANDS.items():
+    for name, (extra, *_) in COMMANDS.items():
         done = _run(command, name)
         assert done.returncode == 2, done
         assert done.stderr.endswith(f"needs the module click: {install(extra)}\n"), done.stderr
     version, listed = _run(command, "--version"), _run(command)
     assert (version.returncode, listed.returncode) == (0, 0), (version, listed)
     assert version.stdout == f"parfocal, version {parfocal.__version__}\n"
-    for name, (extra, _) in COMMANDS.items():
+    for name, (extra, *_) in COMMANDS.items():
         assert f"  {name:<10} [{extra}] " in listed.stdout, listed.stdout
     modules = {"audit": "audit", "testing": "audit", "jax": "jax", "boosting": "boosting"}
     for module, extra in modules.items():

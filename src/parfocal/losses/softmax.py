@@ -49,7 +49,7 @@ def softmax_focal_loss(
         weight: One factor per class, of shape (C).
         gamma: Focusing exponent, >= 0. May be a tensor that broadcasts against `input`, with one
             for each class of each sample: shape (C) with inputs (N, C), (C, 1, 1) with images,
-                (N, 1) for one per sample.
+            (N, 1) for one per sample.
         ignore_index: Index of positions that don't count, or several: their loss and gradients are
             exactly 0, whatever `input` holds there. For class indices only.
         reduction: ``"none"``, ``"mean"`` or ``"sum"``. A mean divides by the sum of the weights
