@@ -200,7 +200,7 @@ LIMITS = [
 
 
 @pytest.mark.parametrize("others", [-INF, 0.0])
-@pytest.mark.parametrize("width", [3, 100, 300, 1500, 40_000])
+@pytest.mark.parametrize("width", sampled([3, 100, 300, 1500, 40_000], lambda n: n < 40_000))
 @pytest.mark.parametrize("smoothing", [0.1, 1.0])
 @pytest.mark.parametrize("gamma", [0.0, 2.0])
 def test_infinite_logits_are_as_in_the_composition(width, gamma, smoothing, others):
@@ -222,7 +222,7 @@ def test_infinite_logits_are_as_in_the_composition(width, gamma, smoothing, othe
         assert torch.allclose(gradient, slope, rtol=2e-6, atol=3e-8, equal_nan=True)
 
 
-@pytest.mark.parametrize("width", [3, 100, 1500, 40_000])
+@pytest.mark.parametrize("width", sampled([3, 100, 1500, 40_000], lambda n: n < 40_000))
 @pytest.mark.parametrize("dtype", DTYPES)
 def test_rows_without_weight_add_nothing(width, dtype):
     rows = sample(width, dtype, count=6)
