@@ -48,7 +48,7 @@ python_use_unqualified_type_names = True
 # Nothing is fetched: the names that are linked, and their pages, are in a file of ours.
 intersphinx_mapping = inventories.write(DOCS / "extensions" / "inventories.toml")
 
-# The examples that train for less than ten seconds are run, and show what they print and draw.
+# The examples `plot_*.py`, of seconds, are run, and show what they print and draw.
 sphinx_gallery_conf = {
     "examples_dirs": "../examples",
     "gallery_dirs": "gallery",

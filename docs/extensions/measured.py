@@ -113,22 +113,26 @@ class Measured(Directive):
         raise NotImplementedError
 
     source = ""
+    files: tuple[Path, ...] = (RESULTS,)
 
     def run(self) -> list[nodes.Node]:
         """The table and its source as nodes; an argument that names nothing is an error."""
         rows = self.rows()
         if len(rows) < 2:
             raise self.error(f"expected what was measured, got {self.arguments[0]!r}")
+        for file in self.files:
+            self.state.document.settings.env.note_dependency(str(file))
         lines = [*table(rows), "", self.source]
         node = nodes.section()
         node.document = self.state.document
-        nested_parse_with_titles(self.state, StringList(lines, source=str(RESULTS)), node)
+        nested_parse_with_titles(self.state, StringList(lines, source=str(self.files[0])), node)
         return node.children
 
 
 class Accuracy(Measured):
     """The worst errors of a loss."""
 
+    files = (*RECORDS,)
     source = (
         "Worst errors in units in the last place, against ball arithmetic, over the processors of "
         "`ledger/records`; the columns are exponents, 1- and 1+ those beside 1. `make ledger` "
