@@ -9,6 +9,7 @@ import torch
 from parfocal.experiments.data import Images, mnist5k
 from parfocal.experiments.models import cnn, network
 from parfocal.experiments.run import replay, trainer
+from parfocal.experiments.run.devices import reproducible
 from parfocal.experiments.run.events import Epoch, Failure, Step
 from parfocal.experiments.run.grid import read_grid
 from parfocal.experiments.run.steps import StepLog
@@ -85,6 +86,22 @@ def test_same_seed_same_events(few):
     assert list(train(spec, few)) == first
     assert torch.equal(torch.get_rng_state(), before)
     assert list(train(spec.with_settings({"seed": 4}), few)) != first
+
+
+def test_reproducible_arithmetic_is_undone_and_works_beside_torchs_own_tests(monkeypatch):
+    """Those forbid assignments to the flags; PyTorch's sample inputs import them."""
+    flags = torch.backends.cudnn
+    before = flags.allow_tf32, flags.deterministic, torch.are_deterministic_algorithms_enabled()
+    assert before == (True, False, False)
+    monkeypatch.setattr(torch.backends, "__allow_nonbracketed_mutation_flag", False)
+    with reproducible():
+        assert (flags.allow_tf32, flags.deterministic) == (False, True)
+        assert torch.are_deterministic_algorithms_enabled()
+    assert before == (
+        flags.allow_tf32,
+        flags.deterministic,
+        torch.are_deterministic_algorithms_enabled(),
+    )
 
 
 def test_events_add_up(few):

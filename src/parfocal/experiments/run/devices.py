@@ -49,13 +49,13 @@ def reproducible() -> Iterator[None]:
     chosen = torch.are_deterministic_algorithms_enabled()
     deterministic: Any = torch.utils.deterministic
     filled = deterministic.fill_uninitialized_memory
-    rounded = torch.backends.cudnn.allow_tf32
     torch.use_deterministic_algorithms(True)
     deterministic.fill_uninitialized_memory = False
-    torch.backends.cudnn.allow_tf32 = False
+    cudnn = torch.backends.cudnn
     try:
-        yield
+        # As a context: torch refuses assignments once its own test suite has been imported.
+        with cudnn.flags(enabled=cudnn.enabled, deterministic=True, allow_tf32=False):
+            yield
     finally:
         torch.use_deterministic_algorithms(chosen)
         deterministic.fill_uninitialized_memory = filled
-        torch.backends.cudnn.allow_tf32 = rounded
