@@ -1,6 +1,6 @@
 """What the losses cost beside what they replace: forward and backward, side by side.
 
-    python benchmarks/losses.py            everything; writes benchmarks/results.md and time.svg
+    python benchmarks/losses.py            everything; writes results.csv, results.md, time.svg
     python benchmarks/losses.py --quick    fewer rounds, nothing compiled, nothing written
     python benchmarks/losses.py --only likelihood    the lines with this in their name; others stay
 
@@ -15,7 +15,7 @@ import subprocess
 import sys
 import time
 import warnings
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from datetime import date
 from functools import partial
 from pathlib import Path
@@ -23,12 +23,13 @@ from statistics import median
 from typing import NamedTuple
 
 import originals
+import results
 import torch
 import torch.nn.functional as F
 import torchvision
 from rich.console import Console
 from rich.progress import Progress
-from rounds import Rounds, spread
+from rounds import Rounds
 from torch import Tensor
 from torchvision.ops import sigmoid_focal_loss as stock
 
@@ -48,7 +49,7 @@ class Case(NamedTuple):
 
     name: str
     against: str
-    most: float | None
+    most: float
     prepare: Callable[[], tuple[Step, Step]]
     is_quick: bool = True
 
@@ -348,45 +349,12 @@ def processor() -> str:
     return platform.processor()
 
 
-Row = tuple[str, ...]
-
-
-def line(row: Row) -> str:
-    """A line of the table."""
-    return f"| {' | '.join(row)} |"
-
-
-def with_rows(text: str, rows: Sequence[Row], when: str) -> str:
-    """results.md with other lines of these names, or with new ones, and a word of their day."""
-    new, lines = {row[:2]: line(row) for row in rows}, []
-    for old in text.splitlines():
-        what, _, rest = old.strip("| ").partition(" | ")
-        lines.append(new.pop((what, rest.partition(" | ")[0]), old))
-    end = next(place for place, old in enumerate(lines) if old.startswith("| extra memory"))
-    lines[end:end] = new.values()
-    names = "; ".join(f"{what} / {against}" for what, against, *_ in rows)
-    return "\n".join([*lines, "", f"Measured by themselves, {when}: {names}.", ""])
-
-
-def report(rows: Sequence[Row]) -> str:
-    """results.md."""
-    table = "\n".join(map(line, rows))
-    return f"""# What the losses cost
-
-Made by `make bench`. Ratios of times, forward and backward, within one run on the same tensors:
-the median of the rounds, and their quartiles. gamma is 0.5 where none is named.
-
-{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__},
-torchvision {torchvision.__version__}, Python {platform.python_version()}.
-
-| what | against | at most | ratio | ours, ms | theirs, ms | met |
-|---|---|---|---|---|---|---|
-{table}
-
-![Time against size](time.svg)
-
-CUDA, MPS and XPU were not measured. The guard, boosting and JAX: [overheads.md](overheads.md).
-"""
+def setting() -> str:
+    """What times depend on."""
+    return (
+        f"{processor()}, {torch.get_num_threads()} threads, torch {torch.__version__}, "
+        f"torchvision {torchvision.__version__}, Python {platform.python_version()}"
+    )
 
 
 def main() -> None:
@@ -413,43 +381,31 @@ def main() -> None:
     if arguments.only:
         cases = [case for case in cases if arguments.only in case.name]
     seconds, fewest = (0.3, 2) if arguments.quick else (6.0, 7)
+    when = (str(date.today()), setting())
     rows = []
     with Progress(console=Console(stderr=True), transient=True) as progress:
         task = progress.add_task("", total=len(cases))
         for case in cases:
             progress.update(task, description=f"{case.name} against {case.against}")
-            result = measure(case, seconds, fewest)
-            ratio = median(result.ratios)
-            row = (
-                case.name,
-                case.against,
-                f"{case.most:g}" if case.most else "",
-                spread(result.ratios),
-                f"{median(result.ours):.3g}",
-                f"{median(result.theirs):.3g}",
-                "" if case.most is None else "yes" if ratio <= case.most else "**no**",
-            )
-            rows.append(row)
-            print("  ".join(row), flush=True)
+            rounds = measure(case, seconds, fewest)
+            rows.append(results.of_rounds(case.name, case.against, case.most, rounds, *when))
+            print("  ".join(rows[-1].cells), flush=True)
             progress.advance(task)
         if arguments.only:
             if not arguments.quick:
-                page = HERE / "results.md"
-                when = f"{date.today()}, torch {torch.__version__}"
-                page.write_text(with_rows(page.read_text(), rows, when))
+                results.write(results.replaced(results.read(), rows))
             return
         sigmoid, softmax, theirs = (extra_memory(name) for name in PEAKS)
         for name, against, most, ratio in (
             ("extra memory, sigmoid, mean, 2^24", "size of the gradient", 1.3, sigmoid),
             ("extra memory, softmax, (8192, 32000)", "F.cross_entropy", 0.6, softmax / theirs),
         ):
-            met = "yes" if ratio <= most else "**no**"
-            rows.append((name, against, f"{most:g}", f"{ratio:.2f}", "", "", met))
-            print("  ".join(rows[-1]), flush=True)
+            rows.append(results.Comparison(name, against, most, ratio, *[None] * 4, *when))
+            print("  ".join(rows[-1].cells), flush=True)
         if not arguments.quick:
             progress.add_task("time against size", total=None)
             subprocess.run([sys.executable, __file__, "--figure"], check=True)
-            HERE.joinpath("results.md").write_text(report(rows))
+            results.write(rows)
 
 
 if __name__ == "__main__":

@@ -1,9 +1,9 @@
 """The benchmarks' own code, where it is more than a clock: pages, and what runs on a GPU."""
 
 import importlib.util
-import sys
 from pathlib import Path
 
+import numpy as np
 import pytest
 import torch
 
@@ -83,20 +83,43 @@ def test_rows_of_a_linear_map_divide_times_and_peaks(program):
     assert "| largest peak of a sum, above the inputs, in gradients | at most 1.05 | unmeas" in text
 
 
-def test_lines_measured_by_themselves_take_their_place(monkeypatch):
-    """Old ones where they stood, new ones at the table's end, and the day of both."""
-    monkeypatch.syspath_prepend(ROOT / "benchmarks")
-    path = ROOT / "benchmarks" / "losses.py"
-    spec = importlib.util.spec_from_file_location("benchmarks_losses", path)
-    losses = importlib.util.module_from_spec(spec)
-    monkeypatch.setitem(sys.modules, spec.name, losses)
-    spec.loader.exec_module(losses)
-    page = "| a | b | old |\n| a | c | kept |\n| extra memory | d | kept |\n"
-    rows = [("a", "b", "new"), ("e", "f", "new")]
-    assert losses.with_rows(page, rows, "today") == (
-        "| a | b | new |\n| a | c | kept |\n| e | f | new |\n| extra memory | d | kept |\n"
-        "\nMeasured by themselves, today: a / b; e / f.\n"
-    )
+def test_lines_measured_by_themselves_take_their_place(program, tmp_path):
+    """Old ones where they stood, new ones at the end, and the day of both; kept as they were."""
+    results = program("results")
+
+    def comparison(what, ratio, date):
+        return results.Comparison(what, "x", 0.5, ratio, 0.25, 0.75, 12.0, None, date, "a machine")
+
+    old = [comparison(*row, "old") for row in (("a", 0.3), ("b", 0.6), ("c", 0.5), ("d", 0.5))]
+    new = [comparison("a", 0.123456, "new"), comparison("e", 0.5, "new")]
+    results.write(results.replaced(old, new), tmp_path)
+    again = results.read(tmp_path / "results.csv")
+    assert [(row.what, row.ratio, row.date) for row in again] == [
+        ("a", 0.1235, "new"), ("b", 0.6, "old"), ("c", 0.5, "old"), ("d", 0.5, "old"),
+        ("e", 0.5, "new"),
+    ]  # fmt: skip
+    assert again[1] == old[1]
+    page = (tmp_path / "results.md").read_text()
+    assert "\n\na machine, old.\n\n" in page
+    assert "| a | x | 0.5 | 0.12 (0.25 to 0.75) | 12 |  | yes |\n| b | x |" in page
+    assert "| 0.60 (0.25 to 0.75) | 12 |  | **no** |" in page
+    assert "Measured by themselves, new, a machine: a / x; e / x.\n" in page
+
+
+def test_ratios_are_of_rounds(program):
+    """Quartiles beside NumPy's of the same kind (Weibull's)."""
+    results = program("results")
+    ours, theirs = [1.0, 2.0, 4.0, 3.0, 9.0], [2.0, 2.0, 2.0, 2.0, 3.0]
+    row = results.of_rounds("a", "b", 1.0, results.Rounds(ours, theirs), "today", "here")
+    ratios = np.array(ours) / np.array(theirs)
+    low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75], method="weibull")
+    assert (row.low, row.ratio, row.high) == pytest.approx((low, middle, high), rel=1e-12)
+    assert (row.ours_ms, row.theirs_ms) == (3.0, 2.0)
+
+
+def test_the_page_of_results_is_that_of_its_record(program):
+    results = program("results")
+    assert results.PAGE.read_text(encoding="utf-8") == results.page(results.read())
 
 
 def test_the_recipe_has_the_measured_table():

@@ -13,7 +13,8 @@ from sphinx.util.nodes import nested_parse_with_titles
 
 ROOT = Path(__file__).parents[2]
 RECORDS = sorted((ROOT / "ledger" / "records").glob("*.csv"))
-RESULTS = ROOT / "benchmarks" / "results.md"
+RESULTS = ROOT / "benchmarks" / "results.csv"
+TIMES = ("ours_ms", "theirs_ms")
 DTYPES = ["float64", "float32", "float16", "bfloat16"]
 QUANTITIES = {
     "value": "value",
@@ -85,14 +86,24 @@ def order(row: tuple[str, str, str]) -> tuple[str, bool, int, str, int]:
 
 
 def costs(start: str) -> list[list[str]]:
-    """The rows of the benchmarks whose name begins so: what, against, ratio, milliseconds."""
-    lines = RESULTS.read_text(encoding="utf-8").splitlines()
-    table = [[cell.strip() for cell in line.split("|")[1:-1]] for line in lines if line[:1] == "|"]
-    head, _, *rows = table
-    keep = [head.index(name) for name in ("what", "against", "ratio", "ours, ms", "theirs, ms")]
-    return [
-        [row[i] for i in keep] for row in (head, *rows) if row is head or row[0].startswith(start)
-    ]
+    """The rows of the benchmarks whose name begins so, the head first."""
+    rows = [["what", "against", "ratio", "ours, ms", "theirs, ms"]]
+    with RESULTS.open(encoding="utf-8", newline="") as file:
+        for row in csv.DictReader(file):
+            if row["what"].startswith(start):
+                times = (f"{float(row[side]):.3g}" if row[side] else "" for side in TIMES)
+                rows.append([row["what"], row["against"], ratio(row), *times])
+    return rows
+
+
+def ratio(row: dict[str, str]) -> str:
+    """The median of the rounds, and their quartiles.
+
+    >>> ratio({"ratio": "0.5", "low": "0.481", "high": "0.52"})
+    '0.50 (0.48 to 0.52)'
+    """
+    quartiles = f" ({float(row['low']):.2f} to {float(row['high']):.2f})" if row["low"] else ""
+    return f"{float(row['ratio']):.2f}{quartiles}"
 
 
 def table(rows: list[list[str]]) -> list[str]:
@@ -149,7 +160,7 @@ class Cost(Measured):
 
     source = (
         "Forward and backward on a CPU with two threads, medians of one run; below 1 is faster. "
-        "`make bench` measures them into `benchmarks/results.md`. On a GPU: unmeasured."
+        "`make bench` measures them into `benchmarks/results.csv`. On a GPU: unmeasured."
     )
 
     def rows(self) -> list[list[str]]:
