@@ -4,6 +4,13 @@ const FORMAT = "parfocal margins 1";
 
 const isCount = n => Number.isInteger(n) && n >= 0;
 const isList = value => Array.isArray(value);
+const isName = value => typeof value === "string" && value !== "" && value.length <= 100;
+
+/** The beginning of a value, as JSON. */
+const excerpt = value => {
+  const text = JSON.stringify(value) ?? "none";
+  return text.length > 60 ? `${text.slice(0, 60)}...` : text;
+};
 
 /** The histogram that a text is: {edges, zeros, ones, step, loss, dtype}.
 
@@ -16,7 +23,7 @@ export function parseMargins(text) {
     throw new Error("This isn't JSON: expected what json.dumps(guard.margins()) gives.");
   }
   if (found?.format !== FORMAT) {
-    throw new Error(`Expected the format "${FORMAT}", got ${JSON.stringify(found?.format) ?? "none"}.`);
+    throw new Error(`Expected the format "${FORMAT}", got ${excerpt(found?.format)}.`);
   }
   const {edges, zeros, ones} = found;
   const isEdge = (e, i) => Number.isFinite(e) && (i === 0 || e > edges[i - 1]);
@@ -28,8 +35,9 @@ export function parseMargins(text) {
       throw new Error(`Expected ${edges.length + 1} counts of margins, a bin each.`);
     }
   }
-  for (const key of ["step", "loss", "dtype"]) {
-    if (found[key] === undefined) throw new Error(`Expected a ${key}, got none.`);
+  if (!isCount(found.step)) throw new Error(`Expected the number of a step, got ${excerpt(found.step)}.`);
+  for (const key of ["loss", "dtype"]) {
+    if (!isName(found[key])) throw new Error(`Expected the name of a ${key}, got ${excerpt(found[key])}.`);
   }
   return found;
 }

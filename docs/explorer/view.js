@@ -169,7 +169,10 @@ function take(event) {
     controls.elements[key].setAttribute("aria-invalid", String(!isTaken));
     if (!isTaken) next[key] = state[key];
   }
-  if (next.from >= next.to) [next.from, next.to] = [state.from, state.to];
+  if (next.from >= next.to) {
+    for (const key of ["from", "to"]) controls.elements[key].setAttribute("aria-invalid", "true");
+    [next.from, next.to] = [state.from, state.to];
+  }
   state = next;
   controls.elements.slider.value = state.gamma;
   later();
@@ -198,6 +201,7 @@ controls.addEventListener("input", take);
 controls.addEventListener("submit", event => event.preventDefault());
 get("zoom").onclick = takeZoom;
 get("reset").onclick = () => { state = {...START}; show(); later(); };
+get("file").onclick = event => { event.target.value = ""; };  // so that the same file can be read again
 get("file").onchange = event => { if (event.target.files.length) load(event.target.files[0]); };
 for (const kind of ["dragover", "drop"]) {
   document.addEventListener(kind, event => {

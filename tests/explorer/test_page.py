@@ -153,6 +153,11 @@ def test_what_cannot_be_drawn_changes_nothing(browser, path):
     _set(page, "gamma", "-1")
     assert page.evaluate("document.querySelector('[name=gamma]').ariaInvalid") == "true"
     assert "gamma=3&" in page.evaluate("location.hash")
+    page = _open(browser, path, "#from=-30&to=-15")
+    _set(page, "from", "-10")
+    invalid = "[...document.querySelectorAll('[aria-invalid=true]')].map(i => i.name)"
+    assert page.evaluate(invalid) == ["from", "to"]
+    assert "from=-30&to=-15" in page.evaluate("location.hash")
 
 
 def test_keys_read_and_zoom_the_gradient(browser, path):
@@ -214,11 +219,14 @@ def test_margins_of_a_guard_are_drawn(browser, path):
     assert page.violations() == []
 
 
+START_OF_ERROR = 'Expected the format "parfocal margins 1", got '
+
+
 @pytest.mark.parametrize(
     ("text", "told"),
     [
         ("no JSON", "This isn't JSON"),
-        ('{"format": 1}', 'Expected the format "parfocal margins 1", got 1.'),
+        ('{"format": 1}', START_OF_ERROR + "1."),
         ('{"format": "parfocal margins 1", "edges": [1, 1]}', "Expected ascending edges"),
         (
             '{"format": "parfocal margins 1", "edges": [0, 1], "zeros": [1, 2], "ones": []}',
@@ -228,10 +236,16 @@ def test_margins_of_a_guard_are_drawn(browser, path):
         (
             '{"format": "parfocal margins 1", "edges": [0, 1], "zeros": [1, 2, 3],'
             ' "ones": [1, 2, 3]}',
-            "Expected a step, got none.",
+            "Expected the number of a step, got none.",
         ),
+        (
+            '{"format": "parfocal margins 1", "edges": [0, 1], "zeros": [1, 2, 3],'
+            ' "ones": [1, 2, 3], "step": 1, "loss": {}}',
+            "Expected the name of a loss, got {}.",
+        ),
+        (json.dumps({"format": "x" * 1000}), f'{START_OF_ERROR}"{"x" * 59}...'),
     ],
-    ids=["text", "format", "edges", "counts", "edges in quotes", "step"],
+    ids=["text", "format", "edges", "counts", "edges in quotes", "step", "name", "length"],
 )
 def test_a_wrong_file_is_told_in_one_line(browser, path, text, told):
     """And nothing is drawn of it."""
