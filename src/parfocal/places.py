@@ -2,6 +2,7 @@
 
 import importlib
 import importlib.util
+import re
 import sys
 from collections.abc import Iterable
 from difflib import get_close_matches
@@ -25,7 +26,9 @@ def load(place: str) -> Any:
     """
     module_name, separator, name = place.partition(":")
     if not separator or not name:
-        raise PlaceError(f"expected package.module:name or path/file.py:name, got {place!r}")
+        dotted = re.fullmatch(r"([\w.]+)\.(\w+)", place)
+        hint = f"; did you mean '{dotted[1]}:{dotted[2]}'?" if dotted else ""
+        raise PlaceError(f"expected package.module:name or path/file.py:name, got {place!r}{hint}")
     is_file = module_name.endswith(".py")
     module = _of_file(module_name) if is_file else importlib.import_module(module_name)
     found: Any = module

@@ -124,7 +124,7 @@ EXACT = ("train", "mnist-quick", "--set", "loss=exact")
         (("tarin", "mnist-quick"), "No such command 'tarin'; did you mean 'train'?"),
         (("train", "mnist-quick", "--set", "loss=original", "--set", "options={a=1}"), "without"),
         (("train", "nothing"), "or a path to a .toml; got 'nothing'"),
-        (("train", "nowhere.toml"), "nowhere.toml"),
+        (("train", "nowhere.toml"), "Expected a spec's file, got 'nowhere.toml'"),
         ((*EXACT, "--set", "source=mnist", "--data-dir", "/nowhere"), "--download"),
         (("sweep", "cifar10-cnn", "--image-folder", "/nowhere"), "--image-folder"),
         (("sweep", "mnist-quick", "--out", "/proc/nowhere"), "/proc/nowhere"),

@@ -466,6 +466,7 @@ MODULES = {
         (("--loss", "lines.py:focal"), "lines.py:focal can't be called as"),
         (("--loss", "ends.py:focal"), "ends.py:focal can't be called as"),
         (("--loss", "math"), "expected package.module:name"),
+        (("--loss", "math.sqrt"), "got 'math.sqrt'; did you mean 'math:sqrt'?"),
         (("--loss", "x" * 5000), "can't be imported"),
         (("--show-code",), "holds no code"),
     ],

@@ -107,6 +107,8 @@ def read_toml(name: str, shipped: Traversable, make: Callable[[str, dict[str, An
             )
     try:
         return make(stem, tomllib.loads(file.read_text(encoding="utf-8")))
+    except FileNotFoundError as error:
+        raise ValueError(f"Expected a spec's file, got {name!r}, which isn't there") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{name}: expected text in UTF-8 ({error})") from error
     except ValueError as error:
@@ -153,6 +155,8 @@ def read_setting(text: str) -> tuple[str, list[Any]]:
     ('gamma', [0.1, 5.0, 0.1])
     >>> read_setting("loss=exact")
     ('loss', ['exact'])
+    >>> read_setting("variant=vit-tiny,true")
+    ('variant', ['vit-tiny', True])
     >>> read_setting('positive=["cat", "dog"]')
     ('positive', [['cat', 'dog']])
     """
@@ -186,5 +190,5 @@ def _with_digits(values: str) -> str:
 def _with_quotes(values: str) -> str:
     """TOML wants quotes around words."""
     return re.sub(
-        r"(?<![\w.+-])(?!true\b|false\b|inf\b|nan\b)([A-Za-z_]\w*)(?!\w)", r'"\1"', values
+        r"(?<![\w.+-])(?!(?:true|false|inf|nan)(?![\w-]))([A-Za-z_][\w-]*)", r'"\1"', values
     )
