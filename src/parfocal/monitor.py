@@ -6,7 +6,7 @@ from parfocal.guard import *  # noqa: F403
 from parfocal.guard import __all__  # noqa: F401
 
 warnings.warn(
-    "parfocal.monitor is called parfocal.guard now, and goes in 0.3",
+    "parfocal.monitor is now parfocal.guard, and will be removed in 0.3",
     DeprecationWarning,
     stacklevel=2,
 )

@@ -39,7 +39,7 @@ def load(place: str) -> Any:
             raise PlaceError(f"{module_name} has no {name}{hint}")
         found = getattr(found, part)
     if not callable(found):
-        raise PlaceError(f"{place} is no function and no class")
+        raise PlaceError(f"{place} is neither a function nor a class")
     return found
 
 

@@ -221,7 +221,7 @@ def test_every_kind_of_loss_is_judged(name, options):
 
 
 def test_modes_have_names():
-    with pytest.raises(ValueError, match="expected modes of"):
+    with pytest.raises(ValueError, match="expected modes from"):
         judged("plain", modes=("jit",))
 
 

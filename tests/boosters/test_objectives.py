@@ -127,7 +127,7 @@ def test_wrong_arguments():
         FocalObjective(alpha=2.0)
     with pytest.raises(ValueError, match="gauss_newton, exact, absolute, floor"):
         FocalObjective(hessian="newton")
-    with pytest.raises(ValueError, match="one shape"):
+    with pytest.raises(ValueError, match="same shape"):
         FocalObjective()(np.zeros(3), np.zeros((3, 1)))
     with pytest.raises(ValueError, match="C > 1"):
         MulticlassFocalObjective()(np.zeros(3), np.zeros((2, 3)))

@@ -113,7 +113,7 @@ EXACT = ("train", "mnist-quick", "--set", "loss=exact")
         ((*EXACT, "--set", "gamma"), "NAME=VALUE"),
         ((*EXACT, "--image-folder", "."), "'folder'"),
         ((*EXACT, "--out", "/proc/nowhere"), "/proc/nowhere"),
-        (("train", "mnist-quick"), "is 3 runs; fix loss by --set"),
+        (("train", "mnist-quick"), "has 3 runs; fix loss with --set"),
         (
             ("train", "mnist-quick", "--set", "loss=focal"),
             "original, smoothed, exact, asymmetric_loss, gaussian",
@@ -201,7 +201,7 @@ def test_ctrl_c_leaves_the_files_whole_and_the_run_goes_on(tmp_path):
         output = process.output()
     assert process.status == 130, output
     assert "Traceback" not in output
-    assert "goes on from here" in output
+    assert "resumes from here" in output
     run = read_run(tmp_path / "run")
     assert run.outcome == "interrupted"
     assert run.epochs

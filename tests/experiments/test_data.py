@@ -94,7 +94,7 @@ def test_an_image_that_can_not_be_read_is_named(kind, tmp_path):
     else:
         whole = (tmp_path / "dog" / "1.png").read_bytes()
         wrong.write_bytes(b"a dog" if kind == "text" else whole[:-30])
-    with pytest.raises(DamagedDataError, match=r"dog/2\.png is no image that can be read \(\w"):
+    with pytest.raises(DamagedDataError, match=r"dog/2\.png can't be read as an image \(\w"):
         image_folder(Sources(image_folder=tmp_path), None, 32)
 
 

@@ -147,7 +147,7 @@ def test_an_archive_holds_runs_and_nothing_else(name, tmp_path):
     with zipfile.ZipFile(archive, "w") as file:
         file.writestr(f"{'1' * 64}/spec.json", "{}")
         file.writestr(name, "evil")
-    with pytest.raises(DamagedRecordError, match="which is no run's"):
+    with pytest.raises(DamagedRecordError, match="which belongs to no run"):
         unpack(archive, tmp_path / "runs")
     assert not list(tmp_path.rglob("spec.json"))
     archive.write_bytes(b"no zip file")
@@ -165,8 +165,8 @@ def test_the_command_takes_and_leaves_an_archive(uninterrupted, tmp_path):
         result = CliRunner().invoke(cli, words)
         assert result.exit_code == 0, result.output
         said.append(result.output)
-    assert "the budget is used up; the same command goes on from here" in said[0]
-    assert "2 runs taken from" in said[1]
+    assert "the budget is used up; the same command resumes from here" in said[0]
+    assert "2 runs unpacked from" in said[1]
     assert "2 runs: 1 finished, 1 failed" in said[1]
     assert metrics_of(tmp_path / "600") == uninterrupted
     assert archive.stat().st_size < 20_000

@@ -179,7 +179,7 @@ def test_run_is_one_processs_at_a_time(tmp_path):
     with (
         FileLock(tmp_path / "lock"),
         process_context().Pool(1) as pool,
-        pytest.raises(BusyRunError, match="another process works on"),
+        pytest.raises(BusyRunError, match="another process is working on"),
     ):
         pool.apply(run_training, (SPEC, tmp_path, RunOptions(), Session()))
     assert not (tmp_path / "spec.json").exists()
@@ -203,7 +203,7 @@ def test_a_run_at_work_is_not_overwritten(tmp_path, every_step):
     with (
         FileLock(tmp_path / "lock"),
         process_context().Pool(1) as pool,
-        pytest.raises(BusyRunError, match="another process works on"),
+        pytest.raises(BusyRunError, match="another process is working on"),
     ):
         pool.apply(run_training, (SPEC, tmp_path, EAGER, Session()), {"overwrite": True})
     after = {path.name: path.read_bytes() for path in tmp_path.iterdir() if path.name != "lock"}

@@ -30,7 +30,7 @@ from parfocal.experiments.spec import (
         ({"epochs": 1.5}, r"`int`, got `float` - at `\$\.training\.epochs`"),
         ({"batch_size": 10**21}, r"`\$\.training\.batch_size`, got 10{21}"),
         ({"source": "mnist6k"}, r"'mnist6k' - at `\$\.data\.source`"),
-        ({"gama": 1}, r"a setting out of .*gamma.*; got 'gama'"),
+        ({"gama": 1}, r"a setting from .*gamma.*; got 'gama'"),
     ],
 )
 def test_spec_refuses_what_means_nothing(wrong, words):

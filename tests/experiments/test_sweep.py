@@ -187,7 +187,7 @@ def test_ctrl_c_ends_a_sweep_cleanly(tmp_path):
         output = process.output()
     assert process.status == 130, output
     assert "Traceback" not in output
-    assert "goes on from here" in output
+    assert "resumes from here" in output
     states = scan(tmp_path)
     assert [state.status for state in states] == ["interrupted"] * 2
     assert all(checkpoints(state.directory) for state in states)
@@ -214,7 +214,7 @@ def test_error_of_one_run_stops_no_other(tmp_path):
     with FileLock(blocked / "lock"):
         result = CliRunner().invoke(cli, command)
     assert result.exit_code == 1, result.output
-    words = f"{blocked.name[:12]}: BusyRunError: another process works on"
+    words = f"{blocked.name[:12]}: BusyRunError: another process is working on"
     assert words in " ".join(result.output.split())
     assert sum(state.status in ("finished", "failed") for state in scan(tmp_path)) == 1
 

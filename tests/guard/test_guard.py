@@ -349,7 +349,7 @@ def test_a_loss_scale_that_is_too_large_is_no_failure():
 
 def test_wrong_arguments():
     """Each says what was expected."""
-    with pytest.raises(TypeError, match="that can be called"):
+    with pytest.raises(TypeError, match="expected a callable loss"):
         FocalGuard(3)
     with pytest.raises(ValueError, match="raise, record, skip"):
         FocalGuard(original, action="panic")

@@ -179,7 +179,7 @@ class Number:
         (Quadrupled(0.5, name="half"), "gamma"),
         (partial(focal, gamma=Number(0.5)), "gamma (a Number)"),
         (Method().loss, "self (a Method)"),
-        (lambda x, y: focal(x, y, 0.5), "code without a place"),
+        (lambda x, y: focal(x, y, 0.5), "the captured one can't be imported"),
     ],
 )
 def test_a_replay_that_may_be_of_another_loss_says_so(loss, lost, tmp_path):

@@ -174,7 +174,7 @@ def test_a_loss_that_keeps_an_iterator_is_left_alone():
         return lambda x, y: original(x, y) * next(steps)
 
     plain, *_ = trained(make(), watch=False)
-    with pytest.warns(UserWarning, match="can't be put back"):
+    with pytest.warns(UserWarning, match="can't be restored"):
         guarded, _, guard = trained(make(), watch=True)
     assert all(torch.equal(plain[name], guarded[name]) for name in plain)
     assert guard.failures == []
@@ -253,7 +253,7 @@ def test_several_losses_of_one_call_are_one():
 
 def test_a_result_without_a_loss_is_said():
     guard = FocalGuard(lambda x, y: {"a": [{"b": {"c": {"d": original(x, y)}}}]})
-    with pytest.warns(UserWarning, match="no tensor with a gradient was found"):
+    with pytest.warns(UserWarning, match="found no tensor with a gradient"):
         guard(torch.zeros(4, requires_grad=True), torch.ones(4))
 
 
@@ -308,7 +308,7 @@ def test_a_compiled_graph_takes_targets_of_two_kinds():
 
 def test_names_of_the_loss_are_those_of_the_guard():
     assert FocalGuard(sigmoid_focal_loss).__name__ == "sigmoid_focal_loss"
-    with pytest.raises(AttributeError, match="guard of its own"):
+    with pytest.raises(AttributeError, match="a separate guard"):
         FocalGuard(sigmoid_focal_loss).loss = F.cross_entropy
 
 

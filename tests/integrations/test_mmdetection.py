@@ -55,7 +55,7 @@ def test_what_does_not_fit_is_refused():
     """With the words of mmdetection's constructor and call."""
     with pytest.raises(ValueError, match="expected use_sigmoid=True"):
         FocalLoss(use_sigmoid=False)
-    with pytest.raises(ValueError, match="expected no `avg_factor` beside a sum, got 2"):
+    with pytest.raises(ValueError, match="expected no `avg_factor` with a sum, got 2"):
         FocalLoss(reduction="sum")(*anchors(), avg_factor=2)
     with pytest.raises(ValueError, match=r"`weight` of 6 or \d+ numbers, got \(5,\)"):
         FocalLoss()(*anchors(), torch.ones(5))

@@ -108,7 +108,7 @@ def test_a_softmax_takes_the_same_maps():
     [
         (lambda: FocalLoss("multi"), "`mode` .* got 'multi'"),
         (lambda: FocalLoss("binary", class_weights=[1.0]), "no `class_weights`"),
-        (lambda: FocalLoss("multiclass", class_weights=[0.0, 0.0]), "`class_weights` >= 0, one"),
+        (lambda: FocalLoss("multiclass", class_weights=[0.0, 0.0]), "`class_weights` >= 0, with"),
         (lambda: FocalLoss("multiclass", class_weights=[-1.0, 2.0]), "`class_weights` >= 0"),
         (lambda: FocalLoss("binary", normalized=True, reduction="none"), "reduction='mean' or"),
         (lambda: FocalLoss("binary", reduction="batchmean"), "`reduction` .* got 'batchmean'"),

@@ -139,7 +139,7 @@ def test_nothing_has_a_batchmean_of_0():
 
 
 def test_mixtures_have_no_single_label_asymmetric_loss():
-    with pytest.raises(ValueError, match="`softmax_focal_loss` takes these"):
+    with pytest.raises(ValueError, match="`softmax_focal_loss` takes those"):
         create_loss("softmax_asymmetric_loss")(logits(), mixture())
 
 

@@ -76,7 +76,7 @@ CASES = {
         (X, Y),
         {"normalizer": 3, "reduction": "mean"},
         ValueError,
-        "together with reduction='sum', which it divides, got reduction='mean'",
+        "reduction='sum' with `normalizer`, which divides the sum, got reduction='mean'",
     ),
     "normalizer of none": ((X, Y), {"normalizer": 3}, ValueError, "got reduction='none'"),
     "normalizer zero": (

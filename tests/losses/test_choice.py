@@ -117,7 +117,7 @@ def test_counts_of_several_labels_are_those_of_each_column():
         (
             lambda: GammaSchedule({0: 1}).set_gamma(SigmoidFocalLoss(gamma=torch.ones(3)), 0),
             TypeError,
-            "keeps one `gamma`",
+            "with one `gamma`",
         ),
         (lambda: GammaSchedule({0: -1}), ValueError, "`gamma` to be finite and >= 0"),
         (
@@ -128,7 +128,7 @@ def test_counts_of_several_labels_are_those_of_each_column():
         (
             lambda: GammaSchedule({0: 1}).set_gamma(partial(max, gamma=1), 0),
             TypeError,
-            "a module that keeps one `gamma`",
+            "a module with one `gamma`",
         ),
     ],
 )

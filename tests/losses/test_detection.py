@@ -37,11 +37,11 @@ X, Y = torch.zeros(2, 3), torch.rand(2, 3, generator=torch.Generator().manual_se
         (lambda: parfocal.varifocal_loss(X, Y, alpha=1.5), r"`alpha` in \[0, 1\], got 1.5"),
         (
             lambda: parfocal.likelihood_focal_loss(torch.tensor([0.5, -1.0])),
-            "`nll` >= 0, down to -0.0078125 by rounding, got -1.*log.cell.",
+            "`nll` >= 0, or down to -0.0078125 by rounding, got -1.*log.cell.",
         ),
         (
             lambda: parfocal.softmax_asymmetric_loss(X, Y),
-            "class indices, of which one is the true class, got .*`softmax_focal_loss` takes",
+            "class indices, since one class must be the true one, got .*`softmax_focal_loss` takes",
         ),
         (lambda: parfocal.focal_matching_cost(X, Y), "`labels` to be class indices"),
         (lambda: parfocal.sigmoid_focal_tversky_loss(X[None], Y[None], gamma=0), "`gamma` to be"),
@@ -58,7 +58,7 @@ X, Y = torch.zeros(2, 3), torch.rand(2, 3, generator=torch.Generator().manual_se
         ),
         (
             lambda: parfocal.softmax_focal_loss(X, Y, ignore_index=1),
-            "no `ignore_index` beside class probabilities, got 1; give .* `mask`",
+            "no `ignore_index` with class probabilities, got 1; pass .* `mask`",
         ),
         (
             lambda: parfocal.softmax_focal_loss(X, torch.zeros(2).long(), torch.ones(2)),

@@ -184,7 +184,7 @@ def test_losses_of_scores_and_regions_take_no_indices(loss):
 def test_other_shapes_and_dtypes_are_refused(shape, targets):
     """An index of logits (C) too: a row has its place in dimension 0."""
     positions = shape[:1] + shape[2:]
-    words = f"; class indices would have an integer dtype and the shape {positions}"
+    words = f"; class indices need an integer dtype and the shape {positions}"
     with pytest.raises(ValueError, match=re.escape(words) if len(shape) > 1 else "got a int64"):
         parfocal.sigmoid_focal_loss(torch.zeros(shape), targets)
 
@@ -192,7 +192,7 @@ def test_other_shapes_and_dtypes_are_refused(shape, targets):
 def test_indices_of_a_single_class_warn():
     """Labels of 0 and 1 would be taken for their opposites."""
     logits, labels = torch.randn(5, 1), torch.tensor([0, 1, 1, 0, 1])
-    with pytest.warns(UserWarning, match=r"single class, 0 where it is there.*unsqueeze") as caught:
+    with pytest.warns(UserWarning, match=r"single class: 0 means present.*unsqueeze") as caught:
         found = parfocal.sigmoid_focal_loss(logits, labels)
     assert caught[0].filename == __file__
     assert torch.equal(found, parfocal.sigmoid_focal_loss(logits, 1 - labels.unsqueeze(1)))

@@ -128,7 +128,7 @@ def test_a_module_says_what_it_is(name):
 
 def test_an_alpha_that_is_a_tensor_is_looked_at_once():
     """Class weights are no alpha: negatives would get a negative loss."""
-    with pytest.raises(ValueError, match=r"`alpha` in \[0, 1\], got 3; weights of classes"):
+    with pytest.raises(ValueError, match=r"`alpha` in \[0, 1\], got 3; pass class weights"):
         parfocal.SigmoidFocalLoss(alpha=torch.tensor([0.5, 3.0]))
     with pytest.raises(ValueError, match=r"`gamma` to be >= 0 and .*, got -1"):
         parfocal.SigmoidFocalLoss(gamma=torch.nn.Parameter(torch.tensor(-1.0)))

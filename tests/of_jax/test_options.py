@@ -208,7 +208,7 @@ def test_wrong_exponents_are_refused(loss, wrong):
             {"label_smoothing": 2},
             r"`label_smoothing` in \[0, 1\], got 2",
         ),
-        ("softmax_focal_loss", {"axis": 2}, "`axis` to be one of logits of shape"),
+        ("softmax_focal_loss", {"axis": 2}, "`axis` to be an axis of logits of shape"),
         ("softmax_focal_loss", {"axis": 1.0}, "`axis` to be an integer, got 1.0"),
         ("softmax_focal_loss", {"label_smoothing": np.full(3, 0.1)}, "to broadcast to the shape"),
         ("sigmoid_focal_loss", {"gamma": 2**21}, r"at most 2 \*\* 20, got 2097152$"),
@@ -240,7 +240,7 @@ def test_wrong_options_are_refused(name, options, words):
 def test_logits_without_classes_are_refused():
     """Over which no softmax can be taken."""
     for name in ("softmax_focal_loss", "softmax_tversky_loss"):
-        with pytest.raises(ValueError, match=f"^{name}: expected logits of one class at least"):
+        with pytest.raises(ValueError, match=f"^{name}: expected logits of at least one class"):
             getattr(losses, name)(np.zeros((2, 3, 0), np.float32), np.zeros((2, 3), int))
 
 

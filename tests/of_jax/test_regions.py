@@ -519,7 +519,12 @@ def test_many_positions():
         ("softmax_tversky_loss", {"ignore_index": True}, TypeError, "an integer, got True"),
         ("softmax_unified_focal_loss", {"background": 0.5}, TypeError, "an integer, got 0.5"),
         ("sigmoid_tversky_loss", {"x": logits((2, 3))}, ValueError, r"\(N, d1, ..., C\)"),
-        ("sigmoid_tversky_loss", {"axis": 3}, ValueError, r"`axis` to be one of logits of shape"),
+        (
+            "sigmoid_tversky_loss",
+            {"axis": 3},
+            ValueError,
+            r"`axis` to be an axis of logits of shape",
+        ),
         ("softmax_tversky_loss", {"axis": 1.0}, TypeError, "`axis` to be an integer, got 1.0"),
         (
             "sigmoid_focal_tversky_loss",
@@ -545,7 +550,7 @@ def test_probabilities_have_no_class_to_ignore():
     """Positions that count are said by `where`."""
     x = logits((2, 4, 3))
     y = jax.nn.softmax(x)
-    with pytest.raises(ValueError, match="expected no `ignore_index` beside class probabilities"):
+    with pytest.raises(ValueError, match="expected no `ignore_index` with class probabilities"):
         parfocal.jax.softmax_tversky_loss(x, y, ignore_index=1)
     assert (parfocal.jax.softmax_tversky_loss(x, y, ignore_index=None) > 0).all()
 

@@ -73,10 +73,10 @@ def audit(
     modes = default_modes() if modes is None else modes
     unknown = set(modes) - set(MODES)
     if unknown:
-        raise ValueError(f"expected modes of {MODES}, got {sorted(unknown)}")
+        raise ValueError(f"expected modes from {MODES}, got {sorted(unknown)}")
     unknown = set(quantities) - set(QUANTITIES)
     if unknown:
-        raise ValueError(f"expected quantities of {QUANTITIES}, got {sorted(unknown)}")
+        raise ValueError(f"expected quantities from {QUANTITIES}, got {sorted(unknown)}")
     lines: tuple[str, ...] = ()
     if isinstance(loss, Subject):
         subject = loss

@@ -233,7 +233,7 @@ def _jax(subject: Subject, logits: Tensor, target: float, gamma: float, second: 
 
 def _numpy(subject: Subject, logits: Tensor, target: float, gamma: float) -> Evaluated:
     if logits.dtype.itemsize < 4:
-        raise SubjectError("NumPy pairs are judged in float64 and float32 alone")
+        raise SubjectError("NumPy pairs are judged only in float64 and float32")
     x = logits.numpy()
     result = subject.at(gamma)(x, torch.full_like(logits, target).numpy())
     gradient, curvature = result

@@ -41,7 +41,7 @@ def class_factors(name: str, alpha: Any) -> tuple[float, ...] | None:
         return None
     is_sequence = isinstance(alpha, Sequence | np.ndarray) and not isinstance(alpha, str)
     if not is_sequence or len(np.shape(alpha)) != 1 or not all(map(is_number, list(alpha))):
-        raise ValueError(f"{name}: expected `alpha` as a factor for each class, got {alpha!r}")
+        raise ValueError(f"{name}: expected `alpha` to be a factor for each class, got {alpha!r}")
     factors = tuple(map(float, alpha))
     if len(factors) < 2 or not all(0 <= factor < math.inf for factor in factors):
         raise ValueError(f"{name}: expected a finite `alpha` >= 0 for each class, got {alpha!r}")

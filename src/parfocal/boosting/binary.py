@@ -161,7 +161,7 @@ def _arrays(y_true: ArrayLike, score: ArrayLike) -> tuple[Tensor, Tensor]:
     y, x = as_tensor(y_true), as_tensor(score)
     if y.shape != x.shape or y.ndim not in (1, 2):
         raise ValueError(
-            f"FocalObjective: expected labels and scores of one shape, (N,) or (N, K), got "
+            f"FocalObjective: expected labels and scores of the same shape, (N,) or (N, K), got "
             f"{tuple(y.shape)} and {tuple(x.shape)}"
         )
     _check(y)

@@ -96,8 +96,8 @@ class FocalCatBoostClassifier(catboost.CatBoostClassifier):  # type: ignore[misc
             X = catboost.Pool(X, column_description=others.get("column_description"))
         if others.get("init_model") is not None:
             raise ValueError(
-                "FocalCatBoostClassifier: expected no `init_model`, whose bias CatBoost goes on "
-                "without; its raw scores may be the `baseline`"
+                "FocalCatBoostClassifier: expected no `init_model`, since CatBoost continues "
+                "without its bias; pass its raw scores as the `baseline`"
             )
         params = {name: value for name, value in self._init_params.items() if name not in _OURS}
         self._refuse(params)
@@ -156,8 +156,8 @@ class FocalCatBoostClassifier(catboost.CatBoostClassifier):  # type: ignore[misc
     def grid_search(self, *_: Any, **__: Any) -> Any:
         """CatBoost's own searches don't know gamma."""
         raise NotImplementedError(
-            "FocalCatBoostClassifier: expected a search of scikit-learn, such as GridSearchCV, "
-            "got one of CatBoost, which doesn't know gamma"
+            "FocalCatBoostClassifier: expected a scikit-learn search, such as GridSearchCV, "
+            "got CatBoost's own, which doesn't know gamma"
         )
 
     randomized_search = select_features = grid_search

@@ -23,7 +23,7 @@ def objective_of(classes: int, gamma: Any, alpha: Any, hessian: Any) -> AnyObjec
     if classes <= 2:
         if alpha is not None and not is_number(alpha):
             raise ValueError(
-                f"FocalObjective: expected `alpha` for two classes as a number in [0, 1], that of "
+                f"FocalObjective: expected `alpha` for two classes to be a number in [0, 1], for "
                 f"the second of `classes_`, got {alpha!r}"
             )
         return FocalObjective(gamma, alpha, hessian)
@@ -57,7 +57,7 @@ def places(y: Any, classes: NDArray[Any]) -> NDArray[np.intp]:
     ]
     wrong = labels[classes[found] != labels].tolist()
     if wrong:
-        raise ValueError(f"expected labels out of {classes.tolist()}, got {wrong[0]!r}")
+        raise ValueError(f"expected labels from {classes.tolist()}, got {wrong[0]!r}")
     return found
 
 

@@ -172,7 +172,7 @@ class FocalLGBMClassifier(lightgbm.LGBMClassifier):
         for parameter, (neutral, instead) in _DROPPED.items():
             if params.get(parameter, neutral) != neutral:
                 raise ValueError(
-                    f"{name}: expected {instead} in the place of `{parameter}`, "
+                    f"{name}: expected {instead} instead of `{parameter}`, "
                     f"got {params[parameter]!r}"
                 )
         if params.get("boosting", self.boosting_type) in ("rf", "random_forest"):
@@ -225,7 +225,7 @@ def _metric(objective: AnyObjective, metric: Any) -> Any:
         return NamedMetric(metric, error)
     if metric in _MISREAD:
         raise ValueError(
-            f"FocalLGBMClassifier: expected a metric of scores or of the classes' probabilities, "
+            f"FocalLGBMClassifier: expected a metric of scores or of class probabilities, "
             f"got {metric!r}"
         )
     return metric

@@ -29,7 +29,7 @@ class Objective:
             raise ValueError(f"{name}: expected `gamma` >= 0, got {gamma!r}")
         if hessian not in get_args(Hessian):
             known = ", ".join(get_args(Hessian))
-            raise ValueError(f"{name}: expected `hessian` out of {known}, got {hessian!r}")
+            raise ValueError(f"{name}: expected `hessian` to be one of {known}, got {hessian!r}")
         self.gamma, self.hessian = float(gamma), hessian
 
     def derivatives(

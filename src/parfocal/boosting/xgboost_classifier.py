@@ -145,7 +145,7 @@ class FocalXGBClassifier(xgboost.XGBClassifier):
             raise ValueError(f"{name}: expected no `objective`, got {self.objective!r}")
         if self.scale_pos_weight not in (None, 1):
             raise ValueError(
-                f"{name}: expected `alpha`, `class_weight` or `sample_weight` in the place of "
+                f"{name}: expected `alpha`, `class_weight` or `sample_weight` instead of "
                 f"`scale_pos_weight`, got {self.scale_pos_weight!r}"
             )
 

@@ -3,7 +3,7 @@
 import warnings
 
 warnings.warn(
-    "parfocal.callbacks is part of parfocal.guard now, and goes in 0.3",
+    "parfocal.callbacks is now part of parfocal.guard, and will be removed in 0.3",
     DeprecationWarning,
     stacklevel=2,
 )

@@ -142,7 +142,7 @@ def audit(target: str | None, installed: bool, quick: bool, compiled: bool, **gi
     fail_on = given["fail_on"]
     status = max(2 if r.error else int(bool(r.failures(fail_on))) for r in reports)
     if status == 2 and (given["write_baseline"] or given["baseline"]):
-        console.print("no baseline is written or compared: not all was audited", style="red")
+        console.print("no baseline was written or compared: the audit is incomplete", style="red")
         sys.exit(status)
     if given["write_baseline"]:
         write_baseline(given["write_baseline"], reports, fail_on)

@@ -120,8 +120,7 @@ def _doubts(capture: "Capture", loss: str | None) -> Iterator[str]:
         yield f"it doesn't take {in_a_line(', '.join(capture.not_passed))}"
     if loss is not None and not capture.source.place:
         yield (
-            "the captured one is code without a place, and numbers that are written in its code "
-            "aren't passed on"
+            "the captured one can't be imported, and numbers written in its code aren't passed on"
         )
 
 
@@ -183,6 +182,6 @@ def _told(error: BaseException) -> Any:
 
 
 _NOT_ENOUGH = (
-    "the samples in the file didn't fail by themselves when it was written either, as in an "
-    "overflow of a sum over the batch, so the failure can't be made again from this file"
+    "the samples in the file didn't fail by themselves when it was written either, as when a sum "
+    "over the batch overflows, so this file can't reproduce the failure"
 )

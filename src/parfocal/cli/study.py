@@ -87,7 +87,7 @@ def study(
             try:
                 run_study(chosen, directory, sources, engine, session(engine.name), _say)
             except KeyboardInterrupt:
-                console.print(f"interrupted; the same command goes on from here: {directory}")
+                console.print(f"interrupted; the same command resumes from here: {directory}")
                 raise
         console.print("comparing ...")
         found = compare(chosen, folder, engine)

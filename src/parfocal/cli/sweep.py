@@ -152,16 +152,16 @@ def _kept(directory: Path, archive: Path, megabytes: float) -> Iterator[None]:
     from parfocal.experiments.run.archive import MEGABYTE, pack, unpack
 
     if archive.exists():
-        click.echo(f"{unpack(archive, directory)} runs taken from {archive}")
+        click.echo(f"{unpack(archive, directory)} runs unpacked from {archive}")
     try:
         yield
     finally:
         if directory.exists():
             packed = pack(directory, archive, int(megabytes * MEGABYTE))
             size = archive.stat().st_size / MEGABYTE
-            click.echo(f"{packed.runs} runs put into {archive}, {size:.1f} MB")
+            click.echo(f"{packed.runs} runs packed into {archive}, {size:.1f} MB")
             if packed.without_checkpoint:
-                click.echo(f"{packed.without_checkpoint} checkpoints had no room there")
+                click.echo(f"{packed.without_checkpoint} checkpoints didn't fit")
 
 
 def _say_where(address: str) -> None:
@@ -231,7 +231,7 @@ def _sweep(
                 tick=display.tick,
             )
     except KeyboardInterrupt:
-        console.print(f"interrupted; the same command goes on from here: {directory}")
+        console.print(f"interrupted; the same command resumes from here: {directory}")
         raise
     for path in sorted(directory.glob("*/*.damaged")):
         console.print(f"damaged, and set aside: {path}", soft_wrap=True)
@@ -239,6 +239,6 @@ def _sweep(
         name = ended.directory.name[:12]
         console.print(Text.assemble((name, "bold red"), f": {ended.error}"), soft_wrap=True)
     if time.monotonic() >= deadline:
-        console.print("the budget is used up; the same command goes on from here")
+        console.print("the budget is used up; the same command resumes from here")
     console.print(f"records: {directory}", soft_wrap=True)
     return len(errors)

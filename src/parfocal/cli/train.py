@@ -54,7 +54,7 @@ def train(
     if len(runs) > 1:
         varied = ", ".join(name.rpartition(".")[2] for name, v in grid.axes.items() if len(v) > 1)
         raise click.UsageError(
-            f"{spec} is {len(runs)} runs; fix {varied} by --set, or use `parfocal sweep`"
+            f"{spec} has {len(runs)} runs; fix {varied} with --set, or use `parfocal sweep`"
         )
     (run,) = runs
     directory = out or DEFAULT_OUT / grid.name / run.digest
@@ -97,7 +97,7 @@ def _conduct(run: Any, directory: Path, settings: Any, overwrite: bool, rank: in
         console.print(outcome_table([record]))
         console.print(f"record: {directory}", soft_wrap=True)
         if outcome == "interrupted":
-            console.print("interrupted; the same command goes on from here")
+            console.print("interrupted; the same command resumes from here")
     return outcome
 
 

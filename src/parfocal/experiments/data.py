@@ -117,7 +117,7 @@ def mnist(sources: Sources, *, train: bool = True) -> Images:
             raise _damaged_digits(sources, error) from error
         raise MissingDataError(
             f"no MNIST in {sources.data_dir}/MNIST/raw ({error}). With a network, add --download; "
-            "without one, copy the four idx files there, or name the folder above by --data-dir"
+            "without one, copy the four idx files there, or name the parent folder with --data-dir"
         ) from error
     except _UNREADABLE as error:
         raise _damaged_digits(sources, error) from error
@@ -125,7 +125,7 @@ def mnist(sources: Sources, *, train: bool = True) -> Images:
     if pixels.shape != (len(labels), 28, 28) or not len(labels):
         raise DamagedDataError(
             f"{sources.data_dir}/MNIST/raw has {len(labels)} labels and images of shape "
-            f"{tuple(pixels.shape)}; expected as many images, of 28 x 28 pixels"
+            f"{tuple(pixels.shape)}; expected one image of 28 x 28 pixels per label"
         )
     if bool((labels > 9).any()):
         raise DamagedDataError(
@@ -136,8 +136,8 @@ def mnist(sources: Sources, *, train: bool = True) -> Images:
 
 def _damaged_digits(sources: Sources, error: Exception) -> DamagedDataError:
     return DamagedDataError(
-        f"{sources.data_dir}/MNIST/raw has no idx files of MNIST ({_reason(error)}); copy the four "
-        "of them there anew"
+        f"{sources.data_dir}/MNIST/raw has no idx files of MNIST ({_reason(error)}); copy all four "
+        "there again"
     )
 
 
@@ -159,13 +159,13 @@ def cifar10(sources: Sources) -> Images:
     except RuntimeError as error:
         raise MissingDataError(
             f"no CIFAR-10 in {sources.data_dir}/cifar-10-batches-py ({error}). With a network, add "
-            "--download; without one, copy that folder there, or name the folder above by "
-            "--data-dir, or give a folder of images, one folder a class, by --image-folder"
+            "--download; without one, copy that folder there, or name the parent folder with "
+            "--data-dir, or a folder of images, one subfolder per class, with --image-folder"
         ) from error
     except _UNREADABLE as error:
         raise DamagedDataError(
             f"{sources.data_dir}/cifar-10-batches-py has no batches of CIFAR-10 "
-            f"({_reason(error)}); copy that folder there anew"
+            f"({_reason(error)}); copy that folder there again"
         ) from error
     pixels = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
     return Images(pixels, torch.tensor(dataset.targets), tuple(dataset.classes))
@@ -178,14 +178,15 @@ def image_folder(sources: Sources, count: int | None, pixels: int) -> Images:
 
     if sources.image_folder is None:
         raise MissingDataError(
-            "this spec's images are in a folder: give it by --image-folder, one folder a class"
+            "this spec reads a folder of images, one subfolder per class: name it with "
+            "--image-folder"
         )
     try:
         dataset = ImageFolder(str(sources.image_folder))
     except FileNotFoundError as error:
         raise MissingDataError(
-            f"no images in {sources.image_folder} ({error}). Give a folder that holds one folder "
-            "of images a class by --image-folder"
+            f"no images in {sources.image_folder} ({error}). With --image-folder, name a folder "
+            "that holds one folder of images per class"
         ) from error
     labels = torch.tensor(dataset.targets)
     kept = evenly(labels, count)
@@ -207,4 +208,4 @@ def _decoded(dataset: Any, index: int) -> Any:
         return dataset[index][0]
     except (*_UNREADABLE, SyntaxError, DecompressionBombError) as error:
         path = dataset.imgs[index][0]
-        raise DamagedDataError(f"{path} is no image that can be read ({_reason(error)})") from error
+        raise DamagedDataError(f"{path} can't be read as an image ({_reason(error)})") from error

@@ -235,7 +235,7 @@ class RunSpec(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=T
                 return part, field
         known = [field for _, field in self._places()]
         hint = did_you_mean(setting.rpartition(".")[2], known)
-        raise ValueError(f"Expected a setting out of {', '.join(known)}; got {setting!r}{hint}")
+        raise ValueError(f"Expected a setting from {', '.join(known)}; got {setting!r}{hint}")
 
 
 def seed_of(seed: int, stream: str) -> int:

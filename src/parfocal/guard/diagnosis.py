@@ -104,11 +104,11 @@ def _of_what_came_in(call: LossCall, values: Tensor, *, is_target: bool) -> Diag
     is_nan = bool(values.isnan().any())
     word = "NaN" if is_nan else "infinite"
     advice = (
-        "Look at the data: they came so from the loader."
+        "Look at the data: the loader produced them."
         if is_target
         else "The network made them: look for a learning rate that is too "
         "high, for inputs that aren't finite, for a layer that overflows in 16 bits; the "
-        "parameters may have become NaN in a step before this one."
+        "parameters may have become NaN in an earlier step."
     )
     cause: Cause = "targets" if is_target else "logits" if is_nan else "overflow"
     text = (
@@ -126,9 +126,9 @@ def _of_normaliser(call: LossCall) -> Diagnosis:
         count = f" {int((y > 0.5).sum())} of {y.numel()} targets are positive."
     text = (
         f"{_opening(call)}: the loss isn't finite, and at mild logits the same call isn't "
-        "either, so these logits have no part in it. The cause is not the focal term, but most "
-        f"likely a division by zero, of a mean over nothing or of a normaliser.{count} Divide by "
-        "max(1, number of positives), check that not every position is masked, and that all "
+        "either, so these logits aren't to blame. The cause is not the focal term, but most "
+        f"likely a division by zero, in a mean over nothing or by a normaliser.{count} Divide by "
+        "max(1, number of positives), check that some positions aren't masked, and that all "
         "weights are finite."
     )
     return Diagnosis("normaliser", text)
@@ -140,8 +140,8 @@ def _of_value(call: LossCall, loss: Tensor) -> Diagnosis:
     text = (
         f"{_opening(call)}: the value of the loss is {value:g}, "
         "and its gradient is finite. The cause is not the focal term: a sum or a product "
-        f"went over the largest number of {dtype}, {torch.finfo(loss.dtype).max:g}. Compute "
-        "the loss in float32, or give its mean."
+        f"exceeded the largest number of {dtype}, {torch.finfo(loss.dtype).max:g}. Compute "
+        "the loss in float32, or take its mean."
     )
     return Diagnosis("overflow", text)
 
@@ -152,8 +152,8 @@ def _of_logit(call: LossCall, broken: Tensor) -> Diagnosis:
     logit = float(call.logits[position])
     cause: Cause = "loss"
     why = (
-        "What the targets of this loss mean couldn't be measured, so no cause is known. Call the "
-        "loss in float64, and see whether it stays."
+        "The guard couldn't measure what the targets of this loss mean, so no cause is known. Call "
+        "the loss in float64, and see whether it still fails."
     )
     if _is_a_matter_of_range(call, call.logits):
         cause = "overflow"
@@ -168,7 +168,7 @@ def _of_logit(call: LossCall, broken: Tensor) -> Diagnosis:
 
 
 _OVERFLOW = (
-    "In float64 the same call has a finite gradient: a product goes over the range of {}. The "
+    "In float64 the same call has a finite gradient: a product exceeds the range of {}. The "
     "cause is not the focal term."
 )
 _WIDER = "Give the loss its logits in float32."
@@ -193,7 +193,7 @@ def of_factor(call: LossCall, incoming: Tensor) -> Diagnosis:
     text = (
         f"{_opening(call)}: the loss and its own gradient are finite, but the gradient that "
         f"reached the loss from downstream {what}: a factor applied after it, or the AMP loss "
-        "scale. The cause is not the focal term. Look at what is done with the loss between its "
+        "scale. The cause is not the focal term. Look at what happens to the loss between its "
         "call and `backward`."
     )
     return Diagnosis("downstream", text)
@@ -213,7 +213,7 @@ def of_parameter(step: int, rank: int, name: str, count: int, total: int) -> Dia
     """A gradient that is finite in the logits and isn't in a parameter."""
     text = (
         f"Step {step}, rank {rank}: the gradient of {name} isn't finite, though the loss and its "
-        f"gradient in the logits are; {count} of {total} parameters are so. The cause is not the "
+        f"gradient in the logits are; affected: {count} of {total} parameters. The cause isn't the "
         "loss: the network breaks between its parameters and the logits. Look at a layer that "
         "divides, takes a root or a logarithm, or overflows in 16 bits; torch.autograd."
         "set_detect_anomaly(True) names the operation."
@@ -252,8 +252,8 @@ class _Look(NamedTuple):
         text = " ".join(
             (
                 f"{_opening(call)}: the gradient of the loss isn't finite at "
-                f"{_place(call, position, form)}, whose logit is {logit:.6g}{its_margin}; {count} "
-                f"of {is_broken.numel()} answers are so.",
+                f"{_place(call, position, form)}, whose logit is {logit:.6g}{its_margin}; "
+                f"affected: {count} of {is_broken.numel()} answers.",
                 "" if is_counted else _IGNORED,
                 self._why(cause, margin, limit),
                 self._advice(cause, margin),
@@ -307,7 +307,7 @@ class _Look(NamedTuple):
         if cause == "overflow":
             return _OVERFLOW.format(dtype)
         return (
-            "That is none of the usual places: another part of the loss fails. The cause is not "
+            "This isn't one of the usual places: another part of the loss fails. The cause is not "
             "the focal term."
         )
 
@@ -333,7 +333,7 @@ class _Look(NamedTuple):
 
 _IGNORED = (
     "This position doesn't count, and its loss is multiplied by 0; but 0 times a gradient that "
-    "isn't finite is NaN. Select before the loss, not after it."
+    "isn't finite is NaN. Select positions before the loss, not after it."
 )
 
 

@@ -176,10 +176,10 @@ class FocalGuard(StandIn):
         if capture is not None and importlib.util.find_spec("safetensors") is None:
             raise ImportError(f"captures need safetensors: {extras.install('guard')}")
         if not callable(loss):
-            raise TypeError(f"FocalGuard: expected a loss that can be called, got {loss!r}")
+            raise TypeError(f"FocalGuard: expected a callable loss, got {loss!r}")
         if action not in get_args(Action):
             known = ", ".join(get_args(Action))
-            raise ValueError(f"FocalGuard: expected `action` out of {known}, got {action!r}")
+            raise ValueError(f"FocalGuard: expected `action` to be one of {known}, got {action!r}")
         if every < 1 or not 0 < near <= 1 or horizon < 0:
             raise ValueError(
                 "FocalGuard: expected `every` >= 1, `near` in (0, 1] and `horizon` >= 0, got "

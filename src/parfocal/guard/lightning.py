@@ -38,7 +38,7 @@ class FocalGuardCallback(Callback):
         """There has to be something to check."""
         if not self.guards(pl_module):
             raise ValueError(
-                "FocalGuardCallback: expected a FocalGuard, given or in the module, got none"
+                "FocalGuardCallback: expected a FocalGuard, passed or in the module, got none"
             )
 
     def on_train_start(self, trainer: Trainer, pl_module: LightningModule) -> None:

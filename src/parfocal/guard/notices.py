@@ -69,37 +69,36 @@ def of_cliff(call: LossCall, side: str, distance: float, cliff: float, left: flo
 
 
 UNKNOWN = (
-    "the guard couldn't measure what the targets of this loss mean, or where it breaks: called at "
-    "logits of the guard's own, it showed no pattern that is known. Margins aren't read, and no "
-    "warning comes ahead; a loss or a gradient that isn't finite is still reported. There is "
-    "nothing to do."
+    "the guard couldn't measure what the targets of this loss mean, or where it breaks: at the "
+    "guard's test logits, it showed no known pattern. The guard reads no margins and can't warn "
+    "ahead; it still reports a loss or a gradient that isn't finite. There is nothing to do."
 )
 DOWNSTREAM = (
-    "the gradient that reached the loss isn't finite, and the step was left out, by a GradScaler "
-    "or by the loop. The loss itself is finite: look at what is done with it before `backward`."
+    "the gradient that reached the loss isn't finite, and a GradScaler or the loop skipped the "
+    "step. The loss itself is finite: look at what happens to it before `backward`."
 )
 SCALE = (
-    "the gradient overflows by the factor that is applied after the loss, as the AMP loss scale "
-    "does at its beginning; the loss itself is finite. A GradScaler leaves the step out and lowers "
-    "its scale, and there is nothing to do unless that goes on."
+    "a factor applied after the loss makes the gradient overflow, as the initial AMP loss scale "
+    "may; the loss itself is finite. A GradScaler skips the step and lowers its scale. There is "
+    "nothing to do unless this continues."
 )
 UNCALLED = (
-    "the optimizer takes its steps, but no loss has come through this guard. Call the guard in the "
-    "place of the loss, or patch the name that the model's own module calls it by: "
-    "`guard.patching('package.module.name')` of the module that imports the loss, not of the one "
+    "the optimizer takes steps, but no loss has gone through this guard. Call the guard instead "
+    "of the loss, or patch the name by which the model's own module calls the loss: "
+    "`guard.patching('package.module.name')`, with the module that imports the loss, not the one "
     "that defines it."
 )
 IN_PLACE = (
-    "the loss writes into its logits, so that they are others than those it was given: no margins "
-    "are read. A gradient that isn't finite is reported all the same."
+    "the loss writes into its logits, so they aren't those it was given: the guard reads no "
+    "margins. It still reports a gradient that isn't finite."
 )
 
 
 def of_unheard(result: object) -> str:
     """Of a result that has no loss in it."""
     return (
-        f"the loss returned {type(result).__name__}, in which no tensor with a gradient was found, "
-        "so it isn't watched. Return a tensor, or a tuple or mapping with one in it."
+        f"the loss returned {type(result).__name__}, and the guard found no tensor with a gradient "
+        "in it, so it isn't watched. Return a tensor, or a tuple or mapping that holds one."
     )
 
 
@@ -107,7 +106,7 @@ def of_skipping(count: int) -> str:
     """Of steps that are left out one after the other."""
     return (
         f"the last {count} passes had a gradient that isn't finite, and no step followed. A "
-        "GradScaler that leaves them all out halves its scale until it is 0. Look at the first of "
+        "GradScaler that skips every step halves its scale until it is 0. Look at the first of "
         "them, in `guard.failures` or in the warning before this one."
     )
 
@@ -117,8 +116,8 @@ def of_skipped_parameter(count: int, name: str) -> str:
     return (
         f"no step followed the last {count} passes, and the gradient of {name} isn't finite, "
         "though the loss and its gradient in the logits are. Either a GradScaler's scale is still "
-        "too high, or the network breaks between its parameters and the logits, and the scale is "
-        "halved until it is 0: torch.autograd.set_detect_anomaly(True) names the operation."
+        "too high, or the network breaks between its parameters and the logits, and the scale "
+        "halves until it is 0. torch.autograd.set_detect_anomaly(True) names the operation."
     )
 
 
@@ -126,7 +125,7 @@ def of_unchecked(count: int) -> str:
     """Of passes that nobody checks."""
     return (
         f"{count} passes since the last check: call `guard.attach(optimizer)` once, or "
-        "`guard.check()` between `backward` and `step`, and the guard can stop a step."
+        "`guard.check()` between `backward` and `step`, so that the guard can stop a step."
     )
 
 
@@ -134,8 +133,8 @@ def of_labels(values: list[float]) -> str:
     """Of targets that no form allows."""
     told = ", ".join(f"{value:g}" for value in values[:3])
     return (
-        f"some targets are {told}. The loss has a gradient there, so it learns from them. If that "
-        "marks positions to leave out, give the loss its ignore_index, or a weight of 0 for them."
+        f"some targets are {told}. The loss has a gradient there, so it learns from them. If they "
+        "mark positions to leave out, give the loss its ignore_index, or a weight of 0 for them."
     )
 
 
@@ -156,7 +155,7 @@ def of_samples(samples: object, count: int) -> str:
     given = len(samples) if has_length else "none"  # type: ignore[arg-type]
     return (
         f"expected `guard.samples` to be a number for each of the {count} samples of the batch, "
-        f"got {given}: a failure is told by the place in the batch alone."
+        f"got {given}: a failure is reported only by its place in the batch."
     )
 
 
@@ -168,6 +167,6 @@ def of_captures(count: int) -> str:
 def of_own_error(what: str, error: BaseException) -> str:
     """Of the guard itself."""
     return (
-        f"the guard couldn't {what}: {type(error).__name__}: {error}. The training isn't affected; "
-        "the guard goes on without that."
+        f"the guard couldn't {what}: {type(error).__name__}: {error}. Training isn't affected; "
+        "the guard continues without it."
     )

@@ -27,7 +27,7 @@ def inner_optimizer(optimizer: Any) -> torch.optim.Optimizer:
             break
         inner = deeper
     if not hasattr(inner, "register_step_pre_hook"):
-        raise TypeError(f"FocalGuard: expected an optimizer of torch, got {type(optimizer)}")
+        raise TypeError(f"FocalGuard: expected a torch optimizer, got {type(optimizer)}")
     return inner  # type: ignore[no-any-return]
 
 

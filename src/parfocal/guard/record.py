@@ -145,8 +145,8 @@ class Record(NamedTuple):
         if not source.place and not (trust and source.is_run):
             how = " --show-code shows all of it, --trust runs it," if code else ""
             raise ValueError(
-                f"{self.path}: its loss has no place that it could be imported from, as a lambda, "
-                f"a local function or a method has none{code};{how} {_YOURS}"
+                f"{self.path}: its loss can't be imported, like any lambda, local function or "
+                f"method{code};{how} {_YOURS}"
             )
         if not self.fails_again:
             lost = f" (not held: {in_a_line(', '.join(self.lost))})" if self.lost else ""
@@ -184,9 +184,7 @@ def read_record(path: str | Path) -> Record:
 
     path = Path(path)
     if not path.is_file():
-        raise FileNotFoundError(
-            f"expected a file of a guard's capture, and there is none at {path}"
-        )
+        raise FileNotFoundError(f"expected a guard's capture file, found none at {path}")
     try:
         with safe_open(path, framework="pt") as file:
             text = (file.metadata() or {}).get("parfocal")
@@ -194,12 +192,12 @@ def read_record(path: str | Path) -> Record:
     except SafetensorError as error:
         raise ValueError(f"{path} is no capture: {in_a_line(error)}") from error
     if text is None:
-        raise ValueError(f"{path} is no capture of a guard: it holds tensors, and no failure")
+        raise ValueError(f"{path} is no guard's capture: it holds tensors, but no failure")
     try:
         words = _typed(json.loads(text), dict, "the text")
         known = words.get("format")
         if known not in (1, 2, FORMAT):
-            raise ValueError(f"expected the format 1, 2 or {FORMAT}, got {known!r}")
+            raise ValueError(f"expected format 1, 2 or {FORMAT}, got {known!r}")
         told = _diagnosis(_field(words, "told", dict))
         if known != 1 and "logits" not in tensors:
             raise NoDataError(

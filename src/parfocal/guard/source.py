@@ -111,7 +111,7 @@ class LossSource(NamedTuple):
             return self.make(known_loss(self.place))
         except TrustError:
             if _is_of_text(self.place):
-                raise PlaceError("the file holds no code of it") from None
+                raise PlaceError("the file doesn't hold its code") from None
             return self.make(load(self.place))
 
     def make(self, what: Callable[..., Any]) -> Loss:

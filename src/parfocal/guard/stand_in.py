@@ -53,9 +53,7 @@ class StandIn(nn.Module):
     def __setattr__(self, name: str, value: Any) -> None:
         """Of the stand-in what is its own; else of the loss what it has, a gamma for one."""
         if name == "loss":
-            raise AttributeError(
-                f"{type(self).__name__}: expected a guard of its own for each loss"
-            )
+            raise AttributeError(f"{type(self).__name__}: expected a separate guard for each loss")
         is_own = name in self.__dict__ or hasattr(type(self), name) or "loss" not in self.__dict__
         if not is_own and hasattr(self.loss, name):
             setattr(self.loss, name, value)

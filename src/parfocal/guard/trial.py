@@ -109,7 +109,7 @@ class _Writes(TorchDispatchMode):
         kwargs = kwargs or {}
         effects = _effects_of(func)
         if effects.is_collective:
-            raise UntriableError("it speaks with other processes, which wouldn't answer a trial")
+            raise UntriableError("it communicates with processes that wouldn't answer a trial")
         for key in effects.streams:
             for stream in _leaves(_argument(key, args, kwargs)):
                 self._streams.setdefault(id(stream), (stream, stream.get_state()))
@@ -234,7 +234,7 @@ def _undo_of(loss: Loss, arguments: Iterable[Any]) -> list[Callable[[], None]]:
         if isinstance(thing, CellType):
             near.update(id(part) for part in _keep(thing)[1])
         if id(thing) in near and _is_iterator(thing):
-            raise UntriableError(f"it keeps {type(thing).__name__}, which can't be put back")
+            raise UntriableError(f"it keeps {type(thing).__name__}, which can't be restored")
         put_back, parts = _keep(thing)
         if put_back is not None:
             undo.append(put_back)

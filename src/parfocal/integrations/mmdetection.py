@@ -76,7 +76,7 @@ class FocalLoss(nn.Module):
         """The loss of the anchors of a batch."""
         reduction = self.reduction if reduction_override is None else reduction_override
         if avg_factor is not None and reduction == "sum":
-            raise ValueError(f"{_CALL}: expected no `avg_factor` beside a sum, got {avg_factor}")
+            raise ValueError(f"{_CALL}: expected no `avg_factor` with a sum, got {avg_factor}")
         if weight is not None and weight.ndim < pred.ndim:
             if weight.numel() not in (len(pred), pred.numel()):
                 raise ValueError(

@@ -190,8 +190,8 @@ class FocalLoss(nn.Module):
             return None if alpha is None else _over_maps("alpha", alpha, x)
         if not self.include_background:
             warnings.warn(
-                f"{_CALL}: one number for `alpha` balances the background, which isn't included, "
-                "and is ignored",
+                f"{_CALL}: `alpha` is ignored: one number balances the background, which isn't "
+                "included",
                 stacklevel=4,
             )
             return None
@@ -208,7 +208,7 @@ class FocalLoss(nn.Module):
 def _applies(name: str, value: bool, input: Tensor) -> bool:
     """Whether an option is on; beside a single channel it says nothing, as there."""
     if value and input.shape[1] == 1:
-        warnings.warn(f"{_CALL}: logits of a single channel, `{name}` is ignored", stacklevel=3)
+        warnings.warn(f"{_CALL}: logits have a single channel, `{name}` is ignored", stacklevel=3)
     return value and input.shape[1] > 1
 
 

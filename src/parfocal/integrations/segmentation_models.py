@@ -85,7 +85,7 @@ class FocalLoss(nn.Module):
         checks.reduction(_CALL, reduction)
         if normalized and reduction == "none":
             raise ValueError(
-                f"{_CALL}: expected reduction='mean' or 'sum' beside normalized=True, got 'none'"
+                f"{_CALL}: expected reduction='mean' or 'sum' with normalized=True, got 'none'"
             )
         self.mode = mode
         self.alpha, self.gamma = checks.alpha(_CALL, alpha), checks.gamma(_CALL, gamma)
@@ -93,7 +93,9 @@ class FocalLoss(nn.Module):
         weights = None if class_weights is None else torch.as_tensor(class_weights)
         checks.class_weight(_CALL, weights, name="class_weights")
         if weights is not None and not (bool((weights >= 0).all()) and bool(weights.sum() > 0)):
-            raise ValueError(f"{_CALL}: expected `class_weights` >= 0, one above 0, got {weights}")
+            raise ValueError(
+                f"{_CALL}: expected `class_weights` >= 0, with at least one above 0, got {weights}"
+            )
         # As there, no part of a checkpoint.
         self.register_buffer("class_weights", weights, persistent=False)
 

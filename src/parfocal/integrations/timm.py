@@ -97,7 +97,7 @@ def create_loss(
         return _SigmoidCriterion(sigmoid_loss, smoothing, target_threshold, is_batchmean)
     if target_threshold is not None:
         raise ValueError(
-            f"create_loss: expected no `target_threshold` beside {name!r}, whose targets add up "
+            f"create_loss: expected no `target_threshold` with {name!r}, whose targets add up "
             f"to 1, got {target_threshold}"
         )
     softmax_loss = SOFTMAX_LOSSES[function](label_smoothing=smoothing, **options)

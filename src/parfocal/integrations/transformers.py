@@ -84,12 +84,12 @@ def trainer_loss(
     stored = getattr(inner, "reduction", "sum")
     if stored != "sum":
         raise ValueError(
-            f"{_CALL}: expected a module that reduces by the sum, which is divided by the items, "
+            f"{_CALL}: expected a module that returns the sum, to divide by the number of items, "
             f"got {_name(inner)} with reduction={stored!r}; make it with reduction='sum'"
         )
     for name in sorted({"mask", "normalizer", "reduction"} & bound):
         raise ValueError(
-            f"{_CALL}: expected a loss without `{name}`, which a step of the Trainer decides, got "
+            f"{_CALL}: expected a loss without `{name}`, which each step of the Trainer sets, got "
             f"one with it"
         )
     options = {} if isinstance(inner, nn.Module) else {"reduction": "sum"}
@@ -191,7 +191,7 @@ def _logits(outputs: Any, name: str | int) -> Tensor:
     if isinstance(outputs, Mapping) and name not in outputs:
         raise ValueError(
             f"{_CALL}: expected {name!r} among the outputs of the model, got {sorted(outputs)}; "
-            "name them by `logits=`"
+            "name them with `logits=`"
         )
     is_place = isinstance(outputs, Mapping) or isinstance(name, int)
     result: Tensor = outputs[name if is_place else 0]
@@ -202,7 +202,7 @@ def _labels(labels: Tensor | None) -> Tensor:
     """The labels, without which there is no loss."""
     if labels is None:
         raise ValueError(
-            f"{_CALL}: expected `labels`, got None; the Trainer takes them from the key 'labels' "
+            f"{_CALL}: expected `labels`, got None; the Trainer reads them from the key 'labels' "
             "of a batch"
         )
     return labels

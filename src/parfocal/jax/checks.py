@@ -150,7 +150,7 @@ def axis_of_classes(call: str, axis: Any, shape: tuple[int, ...]) -> int:
     place = index(call, "axis", axis)
     if not -len(shape) <= place < len(shape):
         raise ValueError(
-            f"{call}: expected `axis` to be one of logits of shape {shape}, got {place}"
+            f"{call}: expected `axis` to be an axis of logits of shape {shape}, got {place}"
         )
     return place % len(shape)
 
@@ -158,7 +158,7 @@ def axis_of_classes(call: str, axis: Any, shape: tuple[int, ...]) -> int:
 def has_classes(call: str, shape: tuple[int, ...], axis: int) -> None:
     """Logits of one class at least, over which a softmax can be taken."""
     if shape[axis] == 0:
-        raise ValueError(f"{call}: expected logits of one class at least, got the shape {shape}")
+        raise ValueError(f"{call}: expected logits of at least one class, got the shape {shape}")
 
 
 def dtype_of(call: str, name: str, value: Any) -> Any:
@@ -169,7 +169,7 @@ def dtype_of(call: str, name: str, value: Any) -> Any:
         return np.asarray(value).dtype
     except (TypeError, ValueError):  # of lists of several lengths, or of what is traced
         raise TypeError(
-            f"{call}: expected `{name}` to be an array, got a {type(value).__name__} that is none"
+            f"{call}: expected `{name}` to be an array, got a {type(value).__name__} that isn't one"
         ) from None
 
 

@@ -176,8 +176,8 @@ def _without_ignored(
     if index is None:
         if any(one >= 0 for one in ignored):
             raise ValueError(
-                f"{call}: expected no `ignore_index` beside class probabilities, got "
-                f"{ignore_index}; give the positions that count as `where`"
+                f"{call}: expected no `ignore_index` with class probabilities, got "
+                f"{ignore_index}; pass the positions that count as `where`"
             )
         return counts
     for one in ignored:

@@ -141,8 +141,8 @@ def check_options(
         ignore_index = checks.index(call, "ignore_index", ignore_index)
         if are_soft and ignore_index >= 0:
             raise ValueError(
-                f"{call}: expected no `ignore_index` beside class probabilities, got "
-                f"{ignore_index}; give the positions that count as `where`"
+                f"{call}: expected no `ignore_index` with class probabilities, got "
+                f"{ignore_index}; pass the positions that count as `where`"
             )
     return axis, ignore_index
 

@@ -68,7 +68,7 @@ def softmax_asymmetric_loss(
     dtype = checks.dtype_of(call, "labels", labels)
     if not checks.is_integer(dtype):
         raise TypeError(
-            f"{call}: expected class indices, of which one is the true class, got {dtype}"
+            f"{call}: expected class indices, since one class must be the true one, got {dtype}"
         )
     axis, ignore_index = check_options(
         call, logits, labels, alpha, axis, label_smoothing, ignore_index, weight, where

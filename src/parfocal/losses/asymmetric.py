@@ -79,7 +79,7 @@ def asymmetric(
     gamma_pos = checks.gamma(call, gamma_pos, inputs, name="gamma_pos")
     margin = numbers.fraction(call, "margin", margin)
     if margin == 1:
-        raise ValueError(f"{call}: expected `margin` below 1, at which no negative is left")
+        raise ValueError(f"{call}: expected `margin` below 1, since no negative counts at 1")
     if margin > 0 and not isinstance(gamma_neg, Tensor) and 0 < gamma_neg < 1:
         raise ValueError(
             f"{call}: expected `gamma_neg` of 0 or at least 1 with margin={margin}, got "

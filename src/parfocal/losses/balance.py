@@ -178,7 +178,7 @@ def _check_counts(call: str, n: Tensor, head: str) -> None:
         place = tuple((~is_there).nonzero()[0].tolist())
         raise ValueError(
             f"{call}: expected finite `counts` above 0, got {n[place].item():g} at {place}; "
-            "`counts.clamp(min=1)` gives each class a sample"
+            "`counts.clamp(min=1)` counts at least one sample of each class"
         )
 
 
@@ -190,7 +190,7 @@ def _labels_in(call: str, batch: Any) -> Tensor:
         if name is None:
             raise TypeError(
                 f"{call}: expected a batch with {', '.join(_LABELS[:-1])} or {_LABELS[-1]}, got "
-                f"{', '.join(map(str, fields))}; `labels_of` takes them out of others"
+                f"{', '.join(map(str, fields))}; `labels_of` extracts labels from other batches"
             )
         labels = batch[name] if isinstance(batch, Mapping) else getattr(batch, name)
     else:
@@ -198,7 +198,7 @@ def _labels_in(call: str, batch: Any) -> Tensor:
     if not isinstance(labels, Tensor):
         raise TypeError(
             f"{call}: expected the labels of a batch to be a tensor, got {type(labels).__name__}; "
-            "`labels_of` takes them out of others"
+            "`labels_of` extracts labels from other batches"
         )
     return labels
 
@@ -237,8 +237,8 @@ def _binary(call: str, y: Tensor, ignored: tuple[int, ...]) -> Tensor:
         is_label = (values >= 0) & (values <= 1)
         if not bool(is_label.all()):
             raise ValueError(
-                f"{call}: expected labels in [0, 1], got {values[~is_label][0].item():g}; with "
-                "`classes` they are indices"
+                f"{call}: expected labels in [0, 1], got {values[~is_label][0].item():g}; for "
+                "class indices, pass `classes`"
             )
         parts.append(torch.stack([(1 - values).sum(), values.sum()]))
     return torch.stack(parts, 1).view(shape)

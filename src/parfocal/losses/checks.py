@@ -51,8 +51,8 @@ def logits_and_targets(
         _same_shape(call, targets, inputs, takes_indices=takes_indices)
     elif inputs.shape[1] == 1 and not torch.compiler.is_compiling():
         values.warn(
-            f"{call}: `targets` are indices of a single class, 0 where it is there and 1 where it "
-            "isn't; labels of 0 and 1 have the shape of `inputs`: `targets.unsqueeze(1)`"
+            f"{call}: `targets` are indices of a single class: 0 means present, 1 absent; labels "
+            "where 1 means present need the shape of `inputs`: `targets.unsqueeze(1)`"
         )
     _same_device(call, "targets", targets, inputs)
 
@@ -87,7 +87,7 @@ def class_logits_and_targets(call: str, inputs: Tensor, targets: Tensor) -> None
     if inputs.shape[0 if inputs.ndim == 1 else 1] == 1 and not torch.compiler.is_compiling():
         values.warn(
             f"{call}: `inputs` have a single class, whose probability is always 1: the loss is 0 "
-            "and nothing is learned; for a problem of two classes use a sigmoid loss"
+            "and nothing is learned; for two classes, use a sigmoid loss"
         )
 
 
@@ -96,12 +96,12 @@ def _remedy(inputs: Tensor, targets: Tensor) -> str:
     positions = positions_of(inputs)
     dim = min(inputs.ndim - 1, 1)
     if targets.shape == inputs.shape:
-        return f"; one-hot targets are probabilities: `targets.float()`, or `targets.argmax({dim})`"
+        return f"; for one-hot targets, pass `targets.float()` or `targets.argmax({dim})`"
     if targets.shape == positions:
-        return "; class indices are cast by `targets.long()`"
+        return "; cast class indices with `targets.long()`"
     if targets.shape == (*positions[:dim], 1, *positions[dim:]):
         cast = ".long()" if targets.is_floating_point() else ""
-        return f"; the dimension of one channel is dropped by `targets.squeeze({dim}){cast}`"
+        return f"; drop the channel dimension with `targets.squeeze({dim}){cast}`"
     if targets.shape == (*positions, inputs.shape[dim]):
         return "; classes are expected in dim 1, not last: `targets.movedim(-1, 1).float()`"
     if targets.shape == inputs.shape[:-1]:
@@ -123,7 +123,7 @@ def linear_map(call: str, input: Tensor, weight: Tensor, bias: Tensor | None) ->
     features = input.shape[-1]
     if weight.ndim != 2 or weight.shape[1] != features:
         raise ValueError(
-            f"{call}: expected `weight` of shape (C, {features}), one row of features a class, "
+            f"{call}: expected `weight` of shape (C, {features}), one row of features per class, "
             f"got {_describe(weight)}"
         )
     named = [("weight", weight)]
@@ -170,7 +170,7 @@ def class_weight(
     if inputs is None:
         if tensor.ndim != 1:
             raise ValueError(
-                f"{call}: expected `{name}` to have one number a class, got {_describe(tensor)}"
+                f"{call}: expected `{name}` to have one number per class, got {_describe(tensor)}"
             )
         return
     count = inputs.shape[0 if inputs.ndim == 1 else 1]
@@ -212,8 +212,8 @@ def ignore_index(
         for index in indices:
             if index >= 0:
                 raise ValueError(
-                    f"{call}: expected no `ignore_index` beside class probabilities, got {index}; "
-                    "give the positions that count as `mask`"
+                    f"{call}: expected no `ignore_index` with class probabilities, got {index}; "
+                    "pass the positions that count as `mask`"
                 )
     return indices
 
@@ -291,7 +291,7 @@ def one_of(
     """An argument that has two names."""
     if (tensor is None) == (other is None):
         came = "both" if other is not None else "neither"
-        raise TypeError(f"{call}: expected `{name}`, or `{other_name}` in its place, got {came}")
+        raise TypeError(f"{call}: expected either `{name}` or `{other_name}`, got {came}")
     result = tensor if other is None else other
     assert result is not None
     return result
@@ -333,7 +333,7 @@ def normalizer(call: str, value: float | Tensor | None, reduction: str) -> float
         return None
     if reduction != "sum":
         raise ValueError(
-            f"{call}: expected `normalizer` together with reduction='sum', which it divides, "
+            f"{call}: expected reduction='sum' with `normalizer`, which divides the sum, "
             f"got reduction={reduction!r}"
         )
     if isinstance(value, Tensor):
@@ -353,8 +353,8 @@ def _boolean(call: str, tensor: Tensor) -> Tensor:
     """A mask as booleans."""
     if not isinstance(tensor, Tensor) or tensor.is_floating_point() or tensor.is_complex():
         raise TypeError(
-            f"{call}: expected `mask` to be a boolean tensor, True where a position counts, or one "
-            f"of integers, not 0 there, "
+            f"{call}: expected `mask` to be a boolean tensor, True where a position counts, or an "
+            f"integer tensor, nonzero there, "
             f"got {_describe(tensor) if isinstance(tensor, Tensor) else kind(tensor)}"
         )
     _dense(call, "mask", tensor)
@@ -365,7 +365,7 @@ def _dense(call: str, name: str, tensor: Tensor) -> None:
     """A tensor with a number at each position: neither sparse, nested nor quantized."""
     if tensor.layout is not torch.strided or tensor.is_quantized or tensor.is_nested:
         mend = ".dequantize()" if tensor.is_quantized else ".to_dense()"
-        mend = "" if tensor.is_nested else f"; it is made one by `{name}{mend}`"
+        mend = "" if tensor.is_nested else f"; convert it with `{name}{mend}`"
         raise TypeError(f"{call}: expected `{name}` to be dense, got {_describe(tensor)}{mend}")
 
 
@@ -385,7 +385,7 @@ def _same_shape(call: str, targets: Tensor, inputs: Tensor, *, takes_indices: bo
         hint = ""
         if takes_indices and inputs.ndim > 1:
             shape = tuple(positions_of(inputs))
-            hint = f"; class indices would have an integer dtype and the shape {shape}"
+            hint = f"; class indices need an integer dtype and the shape {shape}"
         raise ValueError(
             f"{call}: expected `targets` to have the shape of `inputs`, "
             f"{tuple(inputs.shape)}, got {_describe(targets)}{hint}"

@@ -59,8 +59,8 @@ def quality_focal_loss(
     beta = numbers.exponent(call, "beta", beta)
     if beta < 1 and targets.is_floating_point():
         raise ValueError(
-            f"{call}: expected `beta` >= 1, got {beta}: at soft labels the slope is infinite where "
-            "p is the label; hard labels of an integer or boolean dtype may have any `beta` >= 0"
+            f"{call}: expected `beta` >= 1, got {beta}: for soft labels the slope is infinite "
+            "where p is the label; with labels of an integer or boolean dtype any `beta` >= 0 works"
         )
     # Targets of another dtype are hard, at which it is the focal loss.
     loss = quality(call, beta) if targets.is_floating_point() else Focal(beta)

@@ -63,7 +63,7 @@ class GammaSchedule:
         self._steps = tuple(float(t) for t, _ in points)
         self._gammas = tuple(float(gamma) for _, gamma in points)
         if not points or not all(map(math.isfinite, self._steps)):
-            raise ValueError(f"{call}: expected `milestones` at finite steps, at least one")
+            raise ValueError(f"{call}: expected at least one of `milestones`, at finite steps")
         if any(b <= a for a, b in zip(self._steps, self._steps[1:], strict=False)):
             raise ValueError(
                 f"{call}: expected `milestones` in ascending order, got {list(self._steps)}"
@@ -102,7 +102,7 @@ class GammaSchedule:
         is_one = isinstance(kept, Tensor) and kept.numel() == 1 and kept.is_floating_point()
         if not (is_one or isinstance(kept, int | float)):
             raise TypeError(
-                f"GammaSchedule.set_gamma: expected a module that keeps one `gamma`, a number or a "
+                f"GammaSchedule.set_gamma: expected a module with one `gamma`, a number or a "
                 f"tensor of a floating dtype, such as SigmoidFocalLoss, got {kept!r} of {loss!r}"
             )
         gamma = self(step)

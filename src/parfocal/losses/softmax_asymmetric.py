@@ -90,8 +90,8 @@ def softmax_asymmetric_loss(
     checks.class_logits_and_targets(call, inputs, targets)
     if targets.is_floating_point():
         raise ValueError(
-            f"{call}: expected `targets` to be class indices, of which one is the true class, got "
-            "class probabilities; `softmax_focal_loss` takes these"
+            f"{call}: expected `targets` to be class indices, since one class must be the true "
+            "one, got class probabilities; `softmax_focal_loss` takes those"
         )
     checks.class_weight(call, weight, inputs)
     gamma_neg = checks.gamma(call, gamma_neg, inputs, name="gamma_neg")

@@ -36,7 +36,7 @@ def class_indices(
         expected, remedy = f"in [0, {classes})", ""
         if ignored:
             expected += f", or {' or '.join(map(str, ignored))} to be ignored"
-            remedy = f"; if it marks what doesn't count, give `ignore_index={wrong}`"
+            remedy = f"; if it marks positions to leave out, pass `ignore_index={wrong}`"
         raise IndexError(
             f"{call}: expected `{name}` {expected}, got {wrong}, which is out of bounds{remedy}"
         )
@@ -53,8 +53,8 @@ def classes_or_none(call: str, labels: Tensor, inputs: Tensor, mask: Tensor | No
     if is_wrong.any():
         raise IndexError(
             f"{call}: expected `targets` in [0, {classes}], a class or {classes} for none, got "
-            f"{labels[is_wrong][0].item()}, which is out of bounds; positions that don't count, "
-            "such as void labels, are left out by `mask`"
+            f"{labels[is_wrong][0].item()}, which is out of bounds; to leave out positions, "
+            "such as void labels, pass `mask`"
         )
 
 
@@ -82,7 +82,7 @@ def probabilities(call: str, targets: Tensor) -> None:
         if outside.numel():
             raise ValueError(
                 f"{call}: expected `targets` in [0, 1], got {outside[0].item():g}; "
-                "positions that don't count, such as void labels, are left out by `mask`"
+                "to leave out positions, such as void labels, pass `mask`"
             )
 
 
@@ -95,8 +95,8 @@ def likelihoods(call: str, nll: Tensor, mask: Tensor | None) -> None:
     value = _first(nll < LEAST, nll, mask)
     if value is not None:
         raise ValueError(
-            f"{call}: expected `nll` >= 0, down to {LEAST:g} by rounding, got {value:g}, for which "
-            "exp(-nll) is no probability; that of a density is `nll - log(cell)`, of a small cell"
+            f"{call}: expected `nll` >= 0, or down to {LEAST:g} by rounding, got {value:g}, where "
+            "exp(-nll) is no probability; for a density, pass `nll - log(cell)` with a small cell"
         )
 
 
@@ -123,7 +123,7 @@ def bounded(
     value = _first(~((tensor >= 0) & (tensor <= bound)), tensor, mask)  # NaN is outside
     if value is not None:
         expected = "in [0, 1]" if bound == 1 else "to be >= 0 and at most 2 ** 20"
-        hint = "; weights of classes are given as `weight`" if name == "alpha" else ""
+        hint = "; pass class weights as `weight`" if name == "alpha" else ""
         raise ValueError(f"{call}: expected `{name}` {expected}, got {value:g}{hint}")
 
 

@@ -64,7 +64,7 @@ def unpack(archive: Path, directory: Path) -> int:
         with zipfile.ZipFile(archive) as file:
             unknown = [name for name in file.namelist() if not _MEMBER.fullmatch(name)]
             if unknown:
-                raise DamagedRecordError(f"{archive} holds {unknown[0]!r}, which is no run's")
+                raise DamagedRecordError(f"{archive} holds {unknown[0]!r}, which belongs to no run")
             for name in file.namelist():
                 run, _, _ = name.partition("/")
                 if run not in there:

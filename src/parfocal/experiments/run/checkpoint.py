@@ -60,7 +60,7 @@ def _read(path: Path, data: bytes) -> dict[str, Any]:
     except Exception as error:  # whatever torch raises for a file of another format
         reason = str(error).partition("\n")[0]
         raise DamagedRecordError(
-            f"{path} is no checkpoint that torch {torch.__version__} reads ({reason}); move it away"
+            f"{path} is no checkpoint that torch {torch.__version__} can read ({reason}); move it"
         ) from error
     return contents
 

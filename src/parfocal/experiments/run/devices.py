@@ -27,7 +27,7 @@ def find_device(name: str) -> torch.device:
     except (RuntimeError, AssertionError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise ValueError(
-            f"Expected a `device` that torch can use here, cpu or auto among them; got {name!r} "
+            f"Expected a `device` that torch can use here, such as cpu or auto; got {name!r} "
             f"({reason})"
         ) from error
     return device

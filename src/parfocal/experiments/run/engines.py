@@ -81,7 +81,7 @@ class Processes:
         except BrokenProcessPool as error:
             process.shutdown(wait=False)
             process = self._process()
-            raise DeadWorkerError("the process died, perhaps for want of memory") from error
+            raise DeadWorkerError("the process died, perhaps out of memory") from error
         finally:
             self._idle.put(process)
 

@@ -102,7 +102,7 @@ def read_toml(name: str, shipped: Traversable, make: Callable[[str, dict[str, An
         if not file.is_file():
             known = sorted(p.name.removesuffix(".toml") for p in shipped.iterdir())
             raise ValueError(
-                f"Expected a spec out of {', '.join(known)}, or a path to a .toml; "
+                f"Expected a spec from {', '.join(known)}, or a path to a .toml; "
                 f"got {name!r}{did_you_mean(name, known)}"
             )
     try:

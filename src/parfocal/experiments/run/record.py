@@ -167,7 +167,7 @@ def refuse_other(path: Path, found: str | None, run: str) -> None:
     if found != run:
         of = "names no run" if found is None else f"is of the run {str(found)[:12]}"
         raise OtherRunError(
-            f"{path} {of}, and this one is {run[:12]}; move it away, name another folder by --out, "
+            f"{path} {of}, and this one is {run[:12]}; move it, name another folder with --out, "
             "or add --overwrite"
         )
 

@@ -127,8 +127,8 @@ def work(
     """One run, in a process of an engine's; it ends when asked to, or when its parent is gone."""
     if not (directory / "spec.json").exists():
         raise OSError(
-            f"{socket.gethostname()} doesn't see {directory}: the folder of a sweep has to be on a "
-            "disk that all machines share, by the same path"
+            f"{socket.gethostname()} doesn't see {directory}: the folder of a sweep must be on a "
+            "disk that all machines share, under the same path"
         )
     parent = multiprocessing.parent_process()
 
@@ -157,9 +157,9 @@ def _alone(directory: Path, session: Session) -> Iterator[None]:
     except Timeout as error:
         owner = _owner(directory)
         raise BusySweepError(
-            f"another sweep works on {directory}: process {owner.get('pid')} on "
+            f"another sweep is working on {directory}: process {owner.get('pid')} on "
             f"{owner.get('host')}, since {owner.get('began')}; wait for it, or name another folder "
-            "by --out"
+            "with --out"
         ) from error
     try:
         values = {"host": socket.gethostname(), "pid": os.getpid(), "engine": session.engine}

@@ -229,7 +229,7 @@ class Trainer:
             if self._device.type == "cpu":
                 raise ValueError(
                     "Expected a network without batch normalisation for several processes on CPUs: "
-                    "torch synchronises its statistics on GPUs alone"
+                    "torch synchronises its statistics only on GPUs"
                 )
             model = nn.SyncBatchNorm.convert_sync_batchnorm(model)
         return nn.parallel.DistributedDataParallel(model)

@@ -100,7 +100,7 @@ def run_training(
     except Timeout as error:
         owner = read_progress(directory)
         who = f"process {owner.pid} on {owner.host}" if owner else "another process"
-        raise BusyRunError(f"{who} works on {directory}") from error
+        raise BusyRunError(f"{who} is working on {directory}") from error
     try:
         if overwrite:
             remove_record(directory)
@@ -135,7 +135,7 @@ def outcome_of(spec: RunSpec, directory: Path) -> Outcome | None:
     if run.spec.digest != spec.digest:
         raise OtherRunError(
             f"{directory} holds the run {run.spec.digest[:12]}, and this one is "
-            f"{spec.digest[:12]}; name another folder by --out, or add --overwrite"
+            f"{spec.digest[:12]}; name another folder with --out, or add --overwrite"
         )
     return run.outcome if run.outcome in DONE else None
 
@@ -269,7 +269,7 @@ def _resume(trainer: Trainer, contents: dict[str, Any] | None) -> list[Epoch]:
         reason = str(error).partition("\n")[0]
         raise DamagedRecordError(
             f"the checkpoint doesn't fit the network that the installed packages make ({reason}); "
-            "install those of `sessions.jsonl`, or add --overwrite"
+            "install the versions in `sessions.jsonl`, or add --overwrite"
         ) from error
 
 
@@ -292,7 +292,7 @@ def _unchanged(directory: Path, checksum: str) -> str:
     before = {line["data"] for line in sessions if "data" in line} - {checksum}
     if before:
         raise ChangedDataError(
-            f"the data have the checksum {checksum}; {directory} was begun with {before.pop()}"
+            f"the data have the checksum {checksum}; {directory} was started with {before.pop()}"
         )
     return checksum
 

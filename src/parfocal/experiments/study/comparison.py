@@ -126,8 +126,8 @@ def _rate(
     )
     if rate is None or missing:
         raise ExperimentError(
-            f"{folder.path} lacks trainings or predictions of {objective} on {dataset}; the same "
-            "command without --report makes them"
+            f"{folder.path} lacks training runs or predictions of {objective} on {dataset}; the "
+            "same command without --report makes them"
         )
     return rate
 

@@ -143,8 +143,8 @@ class _Conductor:
             expected = checksums.get(line["dataset"])
             if expected not in (None, line["data"]):
                 raise ChangedDataError(
-                    f"{folder.trainings} has trainings on {line['dataset']} with other data than "
-                    f"those of now; name another folder by --out, or remove these lines"
+                    f"{folder.trainings} has training runs on {line['dataset']} with different "
+                    f"data; name another folder with --out, or remove these lines"
                 )
 
     def run(self, dataset: str) -> None:
@@ -264,7 +264,7 @@ def _alone(folder: Folder) -> Iterator[None]:
         lock.acquire(blocking=False)
     except Timeout as error:
         raise BusySweepError(
-            f"another study works on {folder.path}; wait for it, or name another folder by --out"
+            f"another study is working on {folder.path}; wait for it, or use another --out folder"
         ) from error
     try:
         yield

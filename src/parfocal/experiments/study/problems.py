@@ -86,7 +86,7 @@ def load_problem(path: Path) -> Problem:
         return Problem(**{**values, **splits})
     except Exception as error:
         raise DamagedDataError(
-            f"{path} holds no prepared data ({error!r}); remove it, and it is made again"
+            f"{path} holds no prepared data ({error!r}); remove it, and the next run rebuilds it"
         ) from error
 
 
@@ -168,10 +168,10 @@ def _long_tail(dataset: LongTail, sources: Sources) -> Problem:
 def _class_count(sources: Sources) -> int:
     folder = sources.image_folder
     if folder is None or not folder.is_dir():
-        where = "" if folder is None else f"; {folder} is none"
+        where = "" if folder is None else f"; {folder} isn't one"
         raise MissingDataError(
-            "the long-tailed data sets are made of a folder of images: give it by --image-folder, "
-            f"one folder a class{where}"
+            "the long-tailed data sets need a folder of images, one subfolder per class: name it "
+            f"with --image-folder{where}"
         )
     return sum(path.is_dir() for path in folder.iterdir())
 

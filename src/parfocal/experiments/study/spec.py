@@ -190,7 +190,7 @@ class Study(Part, frozen=True):
         for name in (*self.references, *(name for pair in self.pairs for name in pair)):
             if name not in self.objectives:
                 hint = did_you_mean(name, self.objectives)
-                raise ValueError(f"Expected an objective out of `objectives`, got {name!r}{hint}")
+                raise ValueError(f"Expected an objective from `objectives`, got {name!r}{hint}")
         for part in ("datasets", "objectives"):
             values = list(getattr(self, part).values())
             for place, value in enumerate(values):
@@ -215,7 +215,7 @@ class Study(Part, frozen=True):
             if name not in self.datasets:
                 known = ", ".join(self.datasets)
                 hint = did_you_mean(name, self.datasets)
-                raise ValueError(f"Expected a data set out of {known}; got {name!r}{hint}")
+                raise ValueError(f"Expected a data set from {known}; got {name!r}{hint}")
         kept = {name: self.datasets[name] for name in self.datasets if name in names}
         return msgspec.structs.replace(self, datasets=kept or self.datasets)
 

