@@ -1,6 +1,6 @@
 """Focal losses for JAX, exact at every gamma, in every precision, with derivatives of every order.
 
-Needs JAX, the extra `jax`. The calls are those of optax:
+Needs JAX, the extra `jax`. The losses are called like optax's:
 
     from parfocal.jax import sigmoid_focal_loss  # instead of optax.losses.sigmoid_focal_loss
 """

@@ -1,4 +1,4 @@
-"""The asymmetric loss of multi-label classification, of JAX arrays."""
+"""The asymmetric loss of multi-label classification, for JAX."""
 
 from collections.abc import Callable
 from functools import partial
@@ -39,7 +39,7 @@ def asymmetric_loss(
         logits: Any shape; float64, float32, float16 or bfloat16.
         labels: 0, 1 or between; a soft label mixes the two losses. Data: no gradient flows to them.
         gamma_neg, gamma_pos: Focusing exponents of the negatives and positives, >= 0; numbers, or
-            arrays that broadcast. With a margin `gamma_neg` has to be 0 or at least 1.
+            arrays that broadcast. With a margin, `gamma_neg` must be 0 or at least 1.
         margin: Probability below which a negative adds nothing, in [0, 1). The original's ``clip``.
         weight, where: as in `sigmoid_focal_loss`.
 
@@ -53,8 +53,8 @@ def asymmetric_loss(
 
     Accuracy: positives, and negatives without a margin, as `sigmoid_focal_loss`. With one, the
     error of ``p - margin`` is that of its terms, up to 3 ULP of ``p + margin``, and counts
-    ``1 + gamma_neg`` times. At ``p = margin`` derivatives are those from below, 0; at a margin of 0
-    that in the margin is the one from above, and no larger than 1.8e19 in float32.
+    ``1 + gamma_neg`` times. At ``p = margin`` derivatives are those from below, 0. At a margin of
+    0, the derivative in the margin is the one from above, and at most 1.8e19 in float32.
 
     Example:
         >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""What the options of a loss may be. Numbers are looked at where that is free, tracers never."""
+"""Checks of a loss's options. Numbers are read where that is free, tracers never."""
 
 from collections.abc import Callable
 from numbers import Integral
@@ -120,7 +120,7 @@ def real(call: str, name: str, value: Any) -> None:
 
 
 def boolean(call: str, name: str, value: Any) -> None:
-    """True and False alone: numbers would be taken for weights."""
+    """Only True and False: numbers would look like weights."""
     dtype = dtype_of(call, name, value)
     if dtype != jnp.bool_:
         raise TypeError(f"{call}: expected boolean `{name}`, got {dtype}")
@@ -162,7 +162,7 @@ def has_classes(call: str, shape: tuple[int, ...], axis: int) -> None:
 
 
 def dtype_of(call: str, name: str, value: Any) -> Any:
-    """That of an array, a number, or a list of numbers; None has that of objects, which is none."""
+    """The dtype of an array, a number, or a list of numbers; for None that of objects."""
     if hasattr(value, "dtype"):
         return value.dtype
     try:

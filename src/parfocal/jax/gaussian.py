@@ -1,4 +1,4 @@
-"""The penalty-reduced focal loss of heat maps, of JAX arrays."""
+"""The penalty-reduced focal loss of heat maps, for JAX."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ def gaussian_focal_loss(
         labels: 1 at the centre of an object, less around it, in [0, 1]. Data: no gradient flows to
             them.
         gamma: Focusing exponent, >= 0; a number, or an array that broadcasts.
-        beta: Exponent with which negatives near a centre count less, >= 0.
+        beta: Exponent that makes negatives near a centre count less, >= 0.
         weight, where: as in `sigmoid_focal_loss`.
 
     Returns:
@@ -47,7 +47,7 @@ def gaussian_focal_loss(
         TypeError, ValueError: as `sigmoid_focal_loss`.
 
     Accuracy: value and gradient within 4 + 2 gamma + 1 ULP on a CPU where ``(1 - y) ** beta`` is
-    exact, else one more and beta times that of ``1 - y``; 16 bits are computed in float32 and
+    exact, else one more plus beta times the error of ``1 - y``; 16 bits are computed in float32 and
     rounded once.
 
     Example:

@@ -1,4 +1,4 @@
-"""The focal loss of negative log-likelihoods, of JAX arrays."""
+"""The focal loss of negative log-likelihoods, for JAX."""
 
 import math
 from typing import TYPE_CHECKING, Any
@@ -47,13 +47,13 @@ def likelihood_focal_loss(
 
         L = (1 - p) ** gamma (-log p) = (1 - exp(-nll)) ** gamma nll
 
-    It is for models with a likelihood and no logits, such as the sequences of ``optax.ctc_loss``.
+    For models with a likelihood but no logits, such as the sequences of ``optax.ctc_loss``.
 
     Args:
         nll: Negative log-likelihoods of any shape; float64, float32, float16 or bfloat16. Numbers
             down to ``-2 ** -7`` are treated as a rounded 0, whose loss and gradient are 0 at
-            ``gamma > 0``; below it the loss is NaN. An infinity gives an infinity, and no gradient
-            flows to it.
+            ``gamma > 0``; below that the loss is NaN. An infinity gives an infinity, and no
+            gradient flows to it.
         gamma: Focusing exponent, in [0, 2 ** 20]; a number, or an array that broadcasts.
         weight, where: as in `sigmoid_focal_loss`.
 

@@ -1,4 +1,4 @@
-"""What a call of a region loss is given: margins, targets, which positions count, and numbers."""
+"""The data of a call of a region loss: margins, targets, which positions count, and numbers."""
 
 from collections.abc import Sequence
 from typing import Any, NamedTuple
@@ -26,13 +26,13 @@ class Maps(NamedTuple):
     given: Any
 
     def per_class(self, call: str, name: str, number: Any) -> Any:
-        """An option that is a number, or one a class (C), beside the margins."""
+        """An option that is a number, or one per class (C), in a shape that fits the margins."""
         checks.broadcasts(call, name, number, self.u.shape[-1:])
         array = jnp.broadcast_to(jnp.asarray(number, self.u.dtype), self.u.shape[-1:])
         return array.reshape(*(1,) * (self.u.ndim - 1), -1)
 
     def result(self, call: str, regions: Any, weight: Any, is_infinite: Any = False) -> Any:
-        """What regions have, (..., C), times one factor a class, in the dtype of the logits.
+        """The losses of regions, (..., C), times one factor per class, in the dtype of the logits.
 
         is_infinite: where it is, unless the factor is 0.
         """
@@ -50,7 +50,7 @@ class Maps(NamedTuple):
         return (regions + limit).astype(self.given)
 
     def as_two_classes(self) -> "Maps":
-        """Each class as a problem of two: that it isn't there, with margin -u, and that it is."""
+        """Each class as a problem of two: absent, with margin -u, and present."""
         return Maps(
             jnp.stack([-self.u, self.u], -1),
             jnp.stack([1 - self.y, self.y], -1),

@@ -1,4 +1,4 @@
-"""Poly-1 of JAX arrays: the focal loss with one more term of its expansion in 1 - p_t."""
+"""Poly-1 for JAX: the focal loss with one more term of its expansion in 1 - p_t."""
 
 from typing import TYPE_CHECKING, Any
 

@@ -1,4 +1,4 @@
-"""What all losses of one logit and one label share: shapes, dtypes, weights, what is left out."""
+"""What all losses of one logit and one label share: shapes, dtypes, weights, masks."""
 
 from collections.abc import Callable, Sequence
 from functools import partial

@@ -1,4 +1,4 @@
-"""The quality focal loss of JAX arrays: one of soft labels, that vanishes where p is the label."""
+"""The quality focal loss for JAX: a loss of soft labels that vanishes where p is the label."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -36,7 +36,7 @@ def quality_focal_loss(
         logits: Any shape; float64, float32, float16 or bfloat16.
         labels: The quality of a positive, in [0, 1]; 0 for a negative. Data: no gradient flows to
             them.
-        beta: Exponent, >= 1; at labels of an integer or boolean dtype, which are hard, >= 0. A
+        beta: Exponent, >= 1; with labels of an integer or boolean dtype, which are hard, >= 0. A
             number, or an array that broadcasts.
         weight, where: as in `sigmoid_focal_loss`.
 
@@ -49,7 +49,7 @@ def quality_focal_loss(
 
     Accuracy: at labels 0 and 1 as `sigmoid_focal_loss`. Between them the error of ``y - p`` is
     that of its terms, up to 3 ULP of ``y (1 - p) + (1 - y) p``, and counts beta times. At ``p = y``
-    the true second derivative is infinite for 1 < beta < 2; 0 is returned.
+    the true second derivative is infinite for 1 < beta < 2, and 0 is returned.
 
     Example:
         >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The binary focal loss of JAX arrays."""
+"""The binary focal loss for JAX."""
 
 from collections.abc import Callable
 from functools import partial
@@ -32,11 +32,11 @@ def sigmoid_focal_loss(
     Args:
         logits: Any shape; float64, float32, float16 or bfloat16. An infinity gives the limit of the
             loss, and no gradient flows to it.
-        labels: 0, 1 or between, of a shape that broadcasts.
+        labels: 0, 1 or between; broadcasts.
         alpha: Weight of positives, in [0, 1]; negatives get ``1 - alpha``. None turns it off.
         gamma: Focusing exponent, in [0, 2 ** 20]; a number, or an array that broadcasts.
-        epsilon: Smoothing constant of van Leeuwen et al., one number >= 0. The default 0 is the
-            exact loss, which needs none.
+        epsilon: Smoothing constant of van Leeuwen et al., one number >= 0. The default 0 gives the
+            exact loss, which doesn't need it.
         weight: Factor of each position; broadcasts.
         where: Booleans that broadcast, True where a position counts. Elsewhere the loss and all its
             gradients are exactly 0, whatever the other arrays hold there, NaN included.
@@ -45,17 +45,17 @@ def sigmoid_focal_loss(
         The losses, of the broadcast shape, in the dtype of the logits. Nothing is reduced.
 
     Raises:
-        TypeError: complex logits, labels or weights, a `where` of numbers.
-        ValueError: shapes that don't broadcast; a gamma, alpha or epsilon out of its range or NaN.
-            Numbers that are traced, or on a device other than a CPU, are not checked.
+        TypeError: complex logits, labels or weights, or a `where` that isn't boolean.
+        ValueError: shapes that don't broadcast; a gamma, alpha or epsilon out of range or NaN.
+            Numbers that are traced, or not on a CPU, aren't checked.
 
     `jit`, `vmap`, `grad`, `jvp`, `hessian` and further orders work, also in `gamma` and `labels`.
 
     Accuracy: at hard labels on a CPU, value and gradient are within 4 + 2 gamma ULP, the gradient
     in gamma within one more, the second derivative within half as much again; 16 bits are computed
     in float32 and rounded once. XLA flushes subnormal numbers to 0: below 16 / eps times the
-    smallest normal number a result may be 0. Measured errors, beside those of optax, are in
-    ``ledger/records``.
+    smallest normal number a result may be 0. ``ledger/records`` has the measured errors, and those
+    of optax.
 
     Example:
         >>> import jax
@@ -65,8 +65,8 @@ def sigmoid_focal_loss(
         >>> jax.grad(loss)(jnp.array([20.0, -1.0]))
         Array([-1.4036435e-13,  1.9885434e-01], dtype=float32)
 
-    Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 5; the call is
-    that of ``optax.losses.sigmoid_focal_loss``; epsilon: van Leeuwen et al., "A Note On The
+    Source: Lin et al., "Focal Loss for Dense Object Detection", ICCV 2017, equation 5; called like
+    ``optax.losses.sigmoid_focal_loss``; epsilon: van Leeuwen et al., "A Note On The
     Stability Of The Focal Loss", TMLR 2025.
     """
     call = "sigmoid_focal_loss"

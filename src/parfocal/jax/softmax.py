@@ -1,4 +1,4 @@
-"""The focal loss of classes of JAX arrays."""
+"""The multiclass focal loss for JAX."""
 
 from collections.abc import Callable
 from functools import partial
@@ -44,42 +44,42 @@ def softmax_focal_loss(
         L    = alpha_t FL_t                                     for a class index t
         L    = sum over c of alpha_c y_c FL_c                   for class probabilities y
 
-    Label smoothing s takes ``(1 - s) y + s / C`` for y, that of an index being 1 at its class.
+    Label smoothing s replaces y by ``(1 - s) y + s / C``; for an index, y is 1 at its class.
 
     Args:
         logits: Classes along `axis`; dtypes as in `sigmoid_focal_loss`. An infinity gives the limit
             of the loss, and no gradient flows to it.
         labels: Class indices of an integer dtype, of the shape of `logits` without `axis`; or class
-            probabilities of a floating dtype, of the shape of `logits`. An index that is no class
+            probabilities of a floating dtype, of the shape of `logits`. An invalid class index
             gives NaN, in the loss and in its gradient.
-        alpha: Weight of each class, (C); None for none.
+        alpha: Weight of each class, (C); None turns it off.
         gamma: Focusing exponent, in [0, 2 ** 20], of a shape that broadcasts to the positions.
-        axis: Where the classes are.
+        axis: The axis of the classes.
         label_smoothing: In [0, 1], of a shape that broadcasts to the positions.
-        epsilon: Smoothing constant of van Leeuwen et al., one number >= 0; 0 is the exact loss.
+        epsilon: Smoothing constant of van Leeuwen et al., one number >= 0; 0 gives the exact loss.
         ignore_index: Index of positions that don't count: their loss and gradients are exactly 0,
-            whatever `logits` hold there. None for none.
+            whatever `logits` hold there. None turns it off.
         weight: Factor of each position, of a shape that broadcasts to the positions.
-        where: Booleans as those of ``optax.softmax_cross_entropy``. Of one dimension less than the
-            logits, they say which positions count. Of as many, which logits: the softmax, and C of
-            the smoothing, are those of the classes that count. Where none does the loss is 0; where
-            the class of an index doesn't, NaN.
+        where: Booleans as in ``optax.softmax_cross_entropy``. With one dimension less than the
+            logits, they say which positions count. With as many, they say which logits count: the
+            softmax, and C in the smoothing, use only those classes. Where no class counts, the loss
+            is 0; where the class of an index doesn't count, it is NaN.
 
     Returns:
         The losses, of the shape of the positions, in the dtype of the logits. Nothing is reduced.
 
     Raises:
-        TypeError: complex logits, weights or labels, boolean labels, an `ignore_index` that is no
-            integer, a `where` of numbers.
-        ValueError: shapes that don't fit; numbers out of their range, unless they are traced or on
-            a device other than a CPU; an `ignore_index` >= 0 with probabilities.
+        TypeError: complex logits, weights or labels, boolean labels, an `ignore_index` that isn't
+            an integer, a `where` that isn't boolean.
+        ValueError: shapes that don't fit; numbers out of range, unless they are traced or not on a
+            CPU; an `ignore_index` >= 0 with probabilities.
 
-    The loss is that of the margin ``u = x_t - logsumexp(x_j, j != t)`` at label 1, so that
-    ``1 - p_t`` is no subtraction. With a single class it is 0.
+    The loss is the binary loss of the margin ``u = x_t - logsumexp(x_j, j != t)`` at label 1, so
+    ``1 - p_t`` needs no subtraction. With a single class it is 0.
 
-    Accuracy: for class indices within (1 + gamma)(8 + d + log2(C) / 2) ULP on a CPU, d the spread
-    of a row, whose differences are rounded; 16 bits are computed in float32 and rounded once. A
-    result below 16 / eps times the smallest normal number may be 0.
+    Accuracy: for class indices within (1 + gamma)(8 + d + log2(C) / 2) ULP on a CPU, with d the
+    spread of a row, whose differences are rounded; 16 bits are computed in float32 and rounded
+    once. A result below 16 / eps times the smallest normal number may be 0.
 
     Example:
         >>> import jax.numpy as jnp
@@ -116,7 +116,7 @@ def check_options(
     weight: Any,
     where: Any,
 ) -> tuple[int, int | None]:
-    """The axis of the classes, from the front, and the index of what doesn't count."""
+    """The axis of the classes, from the front, and the index to ignore."""
     axis = _check_arrays(call, logits, labels, axis)
     shape = np.shape(logits)
     positions = shape[:axis] + shape[axis + 1 :]

@@ -1,4 +1,4 @@
-"""The asymmetric loss of single-label classification, of JAX arrays."""
+"""The asymmetric loss of single-label classification, for JAX."""
 
 from typing import TYPE_CHECKING, Any
 
@@ -27,13 +27,13 @@ def softmax_asymmetric_loss(
 ) -> Any:
     r"""Asymmetric loss of mutually exclusive classes, exact in every precision.
 
-    With ``p = softmax(logits)`` over the C classes, class weights ``alpha``, class ``t`` and
-    ``y_c = (1 - s) [c = t] + s / C``, s the label smoothing::
+    With ``p = softmax(logits)`` over the C classes, class weights ``alpha``, class ``t``, label
+    smoothing s and ``y_c = (1 - s) [c = t] + s / C``::
 
         L = -alpha_t y_t (1 - p_t) ** gamma_pos log p_t
             - sum over c != t of alpha_c y_c p_c ** gamma_neg log p_c
 
-    Without smoothing the wrong classes have no part: the loss is `softmax_focal_loss` at
+    Without smoothing, the wrong classes don't count: the loss is `softmax_focal_loss` at
     `gamma_pos`.
 
     Args:
@@ -41,7 +41,7 @@ def softmax_asymmetric_loss(
         labels: Class indices of an integer dtype, of the shape of `logits` without `axis`.
         gamma_neg, gamma_pos: Focusing exponents of the wrong classes and of the true one, in
             [0, 2 ** 20], of shapes that broadcast to the positions.
-        label_smoothing: In [0, 1]. The original's ``eps``, 0.1 by default as there.
+        label_smoothing: In [0, 1]. The original's ``eps``, with its default.
 
     Returns:
         The losses, of the shape of the positions, in the dtype of the logits. Nothing is reduced.
@@ -51,8 +51,8 @@ def softmax_asymmetric_loss(
         ValueError: as `softmax_focal_loss`.
 
     Accuracy: within (1 + g)(8 + d + log2(C) / 2) ULP of the sum of the absolute values of the terms
-    on a CPU, g the larger exponent and d the spread of a row; the slope of a wrong class has two
-    terms of opposite signs. 16 bits are computed in float32 and rounded once. A result below
+    on a CPU, with g the larger exponent and d the spread of a row; the slope of a wrong class has
+    two terms of opposite signs. 16 bits are computed in float32 and rounded once. A result below
     16 / eps times the smallest normal number may be 0.
 
     Example:
@@ -62,7 +62,7 @@ def softmax_asymmetric_loss(
         Array([0.3806058], dtype=float32)
 
     Source: Ben-Baruch et al., "Asymmetric Loss For Multi-Label Classification", ICCV 2021, equation
-    4, with the softmax for p; this form is that of ``ASLSingleLabel`` in its authors' code.
+    4, with the softmax for p; the form is ``ASLSingleLabel`` in the authors' code.
     """
     call = "softmax_asymmetric_loss"
     dtype = checks.dtype_of(call, "labels", labels)

@@ -1,7 +1,7 @@
-"""Tversky losses of JAX arrays, plain and focal.
+"""Tversky losses for JAX, plain and focal.
 
-The four functions differ in the margin of a position, the logit itself or that of its class against
-the others, and in an exponent.
+The four functions differ in the margin of a position, which is the logit itself or that of its
+class against the others, and in an exponent.
 """
 
 from collections.abc import Sequence
@@ -42,14 +42,14 @@ def sigmoid_tversky_loss(
             or bfloat16.
         labels: Of the shape of `logits`, 0, 1 or between, any real dtype. Data: no gradient flows
             to them.
-        alpha, beta: Weights of what was missed and of what was found wrongly, >= 0; a number, or
-            one a class. ``optax.losses.dice_loss`` has them the other way round.
-        smooth: Number of positions, >= 0, that is added to what is right; a number, or one a class.
-        per_image: Whether a region is a class of one image, the first axis, or of all.
+        alpha, beta: Weights of false negatives and false positives, >= 0; a number, or one per
+            class. ``optax.losses.dice_loss`` has them the other way round.
+        smooth: Number of positions, >= 0, added to the true positives; a number, or one per class.
+        per_image: Whether a region is a class in one image (the first axis), or in all images.
         weight: One factor per class, (C).
         where: Boolean, broadcasts to the shape of `logits`; True where a position counts.
             Elsewhere its gradient is exactly 0, whatever `logits` and `labels` hold there.
-        axis: Where the classes are.
+        axis: The axis of the classes.
 
     Returns:
         The loss of each region, (N, C) or with ``per_image=False`` (C), in the dtype of the logits.
@@ -57,11 +57,11 @@ def sigmoid_tversky_loss(
 
         A class that is absent from the labels of a region has the loss
         ``beta FP / (beta FP + smooth)``: 0 if nothing was found, and up to 1, also for
-        ``smooth = 0``, if anything was. A region of which no position counts has 0.
+        ``smooth = 0``, if anything was. A region with no position that counts has 0.
 
     Raises:
         TypeError, ValueError: shapes that don't fit, a `where` that isn't boolean, numbers out of
-            their range where they are known, which inside of `jit` they aren't.
+            range where their values are known; inside `jit` they aren't.
 
     Accuracy: see `sigmoid_focal_tversky_loss`.
 
@@ -105,7 +105,7 @@ def sigmoid_focal_tversky_loss(
     Args:
         logits, labels, alpha, beta, smooth, per_image, weight, where, axis: as in
             `sigmoid_tversky_loss`.
-        gamma: Inverse of the exponent, > 0, as the paper has it; a number, or one a class.
+        gamma: Inverse of the exponent, > 0, as in the paper; a number, or one per class.
 
     Returns:
         As `sigmoid_tversky_loss`.
@@ -113,13 +113,13 @@ def sigmoid_focal_tversky_loss(
     Raises:
         TypeError, ValueError: as `sigmoid_tversky_loss`.
 
-    `jit`, `vmap`, `grad`, `jvp`, `hessian` and further orders work; in the numbers too, but that
-    at an `alpha`, `beta` or `smooth` of exactly 0 a second derivative in it is 0. The first is the
-    limit from above, and no larger than 1.8e19 in float32.
+    `jit`, `vmap`, `grad`, `jvp`, `hessian` and further orders work, in the options too. Only at an
+    `alpha`, `beta` or `smooth` of exactly 0, the second derivative in it is 0. The first is the
+    limit from above, and at most 1.8e19 in float32.
 
     Accuracy: with k = 1 / gamma, on a CPU, value and gradient within 8 + 6 k ULP for regions of few
-    positions, more as sums of many do. k is rounded to the dtype of the computation; 16 bits are
-    computed in float32 and rounded once. XLA takes subnormal numbers for 0.
+    positions, more for large ones, as in any sum. k is rounded to the dtype of the computation; 16
+    bits are computed in float32 and rounded once. XLA flushes subnormal numbers to 0.
 
     Example:
         >>> import jax
@@ -168,7 +168,7 @@ def softmax_tversky_loss(
         where: Boolean, broadcasts to the shape of `logits` without `axis`; True where a position
             counts.
         alpha, beta, smooth, per_image, weight, axis: as in `sigmoid_tversky_loss`. A weight of 0
-            leaves out a class, such as a background, but a mean still divides by it.
+            leaves out a class, such as a background, but a mean still counts it.
 
     Returns:
         As `sigmoid_tversky_loss`, which also says how absent classes are treated.
@@ -225,7 +225,8 @@ def softmax_focal_tversky_loss(
         TypeError, ValueError: as `sigmoid_tversky_loss`.
 
     Accuracy: as `sigmoid_focal_tversky_loss`, plus (1 + k) d ULP with d the largest spread of
-    a position's logits. A gradient is a sum over the classes, and within that of its largest term.
+    a position's logits. A gradient is a sum over the classes: this holds relative to its largest
+    term.
 
     Example:
         >>> import jax.numpy as jnp

@@ -1,8 +1,8 @@
-"""The unified focal losses of JAX arrays: a focal cross-entropy and a focal Tversky loss.
+"""The unified focal losses for JAX: a focal cross-entropy and a focal Tversky loss.
 
-One pair of functions treats all classes alike; the asymmetric pair modulates the cross-entropy of
-the background alone, and raises the regions of the foreground alone to a power. Sigmoid versions
-treat each class as a binary problem: the class against the rest.
+One pair of functions treats all classes alike. The asymmetric pair modulates the cross-entropy of
+only the background, and raises only the foreground's regions to a power. Sigmoid versions treat
+each class as a binary problem: the class against the rest.
 """
 
 from collections.abc import Sequence
@@ -34,9 +34,9 @@ def sigmoid_unified_focal_loss(
 ) -> Any:
     r"""Symmetric unified focal loss of logits, each class on its own.
 
-    Each class is a binary problem: with probability ``p = sigmoid(logits)`` and label y it is
-    there, with ``1 - p`` and ``1 - y`` it isn't. On these the loss is that of
-    `softmax_unified_focal_loss`, averaged over the classes.
+    Each class is a binary problem with two classes: present, with probability
+    ``p = sigmoid(logits)`` and label y, and absent, with ``1 - p`` and ``1 - y``. The loss is
+    `softmax_unified_focal_loss` of these two, averaged over the classes.
 
     Args:
         logits: (N, d1, ..., C), or (d1, ..., C) with ``per_image=False``; float64, float32, float16
@@ -51,7 +51,7 @@ def sigmoid_unified_focal_loss(
 
     Raises:
         TypeError, ValueError: shapes that don't fit, a `where` that isn't boolean, numbers out of
-            their range where they are known, which inside of `jit` they aren't.
+            range where their values are known; inside `jit` they aren't.
 
     Accuracy: see `softmax_unified_focal_loss`.
 
@@ -91,7 +91,7 @@ def sigmoid_asymmetric_unified_focal_loss(
 
     Args:
         logits, labels, delta, gamma, balance: as in `sigmoid_unified_focal_loss`.
-        smooth, per_image, weight, where, axis: likewise.
+        smooth, per_image, weight, where, axis: as there.
 
     Returns:
         As `softmax_unified_focal_loss`.
@@ -151,14 +151,14 @@ def softmax_unified_focal_loss(
         labels: Class indices of an integer dtype and of the shape of `logits` without `axis`; one
             out of range makes its region NaN. Or probabilities, also one-hot, of the shape of
             `logits`. Data: no gradient flows to them.
-        delta: Weight of false negatives, and of the foreground, in [0, 1]. As `gamma`, `balance`
-            and `smooth` one number for all classes; several are refused.
+        delta: Weight of false negatives, and of the foreground, in [0, 1]. `delta`, `gamma`,
+            `balance` and `smooth` are each one number for all classes; several are refused.
         gamma: Strength of the focus, in [0, 1).
         balance: Share of the regions, in [0, 1]; the paper's lambda.
-        smooth: Number of positions, >= 0, that is added to the true positives.
+        smooth: Number of positions, >= 0, added to the true positives.
         per_image, axis: as in `softmax_tversky_loss`.
-        weight: One factor per class, (C), of its cross-entropy and of its regions.
-        background: Index of the class that is the background.
+        weight: One factor per class, (C), for its cross-entropy and its regions.
+        background: Index of the background class.
         ignore_index: A class whose positions don't count, or several; for indices only.
         where: Boolean, broadcasts to the shape of `logits` without `axis`; True where a position
             counts.
@@ -166,13 +166,13 @@ def softmax_unified_focal_loss(
     Returns:
         The part of each region, (N, C) or with ``per_image=False`` (C), in the dtype of the logits:
         its power, and the cross-entropy of its class in its image. The mean of the parts is L;
-        nothing is reduced. CE is a mean over the positions of the whole batch that count. If none
+        nothing is reduced. CE is a mean over all positions of the batch that count. If none
         does, it is 0.
 
     Raises:
         TypeError, ValueError: as `sigmoid_unified_focal_loss`.
 
-    Accuracy: that of its parts, `softmax_focal_loss` and `softmax_focal_tversky_loss`.
+    Accuracy: as its parts, `softmax_focal_loss` and `softmax_focal_tversky_loss`.
 
     Example:
         >>> import jax.numpy as jnp
@@ -209,7 +209,7 @@ def softmax_asymmetric_unified_focal_loss(
 ) -> Any:
     r"""Asymmetric unified focal loss of class logits.
 
-    As `softmax_unified_focal_loss`, but the cross-entropy of the foreground isn't modulated, and
+    Like `softmax_unified_focal_loss`, but the cross-entropy of the foreground isn't modulated, and
     the regions of the background have the exponent 1::
 
         CE = mean over positions of the sum over c of delta_c y_c (1 - p_c) ** gamma_c (-log p_c)
@@ -219,7 +219,7 @@ def softmax_asymmetric_unified_focal_loss(
 
     Args:
         logits, labels, delta, gamma, balance: as in `softmax_unified_focal_loss`.
-        smooth, per_image, weight, background, ignore_index, where, axis: likewise.
+        smooth, per_image, weight, background, ignore_index, where, axis: as there.
 
     Returns:
         As `softmax_unified_focal_loss`.
@@ -227,7 +227,7 @@ def softmax_asymmetric_unified_focal_loss(
     Raises:
         TypeError, ValueError: as `sigmoid_unified_focal_loss`.
 
-    Accuracy: that of its parts, `softmax_focal_loss` and `softmax_focal_tversky_loss`.
+    Accuracy: as its parts, `softmax_focal_loss` and `softmax_focal_tversky_loss`.
 
     Example:
         >>> import jax.numpy as jnp

@@ -1,4 +1,4 @@
-"""The varifocal loss of JAX arrays, for scores that rank detections by their quality."""
+"""The varifocal loss for JAX, for scores that rank detections by quality."""
 
 from typing import TYPE_CHECKING, Any
 
