@@ -1,4 +1,4 @@
-"""For the tests of code that defines losses."""
+"""For testing code that defines losses."""
 
 from collections.abc import Callable
 from typing import Any
@@ -23,17 +23,17 @@ def assert_accurate(
 
     Args:
         loss: as in `parfocal.audit.audit`.
-        quick: fewer gammas, and only samples of the 16-bit dtypes: takes some seconds.
+        quick: fewer gammas, and only samples of the 16-bit dtypes: takes a few seconds.
         ignore: kinds of findings that are known and allowed.
         fail_on: severities and kinds of findings that fail; "warning" is an error too small to
-            affect a training, or in a second derivative.
+            affect training, or one in a second derivative.
         options: as in `audit`.
 
     Returns:
         The report.
 
     Raises:
-        AssertionError: says what is wrong, where and why, with a line of Python that shows it.
+        AssertionError: says what is wrong, where and why, with Python that reproduces it.
         SubjectError: the loss can't be called.
 
     Example:

@@ -42,27 +42,27 @@ def audit(
 ) -> AuditReport:
     """Judge a loss against its own definition, in ball arithmetic.
 
-    It runs the code that it is pointed at.
+    It runs the code that you point it at.
 
     Args:
-        loss: a function or class of logits and targets, where one is, or a `Subject`.
-        quick: fewer gammas, and samples of the 16-bit dtypes too.
+        loss: a function or class of logits and targets, its place as text, or a `Subject`.
+        quick: fewer gammas, and only samples of the 16-bit dtypes.
         modes: which of compiled, autocast, vmap and cuda to compare with eager on a CPU; by default
-            autocast, vmap and, where there is one, cuda.
-        gammas: exponents; by default 10 from 0 to 5, among them the neighbours of 1.
+            autocast, vmap and, if there is a GPU, cuda.
+        gammas: exponents; by default 10 from 0 to 5, including the neighbours of 1.
         dtypes: of the logits.
         quantities: which of value, gradient and curvature.
-        executor: of processes, in which certified values are made.
-        progress: called with what is being done, and the part that is behind it.
-        version: what the report says of the distribution.
+        executor: of processes that compute the certified values.
+        progress: called with the current task, and the fraction that is done.
+        version: the version of the distribution, for the report.
         given: fields of `Subject` that discovery would get wrong.
 
     Returns:
         The verdict; `status` is 0 if nothing is wrong.
 
     Raises:
-        SubjectError: a loss that can't be called.
-        ValueError: a mode or a quantity of another name.
+        SubjectError: the loss can't be called.
+        ValueError: an unknown mode or quantity.
 
     Example:
         >>> from parfocal.audit import audit

@@ -1,4 +1,4 @@
-"""What can be wrong with a loss, by kind, and how it is told."""
+"""What can be wrong with a loss, by kind, and how it is reported."""
 
 from dataclasses import asdict, dataclass
 from typing import Any, Literal

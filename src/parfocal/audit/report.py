@@ -12,15 +12,15 @@ from parfocal.audit.findings import Finding
 
 @dataclass(frozen=True)
 class AuditReport:
-    """A verdict.
+    """The verdict on a loss.
 
-    name, target, version: of what was judged; the version is that of its distribution.
+    name, target: of the loss. version: of its distribution.
     how: lines on how it is called. meaning: lines on which function it is.
     cells: the whole grid. findings: what is wrong, the worst first.
     error: why it could not be judged; then there are no cells.
     output: what it printed.
-    instead: the call of this package that means the same, if there is one.
-    held: whether it was held to a definition; else to its own float64.
+    instead: the equivalent call of this package, if there is one.
+    held: whether it was compared with a definition; else with its own float64.
     """
 
     name: str
@@ -39,11 +39,11 @@ class AuditReport:
 
     @property
     def status(self) -> int:
-        """0 clean, 1 errors, 2 could not be audited; another definition by itself is clean."""
+        """0 clean, 1 errors, 2 could not be audited; another definition alone is clean."""
         return 2 if self.error is not None else int(bool(self.failures()))
 
     def failures(self, fail_on: Collection[str] = ("error",)) -> tuple[Finding, ...]:
-        """The findings of some severities and kinds."""
+        """The findings of the given severities and kinds."""
         return tuple(f for f in self.findings if f.severity in fail_on or f.kind in fail_on)
 
     @property

@@ -38,19 +38,18 @@ class Subject:
     """A loss, and how it is called.
 
     Attributes:
-        name: what a report calls it.
+        name: its name in a report.
         target: where it is, `package.module:name` or `path/file.py:name`.
-        loss: the function; or the class, which is called with its options first.
+        loss: the function; or the class, which is first constructed with its options.
         framework: whose arrays it takes. Keras on its torch backend is torch; a loss of NumPy
-            arrays gives the pair of its gradient and second derivative, as a booster's objective
-            does.
-        kind: binary (logits and targets of one shape) or multiclass (logits (N, C), indices).
+            arrays returns its gradient and second derivative, like a booster's objective.
+        kind: binary (logits and targets of the same shape) or multiclass (logits (N, C), indices).
         takes: logits, their probabilities, or the logarithms of these.
         gamma: the keyword of the focusing exponent; None if there is none.
-        gamma_on_call: whether an instance of a class takes it, and not the class.
-        whole_gamma: whether it is given as an int where it is whole.
+        gamma_on_call: whether the call of an instance takes gamma, not the class.
+        whole_gamma: whether a whole gamma is passed as an int.
         options: the other keyword arguments.
-        on_call: keyword arguments of the call of an instance of a class.
+        on_call: keyword arguments for the call of an instance.
         is_class: whether it is constructed first.
         targets_first: whether targets come before logits.
         column: whether binary logits are (N, 1).
@@ -61,9 +60,9 @@ class Subject:
         reduced: whether the result is one number, and of which kind.
         fixed_gamma: the exponent of a loss without a keyword for it.
         refused: dtypes of logits that it refuses, and why.
-        default_factors: of both classes, where they are turned off in `options`.
-        companion: whether a mean over positives is no number without one: beside a negative that is
-            given alone a sure positive stands, whose loss is 0.
+        default_factors: of both classes, where `options` turns them off.
+        companion: whether a mean over positives isn't finite without one: then a lone negative is
+            passed with a confident positive, whose loss is 0.
         device: of its arguments.
     """
 
@@ -99,7 +98,7 @@ class Subject:
 
     @property
     def is_pair(self) -> bool:
-        """Whether it gives a gradient and a second derivative, by which a booster takes steps."""
+        """Whether it returns a gradient and a second derivative, as a booster needs."""
         return self.framework == "numpy"
 
     def at(self, gamma: float) -> Callable[[Any, Any], Any]:

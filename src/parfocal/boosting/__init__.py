@@ -1,10 +1,10 @@
 """Focal losses as objectives of gradient boosting: XGBoost, LightGBM and CatBoost.
 
-`FocalObjective` and `MulticlassFocalObjective` are given to the libraries. `FocalXGBClassifier`,
+Pass `FocalObjective` and `MulticlassFocalObjective` to the libraries. `FocalXGBClassifier`,
 `FocalLGBMClassifier` and `FocalCatBoostClassifier` are their classifiers with such an objective,
-its best constant as start, and its link; each imports its library when it is asked for.
+its best constant as start, and its link; each imports its library on first use.
 
-A booster wants the gradient and the second derivative of the loss in its raw score. They are those
+A booster needs the gradient and the second derivative of the loss in its raw score. They are those
 of the margin u of the true class, `+-score` or `x_t - logsumexp(others)`, from the closed forms of
 `numerics.derivatives`; the loss of classes has du/dx_t = 1 and du/dx_j = -s_j, s the softmax of the
 others.

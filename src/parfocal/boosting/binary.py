@@ -26,20 +26,20 @@ class FocalObjective(Objective):
         hessian: Which second derivative the booster gets. The true one is negative at hard samples,
             and boosters divide by its sum over a leaf.
 
-            - ``"gauss_newton"``, the default: the curvature of the modulating factor is left out.
-              At labels 0 and 1 the loss is a function of the cross-entropy, and
+            - ``"gauss_newton"``, the default, drops the curvature of the modulating factor. At
+              labels 0 and 1 the loss is a function of the cross-entropy, and
               ``dL/dce ce'' = p |L'|`` remains: never negative, without a constant, and exact at
               gamma 0. Gradient and second derivative are then those of the log loss with the weight
               dL/dce at each sample. So each round is one of log loss, and what is known about its
               settings (``min_child_weight``, the step of a leaf) still holds. At labels in between
               it is ``q ** gamma (ce'' + gamma r ** 2 ce)`` with q = 1 - p_t and r = (log q)', which
               is the same at 0 and 1.
-            - ``"exact"``: the true one. XGBoost and LightGBM may divide by a sum near 0 with it.
-            - ``"absolute"``: its absolute value, which is 0 where it changes its sign.
-            - ``"floor"``: the true one, at least 0.01 of Gauss-Newton's.
+            - ``"exact"``: the true one. XGBoost and LightGBM may then divide by a sum near 0.
+            - ``"absolute"``: its absolute value, which is 0 where the sign changes.
+            - ``"floor"``: the true one, but at least 0.01 of Gauss-Newton's.
 
-    Labels are numbers in [0, 1], one per sample, (N,), or several, (N, K); others are refused. One
-    object is the objective of each library:
+    Labels are numbers in [0, 1], one per sample, (N,), or several, (N, K); others are refused. The
+    same object works with each library:
 
     ==========  ============================================================================
     XGBoost     ``XGBClassifier(objective=o, base_score=o.base_score(y))``
@@ -49,7 +49,7 @@ class FocalObjective(Objective):
     CatBoost    ``CatBoostClassifier(loss_function=o, eval_metric=o.catboost_metric)``
     ==========  ============================================================================
 
-    `FocalXGBClassifier`, `FocalLGBMClassifier` and `FocalCatBoostClassifier` do that by themselves.
+    `FocalXGBClassifier`, `FocalLGBMClassifier` and `FocalCatBoostClassifier` do this for you.
 
     Accuracy: gradient within 4 + 2 gamma ULP of the true one in float64 at labels 0 and 1, second
     derivative within half as much again of the sum of the absolute values of its terms.
@@ -96,7 +96,7 @@ class FocalObjective(Objective):
         return (loss if factor is None else loss * factor).numpy()
 
     def initial_score(self, y_true: ArrayLike, sample_weight: ArrayLike | None = None) -> float:
-        """The constant score with the smallest loss, from which boosting should begin.
+        """The constant score with the smallest loss, where boosting should begin.
 
         At gamma 0 without alpha it is the log odds of the positives.
         """

@@ -30,18 +30,17 @@ _LEAF_STEPS = 10
 
 
 class FocalCatBoostClassifier(catboost.CatBoostClassifier):  # type: ignore[misc]
-    """`catboost.CatBoostClassifier` with the exact focal loss, two classes or more.
+    """`catboost.CatBoostClassifier` with the exact focal loss, for two classes or more.
 
     Args:
         gamma: Focusing exponent, >= 0. At 0 it is the log loss.
-        alpha: For two classes the weight of the second of `classes_`, in [0, 1], and 1 - alpha that
-            of the first; for more classes a factor for each. None turns it off.
+        alpha: For two classes, the weight of the second of `classes_`, in [0, 1]; the first gets
+            1 - alpha. For more classes, a factor for each. None turns it off.
         hessian: Which second derivative CatBoost gets; see `FocalObjective`.
         others: Those of `catboost.CatBoostClassifier`, without `loss_function` and `classes_count`.
             `class_weights` and `auto_class_weights` are its own. For two classes the default of
-            `leaf_estimation_iterations` is 10, like that of CatBoost's log loss in trainings of 200
-            rounds. The `learning_rate` is 0.03 unless given: CatBoost chooses one only for its own
-            losses.
+            `leaf_estimation_iterations` is 10, as for CatBoost's log loss over 200 rounds. The
+            `learning_rate` is 0.03 unless given: CatBoost chooses one only for its own losses.
 
     It begins from the best constant, which is the model's bias: files have it too. `classes_`,
     `predict` and `predict_proba` are as with CatBoost's own losses. The focal loss is the metric of

@@ -49,21 +49,21 @@ _DROPPED = {
 
 
 class FocalLGBMClassifier(lightgbm.LGBMClassifier):
-    """`lightgbm.LGBMClassifier` with the exact focal loss, two classes or more.
+    """`lightgbm.LGBMClassifier` with the exact focal loss, for two classes or more.
 
     Args:
         gamma: Focusing exponent, >= 0. At 0 it is the log loss.
-        alpha: For two classes the weight of the second of `classes_`, in [0, 1], and 1 - alpha that
-            of the first; for more classes a factor for each. None turns it off.
+        alpha: For two classes, the weight of the second of `classes_`, in [0, 1]; the first gets
+            1 - alpha. For more classes, a factor for each. None turns it off.
         hessian: Which second derivative LightGBM gets; see `FocalObjective`.
         others: Those of `lightgbm.LGBMClassifier`, without `objective`. `class_weight` is its own.
-            A random forest isn't boosted, and is refused.
+            A random forest doesn't boost, and is refused.
 
     It begins from the best constant, which is stored in the leaves of the first tree, as with
     LightGBM's own losses: `booster_` and files have it too. Linear trees and
     `boost_from_average=False` begin from a score of 0. `predict_proba` gives probabilities. The
     metric of an `eval_set` is the focal loss unless another is given; LightGBM's log losses and
-    errors would take raw scores for probabilities, so they are calculated here.
+    errors would read raw scores as probabilities, so they are calculated here.
 
     Raises:
         ValueError: for numbers out of range, an `objective`, and what LightGBM would ignore:

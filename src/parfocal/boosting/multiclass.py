@@ -1,4 +1,4 @@
-"""The objective of classes."""
+"""The multiclass objective."""
 
 from collections.abc import Sequence
 from typing import NamedTuple
@@ -22,7 +22,7 @@ class MulticlassFocalObjective(Objective):
 
     Args:
         gamma, hessian: as in `FocalObjective`. XGBoost and LightGBM get the diagonal of the second
-            derivatives, of which ``"gauss_newton"`` is that of the softmax's cross-entropy,
+            derivatives; with ``"gauss_newton"`` it is that of the softmax's cross-entropy,
             p_j (1 - p_j), with the weight dL/dce. XGBoost's own softmax takes twice that,
             LightGBM's C / (C - 1) times: use half their learning rate for the same steps, or keep
             your rate. CatBoost gets the whole matrix, as with its own loss.

@@ -29,13 +29,13 @@ _ATTRIBUTE = "parfocal_classes"
 
 
 class FocalXGBClassifier(xgboost.XGBClassifier):
-    """`xgboost.XGBClassifier` with the exact focal loss, two classes or more, labels of any kind.
+    """`xgboost.XGBClassifier` with the exact focal loss, for two or more classes, any labels.
 
     Args:
         gamma: Focusing exponent, >= 0. At 0 it is the log loss. For XGBoost's own `gamma` use its
             other name, `min_split_loss`.
-        alpha: For two classes the weight of the second of `classes_`, in [0, 1], and 1 - alpha that
-            of the first; for more classes a factor for each. None turns it off.
+        alpha: For two classes, the weight of the second of `classes_`, in [0, 1]; the first gets
+            1 - alpha. For more classes, a factor for each. None turns it off.
         hessian: Which second derivative XGBoost gets; see `FocalObjective`.
         class_weight: "balanced" or a weight for each label, as in scikit-learn.
         others: Those of `xgboost.XGBClassifier`, without `objective`.

@@ -1,4 +1,4 @@
-"""Watches a loss in a running training: warns before it breaks, explains when it has broken."""
+"""Watches a loss during training: warns before it breaks, explains why it broke."""
 
 from parfocal.guard.capture import load_capture, save_capture
 from parfocal.guard.diagnosis import Diagnosis, diagnose

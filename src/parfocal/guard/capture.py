@@ -1,8 +1,8 @@
-"""A failure in a file of a few kilobytes, from which it can be made again on another machine.
+"""A failure in a file of a few kilobytes, from which another machine can reproduce it.
 
-The file is in the format of safetensors, which holds arrays and text and runs no code: logits and
-targets of the samples that matter, and, as JSON, the loss by its place and arguments, the dtype of
-the autocast, versions, and the paragraph. `record` reads it.
+The file has the safetensors format, which holds arrays and text and runs no code. It keeps logits
+and targets of the samples that matter and, as JSON, the loss by its place and arguments, the dtype
+of the autocast, versions, and the paragraph. `record` reads it.
 """
 
 import json
@@ -39,21 +39,21 @@ def save_capture(
     *,
     keep_data: bool = True,
 ) -> Path:
-    """Write what matters of a failing call.
+    """Write what matters of a failing call to a file.
 
     Args:
-        path: the file; its folder is made. If there is such a file already, it stays as it is, and
-            the new one has a number more in its name.
+        path: the file; its folder is created. An existing file isn't overwritten: the new one gets
+            a number in its name.
         call: the call.
         told: its diagnosis.
-        form: how its targets are read; measured without.
-        keep_data: whether logits, targets, sample numbers and arguments that are tensors are kept.
+        form: how its targets are read; measured if None.
+        keep_data: whether to keep logits, targets, sample numbers and arguments that are tensors.
 
     Returns:
         The path of the file.
 
     Raises:
-        ModuleNotFoundError: without safetensors, which the extra `guard` brings.
+        ModuleNotFoundError: without safetensors, which the extra `guard` installs.
         OSError: the file can't be written.
     """
     from safetensors.torch import save_file
@@ -92,19 +92,19 @@ def save_capture(
 
 
 def load_capture(path: str | Path, loss: Loss | None = None, *, trust: bool = False) -> Capture:
-    """Read a file, and import its loss, or take the one that is given.
+    """Read a capture, and import its loss or use another.
 
     Args:
         path: the file.
-        loss: what is called in place of the loss that the file names: a function, or a class, with
-            the options of the captured loss that it takes.
-        trust: whether to import whatever the file names, or run the code in it, and to call it with
-            the options in the file. Without, only losses of parfocal and of the libraries that it
-            knows are imported.
+        loss: what to call instead of the loss that the file names: a function or a class. It gets
+            the options of the captured loss that it accepts.
+        trust: whether to import whatever the file names, or run the code in it, and call it with
+            the options in the file. If False, only losses of parfocal and of known libraries are
+            imported.
 
     Raises:
-        ValueError: not a capture, or one whose loss can't be imported or isn't trusted, with no
-            other given; NoDataError, of one without data.
+        ValueError: not a capture, or one whose loss can't be imported or isn't trusted, when
+            `loss` is None; NoDataError if it holds no data.
         OSError: it can't be read.
     """
     record = read_record(path)

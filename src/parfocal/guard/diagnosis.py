@@ -1,4 +1,4 @@
-"""Why a pass of a loss gave a number that isn't finite: one paragraph, from a second look at it."""
+"""Why a loss gave a number that isn't finite: one paragraph, from calling it again."""
 
 import math
 from typing import Literal, NamedTuple
@@ -29,16 +29,16 @@ class Diagnosis(NamedTuple):
     """Why a loss or a gradient isn't finite.
 
     Attributes:
-        cause: focal term, the derivative of (1 - p_t) ** gamma; logarithm, one of a probability
-            that rounded to 0; overflow, of a number of the dtype; logits and targets, what came in;
+        cause: focal term, the derivative of (1 - p_t) ** gamma; logarithm, of a probability that
+            rounded to 0; overflow of the dtype; logits or targets, inputs that weren't finite;
             normaliser, a division that fails whatever the logits are; loss, none of these;
-            downstream, a gradient that reached the loss broken; parameter, a gradient that broke in
-            the network.
-        paragraph: for people.
-        sample, position: the one that is told of, in the batch and within its logits, if there is
-            one.
-        logit, margin: its own.
-        broken: of how many answers the gradient isn't finite.
+            downstream, a gradient that was broken when it reached the loss; parameter, a gradient
+            that broke in the network.
+        paragraph: the explanation, for people.
+        sample, position: where the reported answer is, in the batch and within its logits, if
+            there is one.
+        logit, margin: of that answer.
+        broken: how many answers have a gradient that isn't finite.
     """
 
     cause: Cause
@@ -55,15 +55,15 @@ def diagnose(
     form: Form | None = None,
     limits: tuple[Limits, Limits] | None = None,
 ) -> Diagnosis | None:
-    """Look at a call again; None if the loss and its gradient in the logits are finite.
+    """Repeat a call and find its cause; None if the loss and its gradient in the logits are finite.
 
-    The loss is called as it was, at logits of 0, and with the culprit alone. A cause is told where
-    one of these shows it, and not for the margin alone.
+    The loss is called as it was, at logits of 0, and with only the culprit. A cause is reported
+    where one of these calls shows it, never from the margin alone.
 
     Args:
-        call: what is looked at.
-        form: how its targets are read; measured without.
-        limits: of the loss; measured without.
+        call: the call to examine.
+        form: how its targets are read; measured if None.
+        limits: of the loss; measured if None.
 
     Raises:
         Exception: whatever the loss raises when it is called again.

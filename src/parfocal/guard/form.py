@@ -41,12 +41,12 @@ class Form(NamedTuple):
     """How the targets of a loss are read.
 
     Attributes:
-        kind: elementwise, a target a logit; index, a class of a softmax; one-vs-rest, a class index
-            with a sigmoid a class, where an index that is no class is background; probabilities, of
-            the classes of a softmax; unknown.
-        dim: where the classes are in the logits.
+        kind: elementwise, one target per logit; index, a class of a softmax; one-vs-rest, a class
+            index with one sigmoid per class, where an invalid index is background; probabilities,
+            of the classes of a softmax; unknown.
+        dim: the dimension of the classes in the logits.
         has_channel: whether the targets have a dimension of one there.
-        ignored: values of targets that mark positions as not counting.
+        ignored: target values that mark positions that don't count.
         mask: the argument of the call that is 0 where a position doesn't count, if there is one.
     """
 
@@ -58,7 +58,7 @@ class Form(NamedTuple):
 
     @property
     def is_binary(self) -> bool:
-        """Whether each logit is an answer of its own; else each row of logits is one."""
+        """Whether each logit is an answer; else each row of logits is one."""
         return self.kind in ("elementwise", "one-vs-rest")
 
     @property
@@ -71,7 +71,7 @@ class Form(NamedTuple):
         return x if self.dim == 1 or x.ndim < 2 else x.movedim(self.dim, 1)
 
     def targets(self, call: LossCall) -> Tensor:
-        """Class indices (N, ...) of rows of logits, or one target a logit, classes in dim 1."""
+        """Class indices (N, ...) of rows of logits, or one target per logit, classes in dim 1."""
         if self.has_labels:
             return (call.targets.squeeze(self.dim) if self.has_channel else call.targets).long()
         return self.over_classes(call.targets.reshape(call.logits.shape))
@@ -85,10 +85,10 @@ class Form(NamedTuple):
         return classes == self.targets(call).unsqueeze(1)
 
     def margins(self, call: LossCall) -> Tensor:
-        """u of each answer: of a sigmoid +-x by its target, of a softmax that of the true class.
+        """u of each answer: +-x by its target for a sigmoid, u of the true class for a softmax.
 
-        Of class probabilities it is the largest of the classes that have any; of an index that is
-        no class, the largest of all.
+        For class probabilities it is the largest u among the classes with a probability above 0;
+        for an invalid index, the largest of all.
         """
         x = self.over_classes(call.logits.detach())
         x = x if x.dtype == torch.float64 else x.float()

@@ -35,7 +35,7 @@ class FocalGuardCallback(Callback):
         return [part for part in module.modules() if isinstance(part, FocalGuard)]
 
     def on_fit_start(self, trainer: Trainer, pl_module: LightningModule) -> None:
-        """There has to be something to check."""
+        """Check that there is something to guard."""
         if not self.guards(pl_module):
             raise ValueError(
                 "FocalGuardCallback: expected a FocalGuard, passed or in the module, got none"

@@ -30,11 +30,11 @@ _NUMBERS = 1 << 16
 
 
 class Limits(NamedTuple):
-    """Margins at which something happens to the loss of one target; infinite where nothing does.
+    """Margins from which on a loss of one target breaks or dies; infinite where it doesn't.
 
-    cliff: of a right and sure answer, from where on the gradient isn't finite.
-    cliff_wrong: of a wrong and sure answer, as a positive number.
-    dead, dead_wrong: from where on the gradient is exactly 0.
+    cliff: of confident right answers, where the gradient stops being finite.
+    cliff_wrong: of confident wrong answers, as a positive number.
+    dead, dead_wrong: where the gradient becomes exactly 0.
     """
 
     cliff: float = math.inf
@@ -53,10 +53,10 @@ def saturation(dtype: torch.dtype) -> float:
 
 
 def limits_of(call: LossCall, form: Form) -> tuple[Limits, Limits] | None:
-    """The limits of targets 0 and 1, for calls like this one; None if the loss can't be tried.
+    """The limits at targets 0 and 1, for calls like this one; None if the loss can't be tried.
 
-    Of a softmax both are those of the true class. What the call has for each sample or each place
-    of a map has the first of them in the trials.
+    For a softmax both are those of the true class. Where the call has an argument per sample or
+    per position, the trials use its first entry.
 
     >>> from functools import partial
     >>> import torch

@@ -1,4 +1,4 @@
-"""One call of a loss in a training, kept so that it can be made again at other logits."""
+"""One call of a loss during training, kept so that it can be repeated at other logits."""
 
 import inspect
 import math
@@ -52,12 +52,12 @@ class Places(NamedTuple):
 
 
 class LossCall(NamedTuple):
-    """A loss, what it was called with, and where in a training; a tuple, as one is made each pass.
+    """A loss, what it was called with, and when; a tuple, since each pass creates one.
 
-    arguments, keywords: those of the call, with None in the places of logits and targets.
+    arguments, keywords: those of the call, with None in place of logits and targets.
     autocast: the dtype of the autocast that it runs under, None if it is off.
-    logits: without their graph. targets: as they came.
-    samples: what the user calls the samples of the batch, if anything.
+    logits: without their graph. targets: as passed.
+    samples: the user's names of the samples in the batch, if any.
     step: of the training, counted from 1. rank: of the process.
     """
 

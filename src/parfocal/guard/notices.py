@@ -18,15 +18,15 @@ class Notice(NamedTuple):
     """What a guard warned of.
 
     Attributes:
-        kind: a cliff on the right or the wrong side of the answers; prior, a first loss far above
-            that of a head that knows the classes' frequencies; outside, a gradient that reached the
-            loss broken; unknown, a loss that can't be tried by itself; scale, a loss scale that is
-            too large; skipping, steps that are left out again and again; unchecked, passes that
-            nobody checks; uncalled, a guard that no loss goes through; labels, targets that are no
-            class; one class, no positives or nothing else; samples, numbers that aren't those of a
-            batch; captures, no more of them; unheard, a result in which no loss was found; own, an
+        kind: right or wrong, a cliff on that side of the answers; prior, a first loss far above
+            that of a head that knows the class frequencies; outside, a gradient that was broken
+            when it reached the loss; unknown, a loss that can't be tried by itself; scale, a loss
+            scale that is too large; skipping, repeatedly skipped steps; unchecked, passes that
+            nothing checks; uncalled, a guard that no loss goes through; labels, invalid targets;
+            one class, only positives or none; samples, numbers that don't match the batch;
+            captures, the limit is reached; unheard, a result in which no loss was found; own, an
             error of the guard.
-        distance, steps_left: to the cliff, the second by the trend.
+        distance, steps_left: to the cliff; steps_left follows from the trend.
     """
 
     step: int
@@ -37,7 +37,7 @@ class Notice(NamedTuple):
 
     @property
     def is_ahead(self) -> bool:
-        """Whether it is of a cliff."""
+        """Whether it warns of a cliff."""
         return self.kind in ("right", "wrong")
 
 
@@ -46,7 +46,7 @@ class FocalGuardWarning(UserWarning):
 
 
 class FocalGuardError(FloatingPointError):
-    """A loss or its gradient isn't finite; `diagnosis` says why, `capture` is the file of it."""
+    """A loss or its gradient isn't finite; `diagnosis` says why, `capture` is its file."""
 
     def __init__(self, text: str, diagnosis: Diagnosis, capture: Path | None) -> None:
         super().__init__(text)

@@ -1,4 +1,4 @@
-"""What a file of a failure says, checked before anything of it is believed, and its loss."""
+"""What a capture says, checked before any of it is believed, and its loss."""
 
 import json
 from collections.abc import Mapping
@@ -35,11 +35,11 @@ class Capture(NamedTuple):
     """What a file holds.
 
     call: the part of the failing call that was kept. form: how its targets are read.
-    told: what was said of the failure when it happened.
-    source: of the loss. not_passed: the options of that which a loss in its place doesn't take.
-    is_enough: whether the part that was kept fails as the whole did.
-    lost: the options and arguments that the file couldn't keep, as people call them.
-    fails_again: whether the loss, made again with what the file holds, failed as it had.
+    told: the diagnosis when it failed.
+    source: of the loss. not_passed: its options that a replacement loss doesn't take.
+    is_enough: whether the part that was kept fails like the whole.
+    lost: the options and arguments that the file couldn't keep, described for people.
+    fails_again: whether the loss, rebuilt from the file, failed in the same way.
     """
 
     call: LossCall

@@ -27,13 +27,13 @@ Margin = float | Tensor
 
 
 class Reading(NamedTuple):
-    """The statistics of the passes since the last reading, of all processes.
+    """The statistics of the passes since the last reading, over all processes.
 
     distance, distance_wrong: of the margin closest to a cliff; infinite where there is none.
-    largest_margin: u, of the surest right answer.
-    positives, saturated, dead: as shares of the answers that count; positions: how many these are.
-        Of a softmax a positive is an answer of another class than the first of its pass: with none
-        there is but one class.
+    largest_margin: u of the most confident right answer.
+    positives, saturated, dead: as shares of the answers that count; positions: how many do.
+        For a softmax, a positive is an answer of another class than the first of its pass: without
+        one, there is only one class.
     """
 
     step: int

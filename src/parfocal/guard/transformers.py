@@ -9,11 +9,11 @@ from parfocal.guard import FocalGuard
 
 
 class FocalGuardCallback(TrainerCallback):
-    """Checks a guarded loss before each step of the optimizer, and logs what it read.
+    """Checks a guarded loss before each step of the optimizer, and logs its readings.
 
     Args:
         guard: The loss. Pass it to the Trainer too, as ``compute_loss_func``, in a function that
-            takes the logits out of the model's outputs.
+            extracts the logits from the model's outputs.
 
     Example::
 

@@ -1,12 +1,12 @@
-"""Calls of a loss beside the training, which leave the loss and all random streams as they were.
+"""Trial calls of a loss during training, which leave the loss and all random streams unchanged.
 
 A loss may keep a running mean, a queue, a count, or draw random numbers. A tensor that a trial
-writes into is copied before the write, wherever it is kept, and put back afterwards; one that hangs
-on the loss gets its shape and its memory back as well. Of what isn't a tensor, all that hangs on
-the loss or on its arguments is put back: containers with their own contents, other attributes, the
-variables of a closure, those of its class. Global variables of a script aren't, nor what is written
-through NumPy's view of a tensor. A loss that keeps what can't be put back isn't tried, nor one that
-speaks with other processes, which wouldn't answer.
+writes into is copied before the write, wherever it is kept, and restored afterwards; one that
+belongs to the loss gets its shape and memory back as well. Everything else that belongs to the loss
+or its arguments is restored too: containers with their contents, other attributes, the variables of
+a closure, those of its class. Not restored are a script's global variables, and what is written
+through NumPy's view of a tensor. A loss that keeps what can't be restored isn't tried, nor one that
+communicates with other processes, which wouldn't answer.
 """
 
 import copy
@@ -44,7 +44,7 @@ _state = threading.local()
 
 
 class UntriableError(RuntimeError):
-    """A loss that can't be called beside the training."""
+    """A loss that can't be called in a trial."""
 
 
 def is_trial() -> bool:

@@ -1,8 +1,8 @@
-"""Which losses a capture may name without a question: a table of places.
+"""Which losses a capture may name without asking: a table of places.
 
-A capture comes from somewhere else. To import what it names runs the code of that module, and a
-call with options of the file's choosing may do anything. So a replay imports what stands here
-alone, from the place that stands here; everything else has to be trusted by whoever replays it.
+A capture comes from elsewhere. Importing what it names runs the code of that module, and a call
+with options from the file may do anything. So a replay imports only what this table names, from
+the place it names; whoever replays the capture must trust anything else.
 """
 
 import importlib

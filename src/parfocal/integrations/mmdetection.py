@@ -1,4 +1,4 @@
-"""The focal loss with the constructor and the call of mmdetection's, for its registry."""
+"""The focal loss with mmdetection's constructor and call, for its registry."""
 
 import torch
 from torch import Tensor, nn
@@ -16,8 +16,8 @@ class FocalLoss(nn.Module):
 
         L = loss_weight * sum of weight * FL / avg_factor
 
-    where FL is `parfocal.sigmoid_focal_loss`; `avg_factor` has the spacing of float32 at 1 added to
-    it, as there. A configuration names an entry of a registry: register it with
+    where FL is `parfocal.sigmoid_focal_loss`; `avg_factor` is increased by the spacing of float32
+    at 1, as there. A configuration names an entry of a registry: register it with
     ``MODELS.register_module("ParfocalFocalLoss", module=FocalLoss)``, and
     ``dict(type="ParfocalFocalLoss", gamma=0.5)`` creates this loss.
 
@@ -27,7 +27,7 @@ class FocalLoss(nn.Module):
         alpha: Share of the positive class, in [0, 1].
         reduction: ``"mean"``, ``"sum"`` or ``"none"``. A mean divides by `avg_factor`, or, without
             one, by the N C elements.
-        loss_weight: What the loss is multiplied by.
+        loss_weight: Factor of the loss.
 
     Shape:
         pred (N, C), logits; target class indices (N), C for the background, or (N, C) in [0, 1];
@@ -35,7 +35,7 @@ class FocalLoss(nn.Module):
 
     Raises:
         ValueError: ``use_sigmoid=False``, `avg_factor` with a sum, shapes that don't fit, numbers
-            out of their range, an unknown reduction.
+            out of range, an unknown reduction.
         IndexError: a target out of [0, C], where checking is free.
 
     Accuracy: that of `sigmoid_focal_loss`.

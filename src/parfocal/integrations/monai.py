@@ -1,4 +1,4 @@
-"""The focal loss with the constructor and the labels of MONAI."""
+"""The focal loss with MONAI's constructor and labels."""
 
 import warnings
 from collections.abc import Sequence
@@ -26,8 +26,8 @@ class FocalLoss(nn.Module):
         sigmoid:    L = the mean over images, classes and voxels of w_c FL_c
         softmax:    L = the mean over images, classes and voxels of -a_c w_c y_c (1 - p_c)^g log p_c
 
-    where FL is `parfocal.sigmoid_focal_loss`. A mean with a softmax is therefore that of
-    `parfocal.softmax_focal_loss` over C.
+    where FL is `parfocal.sigmoid_focal_loss`. A mean with a softmax is therefore the mean of
+    `parfocal.softmax_focal_loss`, divided by C.
 
     Args:
         include_background: Whether class 0 counts. If not, its channel is removed first; a softmax
@@ -41,17 +41,17 @@ class FocalLoss(nn.Module):
         reduction: ``"mean"``; ``"sum"``, over images and classes of the mean over voxels; or
             ``"none"``, of the shape of the classes that count.
         use_softmax: Whether the classes are mutually exclusive.
-        ignore_index: Label of voxels that don't count. Where the target is one-hot, those of that
-            class, or, for a label that is no class, those of no class.
+        ignore_index: Label of voxels that don't count. With a one-hot target, these are the voxels
+            of that class or, if the label is no class, those without a class.
 
     Shape:
         input (N, C, ...), logits; target (N, 1, ...) with `to_onehot_y`, else (N, C, ...).
 
     Raises:
-        ValueError: shapes that don't fit, numbers out of their range, an unknown reduction.
+        ValueError: shapes that don't fit, numbers out of range, an unknown reduction.
 
-    If no voxel counts the loss is 0. With an `ignore_index` a mean divides by the voxels and not by
-    the classes, as in MONAI.
+    If no voxel counts, the loss is 0. With an `ignore_index`, a mean divides by the voxels but not
+    by the classes, as in MONAI.
 
     What differs: a soft target of a sigmoid gives one loss at a mixed probability; the loss has the
     dtype of the logits, even float64; a sum of logits (N, C) is a sum.

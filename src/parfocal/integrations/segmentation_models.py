@@ -1,4 +1,4 @@
-"""The focal loss with the constructor and the modes of segmentation_models_pytorch."""
+"""The focal loss with segmentation_models_pytorch's constructor and modes."""
 
 from collections.abc import Sequence
 
@@ -49,7 +49,7 @@ class FocalLoss(nn.Module):
             free.
         IndexError: a class index out of [0, C) that isn't ignored, where checking is free.
 
-    If no pixel counts the loss is 0. There is no `from_logits`, `eps` or `reduced_threshold`: only
+    If no pixel counts, the loss is 0. There is no `from_logits`, `eps` or `reduced_threshold`: only
     logits can be exact, and a reduced focal loss is a different function.
 
     Accuracy: that of `sigmoid_focal_loss`.

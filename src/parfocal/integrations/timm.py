@@ -1,4 +1,4 @@
-"""A loss by its name, as timm's training script chooses one by its arguments."""
+"""A loss by its name, for timm's training script."""
 
 from typing import Any
 
@@ -53,15 +53,15 @@ def create_loss(
     Shape:
         logits (B, C); targets class indices (B), or (B, C) in [0, 1]: of one class or of a mixture
         for a softmax loss, of C separate labels for a sigmoid loss. `softmax_asymmetric_loss` takes
-        class indices alone.
+        only class indices.
 
     Returns:
         The module.
 
     Raises:
-        ValueError: an unknown name, with the nearest known one; numbers out of their range.
+        ValueError: an unknown name, with the nearest known one; numbers out of range.
         TypeError: an option that the loss doesn't have.
-        IndexError: from a sigmoid loss, an index that is no class.
+        IndexError: from a sigmoid loss, an invalid class index.
 
     Accuracy: that of the loss.
 

@@ -1,4 +1,4 @@
-"""The losses in the Trainer of transformers, by `compute_loss_func`, and a schedule of gamma."""
+"""The losses in the Trainer of transformers, as `compute_loss_func`, and a schedule of gamma."""
 
 import inspect
 from collections.abc import Callable, Mapping
@@ -45,7 +45,7 @@ def trainer_loss(
         logits (..., C), classes last. Labels (...) are class indices, for a sigmoid loss too, and
         an item is one of them. Labels (..., C) are those of C separate problems for a sigmoid loss,
         where each is an item; for a softmax loss they are class probabilities, and a row of them is
-        an item. With a single logit a sigmoid loss takes labels (...) of 0 and 1. For
+        an item. With a single logit, a sigmoid loss takes labels (...) of 0 and 1. For
         `linear_softmax_focal_loss` the logits are the features (..., D).
 
     Returns:
@@ -54,9 +54,8 @@ def trainer_loss(
 
     Raises:
         TypeError: a loss of the wrong type.
-        ValueError: a module that doesn't reduce by the sum, a ``partial`` with a reduction, a mask
-            or a normalizer of its own; from the function, labels of another
-            shape, or none.
+        ValueError: a module that doesn't return the sum, a ``partial`` with its own reduction, mask
+            or normalizer; from the function, missing labels or labels of another shape.
 
     Accuracy: that of the loss, and one division.
 
