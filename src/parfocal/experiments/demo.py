@@ -1,4 +1,4 @@
-"""The three losses side by side on real digits, until the original has died and beyond."""
+"""The three losses side by side on real digits, until the original fails and beyond."""
 
 import io
 import queue
@@ -36,7 +36,7 @@ class SideBySideError(Exception):
 def side_by_side(spec: RunSpec, directory: Path, console: Console) -> tuple[Run, ...]:
     """Train with each loss, one process each, and read the records back.
 
-    When the original has failed at step s, the others go on to step 1.5 s.
+    When the original fails at step s, the others continue to step 1.5 s.
     """
     context = process_context()
     specs = [spec.with_settings({"loss": name}) for name in LOSS_NAMES]

@@ -1,4 +1,4 @@
-"""What can go wrong with an experiment that whoever started it can mend."""
+"""Errors of an experiment that its user can fix."""
 
 
 class ExperimentError(Exception):
@@ -10,11 +10,11 @@ class MissingDataError(ExperimentError):
 
 
 class DamagedDataError(ExperimentError):
-    """Data that are there and can't be read, or that don't belong together."""
+    """Data that can't be read, or that don't belong together."""
 
 
 class ChangedDataError(ExperimentError):
-    """Data that aren't those that the spec or the record was made with."""
+    """Data that differ from those of the spec or the record."""
 
 
 class DamagedRecordError(ExperimentError):
@@ -22,7 +22,7 @@ class DamagedRecordError(ExperimentError):
 
 
 class BusyRunError(ExperimentError):
-    """Another process works on the run."""
+    """Another process is working on the run."""
 
 
 class OtherRunError(ExperimentError):
@@ -30,11 +30,11 @@ class OtherRunError(ExperimentError):
 
 
 class BusySweepError(ExperimentError):
-    """Another sweep works on the folder."""
+    """Another sweep is working on the folder."""
 
 
 class DeadWorkerError(ExperimentError):
-    """A process that ended without a word: killed, out of memory, or its machine went away."""
+    """A process that ended silently: killed, out of memory, or its machine went away."""
 
 
 class UnreadableResultsError(ExperimentError):

@@ -78,8 +78,8 @@ def gradient_study(
 def smallest_nonfinite(loss: Loss, dtype: torch.dtype, target: int) -> float | None:
     """The smallest |logit| up to 120, on the target's own side, whose gradient isn't finite.
 
-    A linear search finds the first interval in which the gradient stops being finite, bisection
-    the very number. None where every gradient is finite.
+    A linear search finds the first interval in which the gradient stops being finite, and
+    bisection finds the exact number. None where every gradient is finite.
     """
     sign = 1 if target else -1
     grid = torch.linspace(0, _SEARCH_LIMIT, _SEARCH_POINTS, dtype=torch.float64).to(dtype).unique()

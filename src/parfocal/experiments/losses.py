@@ -34,8 +34,8 @@ def compared_loss(
 
     Args:
         name: one of LOSS_NAMES, or an elementwise loss that parfocal exports.
-        alpha, gamma, reduction: as of `parfocal.sigmoid_focal_loss`.
-        options: further keyword arguments of a function of parfocal's.
+        alpha, gamma, reduction: as in `parfocal.sigmoid_focal_loss`.
+        options: further keyword arguments of a parfocal function.
 
     Raises:
         ValueError: there is no such loss, or it has no such option.

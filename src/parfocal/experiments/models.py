@@ -1,6 +1,6 @@
-"""The networks of the paper, each with one logit an image or a pixel.
+"""The networks of the paper, each with one logit per image or pixel.
 
-A seed is used for the initial parameters alone; the global generator is left as it was.
+A seed sets only the initial parameters; the global generator is left as it was.
 """
 
 from itertools import pairwise

@@ -37,7 +37,7 @@ def create_loss(
     target_threshold: float | None = None,
     **options: Any,
 ) -> nn.Module:
-    r"""The criterion of a classifier, which takes class indices and the soft targets of Mixup.
+    r"""A classifier's criterion, which takes class indices and Mixup's soft targets.
 
     Args:
         name: A loss of `SOFTMAX_LOSSES` or `SIGMOID_LOSSES`, as `parfocal` names it, or its module,

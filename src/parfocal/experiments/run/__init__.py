@@ -1,1 +1,1 @@
-"""Trainings and their records: one run, many runs, and where they are executed."""
+"""Training runs and their records: one run, many runs, and where they are executed."""

@@ -1,7 +1,7 @@
-"""The runs of a folder as one small file, to bring home from a machine that is lent.
+"""The runs of a folder as one small file, to copy from a borrowed machine.
 
 A zip file holds each run's spec, metrics and sessions, and the last checkpoint of those that aren't
-done, as far as a limit on its size allows.
+done, as far as a size limit allows.
 """
 
 import re
@@ -23,7 +23,7 @@ _DATE = (1980, 1, 1, 0, 0, 0)
 
 
 class Packed(NamedTuple):
-    """What came of it: runs, and those whose checkpoints had no room."""
+    """What was packed: runs, and those whose checkpoints didn't fit."""
 
     runs: int
     without_checkpoint: int
@@ -32,8 +32,8 @@ class Packed(NamedTuple):
 def pack(directory: Path, archive: Path, limit: int) -> Packed:
     """Write all runs of a sweep's folder into a zip file.
 
-    limit: bytes of the file, up to which checkpoints are put in, the runs that are furthest first;
-        the records are in it in any case.
+    limit: file size in bytes up to which checkpoints are added, starting with the runs that are
+        furthest; the records are always included.
     """
     states = [s for s in scan(directory) if _MEMBER.fullmatch(f"{s.directory.name}/spec.json")]
     left_out = 0
@@ -53,7 +53,7 @@ def pack(directory: Path, archive: Path, limit: int) -> Packed:
 
 
 def unpack(archive: Path, directory: Path) -> int:
-    """Put the runs of an archive into a folder, but for those that it has already; how many.
+    """Unpack the runs of an archive into a folder, except those already there; how many.
 
     Raises:
         DamagedRecordError: it isn't such an archive.

@@ -1,7 +1,7 @@
-"""Checkpoints: files that are there whole or not at all, and that are seen when they are damaged.
+"""Checkpoints: files that are written whole or not at all, and whose damage is detected.
 
 A file's name holds the step and the beginning of its own SHA-256; the file names its run. The last
-two are kept, so that one that was damaged costs an interval and not the run.
+two are kept, so that a damaged one costs an interval and not the run.
 """
 
 import hashlib
@@ -37,8 +37,8 @@ def latest(directory: Path, run: str) -> dict[str, Any] | None:
     """The last checkpoint that isn't damaged; damaged ones are renamed, not removed.
 
     Raises:
-        OtherRunError: it isn't one of the run with this digest.
-        DamagedRecordError: it is what was written, and yet can't be read.
+        OtherRunError: it belongs to a run with another digest.
+        DamagedRecordError: it is intact, but can't be read.
     """
     for path in checkpoints(directory):
         data = path.read_bytes()

@@ -9,9 +9,9 @@ import torch
 
 
 def find_device(name: str) -> torch.device:
-    """The device of a name as torch has it; auto is a GPU where there is one, and else the CPU.
+    """The torch device with this name; auto is a GPU if there is one, else the CPU.
 
-    Under torchrun each process of a machine has a GPU of its own, where there are as many.
+    Under torchrun each process of a machine has its own GPU, if there are enough.
 
     Raises:
         ValueError: torch can't use it here.
@@ -34,7 +34,7 @@ def find_device(name: str) -> torch.device:
 
 
 def describe_device(device: torch.device) -> str:
-    """Its name; of a GPU, that of the card."""
+    """The device's name; for a GPU, that of the card."""
     return torch.cuda.get_device_name(device) if device.type == "cuda" else str(device)
 
 

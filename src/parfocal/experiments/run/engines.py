@@ -1,7 +1,7 @@
 """Where runs are executed: processes of this machine, or tasks of a Ray cluster; `slurm` has jobs.
 
-An engine takes a function with its arguments and gives a future, as an executor of the standard
-library does; both have one process a run at a time, so that one that dies takes no other with it.
+An engine takes a function with its arguments and returns a future, like an executor of the standard
+library. Both run one process per run, so that a process that dies ends no other run.
 """
 
 import logging
@@ -44,9 +44,9 @@ class Engine(Protocol):
 
 
 def process_context() -> Any:
-    """How processes that train are started: on Linux from one that has imported torch for all.
+    """How training processes are started: on Linux by forking one that has imported torch.
 
-    That one has run nothing, and so has no threads that a fork would lose.
+    That process has run nothing, so it has no threads that a fork would lose.
     """
     if sys.platform != "linux":
         return get_context("spawn")
@@ -56,7 +56,7 @@ def process_context() -> Any:
 
 
 class Processes:
-    """So many processes on this machine, each used again for the next run."""
+    """A number of processes on this machine, each reused for the next run."""
 
     name = "processes"
 
@@ -129,13 +129,13 @@ def _end_with_parent() -> None:
 
 
 def check_answers(address: str, seconds: float = 4.0) -> None:
-    """Look whether a server of gRPC, which Ray speaks, is at the address of a cluster.
+    """Check that a gRPC server, which Ray needs, answers at the address of a cluster.
 
-    Ray itself tries for minutes before it says that there is none. Of an address without a host and
-    a port Ray says at once what is wrong with it.
+    Ray itself tries for minutes before it reports that there is none. For an address without a host
+    and a port, Ray reports at once what is wrong.
 
     Args:
-        address: as of `ray.init`: host:port, ray://host:port, or auto for the one in RAY_ADDRESS.
+        address: as in `ray.init`: host:port, ray://host:port, or auto for the one in RAY_ADDRESS.
         seconds: to connect, and again for the answer.
 
     Raises:
@@ -161,7 +161,7 @@ _NO_CLUSTER = "Expected the address of a Ray cluster, host:port or ray://host:po
 
 
 class Ray:
-    """Tasks of Ray Core, on a cluster that exists or one that is started here for the while.
+    """Tasks of Ray Core, on an existing cluster or on one started here temporarily.
 
     address: of the cluster, or "local".
     cpus, gpus, resources: what one run takes; jobs: how many at once, on a local one.

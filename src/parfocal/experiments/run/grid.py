@@ -1,4 +1,4 @@
-"""The specs that ship with the package, and those of users: TOML files, and their grids of runs."""
+"""The specs that ship with the package, and the user's: TOML files, and their grids of runs."""
 
 import itertools
 import re
@@ -18,7 +18,7 @@ _SHIPPED = files("parfocal.experiments.run") / "shipped"
 
 
 class Grid(NamedTuple):
-    """A spec file: one run, and the settings that are varied over it, each with all others.
+    """A spec file: one run, and the settings that vary over it, in all combinations.
 
     axes: the values of each setting that varies, in the order of the file.
     """

@@ -1,15 +1,15 @@
-"""The record of a run: a folder of files, written as the run goes, from which all else is made.
+"""The record of a run: a folder of files, written during the run, from which all else is made.
 
     spec.json        the spec, its schema version and its digest
-    sessions.jsonl   two lines a process that worked on the run: versions, seeds, git; how it ended
-    metrics.jsonl    a line an epoch, a line for the failure, and a last line with the outcome
-    progress.json    how far the run is, rewritten every second while it goes
-    checkpoint-*.pt  what it goes on from; gone when the run is done
+    sessions.jsonl   two lines per process that worked on it: versions, seeds, git; how it ended
+    metrics.jsonl    a line per epoch, a line for the failure, and a last line with the outcome
+    progress.json    how far the run is, rewritten every second during the run
+    checkpoint-*.pt  what it resumes from; removed when the run is done
     lock             held by the process that works on the run
 
-The spec and the metrics depend on nothing but the spec and the numerical software: a run that was
-killed and taken up again ends with the same bytes. Sessions, the last line of the metrics and
-checkpoints name their run by its digest, and those of another run are refused.
+The spec and the metrics depend only on the spec and the numerical software: a run that was killed
+and resumed ends with the same bytes. Sessions, the last line of the metrics and checkpoints name
+their run by its digest, and those of another run are refused.
 """
 
 import json
@@ -134,7 +134,7 @@ class Recorder:
 
 
 def remove_record(directory: Path) -> None:
-    """Remove a run's own files, and nothing else that a folder may hold."""
+    """Remove a run's own files, and nothing else in the folder."""
     for name in ("spec.json", "metrics.jsonl", "sessions.jsonl", "progress.json"):
         (directory / name).unlink(missing_ok=True)
     for path in checkpoints(directory):
@@ -147,10 +147,10 @@ def checkpoints(directory: Path) -> list[Path]:
 
 
 def refuse_others(directory: Path, run: str) -> None:
-    """Look whose sessions and metrics a folder holds; what can't be read says nothing.
+    """Refuse sessions and metrics of another run; unreadable files are passed over.
 
     Raises:
-        OtherRunError: they are of another run than the one with the digest `run`.
+        OtherRunError: they belong to another run than the one with the digest `run`.
     """
     for name in _LINES:
         with suppress(DamagedRecordError):
@@ -159,10 +159,10 @@ def refuse_others(directory: Path, run: str) -> None:
 
 
 def refuse_other(path: Path, found: str | None, run: str) -> None:
-    """Refuse a file that was found to be of another run than the one with the digest `run`.
+    """Refuse a file of another run than the one with the digest `run`.
 
     Raises:
-        OtherRunError: it is, or is of none.
+        OtherRunError: it belongs to another run, or to none.
     """
     if found != run:
         of = "names no run" if found is None else f"is of the run {str(found)[:12]}"

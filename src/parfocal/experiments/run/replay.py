@@ -19,8 +19,8 @@ class Replay:
     Args:
         function: of the inputs; its result is a tensor.
         inputs: of the shapes that all calls will have.
-        state: all tensors that the function changes beside its result and memory of its own; they
-            are left as they were.
+        state: all tensors that the function changes besides its result and its own memory; they
+            are restored.
     """
 
     def __init__(

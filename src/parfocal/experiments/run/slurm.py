@@ -1,6 +1,6 @@
-"""Runs as jobs of Slurm, or of processes that stand for them, by submitit.
+"""Runs as Slurm jobs, or as local processes in their place, by submitit.
 
-A job that Slurm ends for its time is queued again, and goes on from the run's own checkpoint.
+A job that reaches its time limit is queued again, and resumes from the run's checkpoint.
 """
 
 import os
@@ -53,13 +53,13 @@ class _Call:
 
 
 class Slurm:
-    """Jobs of a Slurm cluster whose machines share the disk; so many at once.
+    """Jobs of a Slurm cluster whose machines share a disk; a number of them at once.
 
     Args:
-        folder: where submitit keeps scripts, calls and outputs of the jobs.
-        jobs: how many are in Slurm's queue or at work at once.
-        parameters: of a job, by the names of submitit, those of Slurm with or without `slurm_`.
-        local: processes of this machine in place of a cluster, to try it out.
+        folder: where submitit keeps the jobs' scripts, calls and outputs.
+        jobs: how many are queued or running at once.
+        parameters: of a job, by submitit's names; Slurm's with or without `slurm_`.
+        local: use processes of this machine instead of a cluster, to try it out.
 
     Raises:
         ValueError: there is no Slurm here, or no such parameter.

@@ -1,4 +1,4 @@
-"""What became of each run of a folder, read from the records alone, on this machine or another."""
+"""The state of each run of a folder, read only from the records, on this machine or another."""
 
 import os
 import socket
@@ -20,8 +20,8 @@ SILENCE = 120 * HEARTBEAT
 class RunState(NamedTuple):
     """One run: its record if it can be read, its progress if it is running, what is wrong if not.
 
-    status: waiting to begin, running, interrupted with a word, lost without one, finished at the
-        last epoch, failed by a number that wasn't finite, or damaged.
+    status: waiting to begin, running, interrupted (it said so), lost (it didn't), finished at the
+        last epoch, failed at a number that wasn't finite, or damaged.
     """
 
     directory: Path

@@ -1,4 +1,4 @@
-"""Many runs, each in its own folder, on whichever engine; what is done isn't done again."""
+"""Many runs, each in its own folder, on any engine; what is done isn't repeated."""
 
 import json
 import math
@@ -56,14 +56,14 @@ def sweep(
     ended: Callable[[Ended], None] = lambda _: None,
     tick: Callable[[], None] = lambda: None,
 ) -> None:
-    """Conduct all runs that aren't done, those that were begun before first.
+    """Conduct all runs that aren't done, starting with those already begun.
 
-    A run whose process died is begun once more, from its checkpoint. `ended` is called for each run
-    that ends, `tick` every second. On KeyboardInterrupt, and from the deadline on, a time of
-    `time.monotonic`, the runs are asked to end, and waited for.
+    A run whose process died is restarted once, from its checkpoint. `ended` is called for each run
+    that ends, `tick` every second. On KeyboardInterrupt, or once `time.monotonic` reaches the
+    deadline, the runs are asked to end, and waited for.
 
     Raises:
-        BusySweepError: another sweep works on the folder.
+        BusySweepError: another sweep is working on the folder.
     """
     directory = directory.resolve()
     with _alone(directory, session):

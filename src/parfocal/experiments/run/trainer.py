@@ -1,7 +1,7 @@
-"""One training, as a stream of what happened.
+"""One training run, as a stream of events.
 
-The caller draws events, may ask for the state between two of them, and decides when to stop;
-nothing here writes or prints.
+The caller draws events, may ask for the state between two of them, and decides when to stop.
+Nothing here writes or prints.
 """
 
 import math
@@ -40,7 +40,7 @@ class _Batch(NamedTuple):
 
 
 class Trainer:
-    """A training that can be stopped between two steps and taken up again, to the bit.
+    """A training run that can be stopped between two steps and resumed, exact to the bit.
 
     In a process group each rank makes one: all draw the same batches, each computes its share, and
     DistributedDataParallel averages the gradients; all ranks give the same events.

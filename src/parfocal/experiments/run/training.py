@@ -50,13 +50,13 @@ from parfocal.guard import FocalGuard
 
 
 class RunOptions(NamedTuple):
-    """What a run may be given that changes none of its numbers beyond the order of sums.
+    """Options of a run that change its numbers at most by the order of sums.
 
-    device: auto, cpu, cuda, or another name of torch's.
-    checkpoint_seconds: between two checkpoints; what a kill may cost.
+    device: auto, cpu, cuda, or another torch device.
+    checkpoint_seconds: time between two checkpoints; what a kill may cost.
     keep_checkpoint: whether the last one stays when the run is done.
-    guard: whether a `FocalGuard` watches the loss: it warns by Python's warnings, and puts captures
-        of failures into the run's folder if there is safetensors.
+    guard: whether a `FocalGuard` watches the loss: it warns through Python's warnings, and writes
+        captures of failures into the run's folder if safetensors is installed.
     """
 
     sources: Sources = Sources()
@@ -78,13 +78,13 @@ def run_training(
     stop: Callable[[], bool] = lambda: False,
     watch: Callable[[RunProgress], None] = lambda _: None,
 ) -> Outcome:
-    """Train to the end, or until `stop` says so, from wherever the run's folder is.
+    """Train to the end, or until `stop` says so, from where the run's folder left off.
 
     A run that is done is left as it is; `overwrite` first removes whatever record the folder holds.
-    In a process group all ranks call this with the same arguments; the first alone writes.
+    In a process group all ranks call this with the same arguments; only the first writes.
 
     Raises:
-        BusyRunError: another process works on it.
+        BusyRunError: another process is working on it.
         OtherRunError: the folder holds a run of another spec, or a file of one.
         DamagedRecordError: its checkpoint doesn't fit the installed packages.
         ChangedDataError, MissingDataError, OSError, ValueError: with the record as good as before.
@@ -116,8 +116,8 @@ def run_training(
 def outcome_of(spec: RunSpec, directory: Path) -> Outcome | None:
     """How the run in a folder ended, if it is done; None if anything is left to do.
 
-    Metrics that are damaged after the end can't be mended: they are set aside, and the run is
-    to be made again.
+    Metrics that are damaged after the end can't be repaired: they are set aside, and the run must
+    be repeated.
 
     Raises:
         OtherRunError: the folder holds a run of another spec, or its metrics.

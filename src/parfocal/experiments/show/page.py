@@ -38,9 +38,9 @@ def write_demo_page(
     """Write the demo's page.
 
     Args:
-        path: where to.
+        path: of the page.
         study: the gradients of the losses.
-        runs: one a loss.
+        runs: one per loss.
         picture: the image that the original failed at, as PNG, if it did.
         command: what made it, as the page names it.
     """
@@ -76,8 +76,8 @@ def write_report_page(path: Path, report: Report, command: str) -> None:
     """Write the page of a report; the same records give the same page.
 
     Args:
-        path: where to.
-        report: what is known of a folder of runs.
+        path: of the page.
+        report: what is known about a folder of runs.
         command: what made it, as the page names it.
     """
     sections = [

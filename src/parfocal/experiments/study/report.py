@@ -30,7 +30,7 @@ def write_report(
         comparison: what was found.
         skipped: data sets of the spec that were left out.
         folder: of the record.
-        out: where to.
+        out: path of the page.
     """
     paths = [out / file for file in (PAGE, CSV, FIGURE, HTML)]
     paths[1].parent.mkdir(parents=True, exist_ok=True)
