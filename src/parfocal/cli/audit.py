@@ -109,7 +109,7 @@ def audit(target: str | None, installed: bool, quick: bool, compiled: bool, **gi
     TARGET is package.module:name or path/file.py:name, a function or a class. The command RUNS
     the code that you point it at, in a separate process.
 
-    An error harms a training; a warning doesn't affect one. Exit status: 0 if the loss is clean,
+    An error harms training; a warning doesn't. Exit status: 0 if the loss is clean,
     1 for errors or what --fail-on names, 2 if the loss could not be audited.
     """
     from parfocal.audit.isolated import Job

@@ -41,7 +41,7 @@ _PATH = click.Path(file_okay=False, path_type=Path)
     type=click.IntRange(min=1),
     default=lambda: os.cpu_count() or 1,
     show_default="number of cores",
-    help="Number of concurrent trainings, one thread each.",
+    help="Number of concurrent training runs, one thread each.",
 )
 @click.option(
     "--report", is_flag=True, help="Train nothing: only write page, table and figure again."
