@@ -76,7 +76,7 @@ CASES = {
         (X, Y),
         {"normalizer": 3, "reduction": "mean"},
         ValueError,
-        "reduction='sum' with `normalizer`, which divides the sum, got reduction='mean'",
+        "`normalizer` with reduction='sum', since it divides the sum, got reduction='mean'",
     ),
     "normalizer of none": ((X, Y), {"normalizer": 3}, ValueError, "got reduction='none'"),
     "normalizer zero": (

@@ -192,7 +192,7 @@ def read_record(path: str | Path) -> Record:
     except SafetensorError as error:
         raise ValueError(f"{path} is no capture: {in_a_line(error)}") from error
     if text is None:
-        raise ValueError(f"{path} is no guard's capture: it holds tensors, but no failure")
+        raise ValueError(f"{path} is no capture: it holds tensors, but no failure")
     try:
         words = _typed(json.loads(text), dict, "the text")
         known = words.get("format")

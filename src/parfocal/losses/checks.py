@@ -333,7 +333,7 @@ def normalizer(call: str, value: float | Tensor | None, reduction: str) -> float
         return None
     if reduction != "sum":
         raise ValueError(
-            f"{call}: expected reduction='sum' with `normalizer`, which divides the sum, "
+            f"{call}: expected `normalizer` with reduction='sum', since it divides the sum, "
             f"got reduction={reduction!r}"
         )
     if isinstance(value, Tensor):

@@ -113,7 +113,7 @@ def gradient_scale(
     checks.logits(call, margins, name="margins", what="margins")
     u = margins.detach().double().flatten().clamp(-_FAR, _FAR)
     if not len(u) or bool(u.isnan().any()):
-        raise ValueError(f"{call}: expected at least one of `margins`, without NaN")
+        raise ValueError(f"{call}: expected `margins` without NaN, and at least one")
     if weight is not None:
         is_tensor = isinstance(weight, Tensor)
         if not is_tensor or weight.shape != margins.shape or not bool(weight.isfinite().all()):

@@ -63,7 +63,7 @@ class GammaSchedule:
         self._steps = tuple(float(t) for t, _ in points)
         self._gammas = tuple(float(gamma) for _, gamma in points)
         if not points or not all(map(math.isfinite, self._steps)):
-            raise ValueError(f"{call}: expected at least one of `milestones`, at finite steps")
+            raise ValueError(f"{call}: expected `milestones` to have finite steps, at least one")
         if any(b <= a for a, b in zip(self._steps, self._steps[1:], strict=False)):
             raise ValueError(
                 f"{call}: expected `milestones` in ascending order, got {list(self._steps)}"
