@@ -49,7 +49,7 @@ def compared_loss(
     if name not in exported and name not in ("smoothed", "exact"):
         losses = (*LOSS_NAMES, *exported)
         raise ValueError(
-            f"Expected a `loss` from {', '.join(losses)}, with no options for `original`; "
+            f"Expected a `loss` from {', '.join(losses)}, `original` only without options; "
             f"got {name!r}{did_you_mean(name, losses)}"
         )
     function = exported.get(name, sigmoid_focal_loss)
