@@ -12,6 +12,7 @@ if not any(any(Path("/dev").glob(name)) for name in DEVICES):
 
 import pytest  # noqa: E402 - torch comes after the variable
 import torch  # noqa: E402
+from sampled import leave_a_cover  # noqa: E402
 
 # Where tests are run in the background of a shell, Ctrl-C is ignored, also by what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -24,6 +25,12 @@ def pytest_configure(config):
         os.environ.setdefault("JAX_COMPILATION_CACHE_DIR", str(cache.mkdir("jax")))
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_COMPILE_TIME_SECS", "0")
         os.environ.setdefault("JAX_PERSISTENT_CACHE_MIN_ENTRY_SIZE_BYTES", "-1")
+
+
+@pytest.hookimpl(tryfirst=True)
+def pytest_collection_modifyitems(items):
+    """Before pytest deselects what is exhaustive."""
+    leave_a_cover(items)
 
 
 @pytest.fixture(autouse=True)

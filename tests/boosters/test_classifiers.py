@@ -8,6 +8,7 @@ import lightgbm
 import numpy as np
 import pytest
 import xgboost
+from sampled import sampled
 from sklearn.base import clone
 from sklearn.datasets import make_classification
 from sklearn.metrics import log_loss
@@ -386,7 +387,7 @@ def test_several_labels_a_sample_of_xgboost():
     assert (model.predict(x) == labels).mean() > 0.95
 
 
-@libraries
+@pytest.mark.parametrize("library", sampled(CLASSIFIERS, "xgboost".__eq__))
 @pytest.mark.filterwarnings(
     "ignore:Estimator .* does not inherit from `sklearn.base.BaseEstimator`"
 )

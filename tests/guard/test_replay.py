@@ -288,6 +288,7 @@ def whole(tmp_path_factory):
 JUNK = (OWNED, None, True, -1, 99, 1e300, [], {}, [[]], {"tensor": "logits"}, {"x": OWNED})
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("junk", JUNK, ids=[repr(junk)[:12] for junk in JUNK])
 @pytest.mark.parametrize("arguments", [(), ("--loss", ORIGINAL), ("--trust",)])
 def test_no_word_of_a_file_steers_the_terminal_or_the_status(whole, junk, arguments, tmp_path):

@@ -14,6 +14,7 @@ import pytest
 import torch
 from jax.test_util import check_grads
 from loss_cases import FUNCTIONS, LOSSES, SHAPES, Case, batch_of
+from sampled import first_of_each
 
 import parfocal
 
@@ -26,6 +27,12 @@ CLIFFS = (0.0, 6.25, -8.5, 17.5, -38.0, 90.0, -110.0, 800.0)
 TO_MACHINE_CODE = ("sigmoid_focal_loss", "softmax_focal_loss, indices")
 
 every_case = pytest.mark.parametrize("case", LOSSES, ids=lambda case: case.name)
+# Of what is compiled for seconds each.
+every_loss = pytest.mark.parametrize(
+    "case",
+    first_of_each(LOSSES, lambda case: case.name.partition(",")[0]),
+    ids=lambda case: case.name,
+)
 
 
 def cases_with(*options: str) -> pytest.MarkDecorator:
@@ -111,6 +118,7 @@ def test_the_jax_version_means_the_same(case):
     torch.testing.assert_close(found[1], gradient, rtol=1e-10, atol=1e-13)
 
 
+@pytest.mark.covering
 @in_jax
 @pytest.mark.parametrize("dtype", DTYPES, ids=str)
 @pytest.mark.parametrize("right", [True, False])
@@ -126,7 +134,10 @@ def test_the_jax_version_is_finite_at_every_cliff(case, dtype, right):
 # A loss a position; regions have tests of their own.
 in_jax_by_position = pytest.mark.parametrize(
     "case",
-    [case for case in LOSSES if case.jax and "normalizer" in case.options],
+    first_of_each(
+        [case for case in LOSSES if case.jax and "normalizer" in case.options],
+        lambda case: case.name.partition(",")[0],
+    ),
     ids=lambda case: case.name,
 )
 
@@ -417,7 +428,7 @@ def test_layout_does_not_matter(case):
     )
 
 
-@every_case
+@every_loss
 def test_compiles_in_one_graph(case):
     """fullgraph=True, value and gradient; two of them down to machine code, which takes longest."""
     logits, targets = case.draw()

@@ -143,6 +143,7 @@ class TestDerivatives:
 class TestCompiled:
     """torch.compile(fullgraph=True): no graph break, same accuracy."""
 
+    @pytest.mark.covering
     @pytest.mark.parametrize("dtype", [torch.float64, torch.float32, torch.bfloat16])
     @pytest.mark.parametrize("gamma", [0.1, 2.0])
     def test_value_and_gradient_meet_the_oracle(self, dtype, gamma):

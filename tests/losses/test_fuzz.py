@@ -65,6 +65,7 @@ def test_the_program_is_the_call():
     assert count > 40
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("name", ["gaussian_focal_loss", "softmax_focal_loss"])
 @pytest.mark.parametrize("wrong", ["value", "gradient", "refusal", "dtype"])
 def test_a_fault_is_found(monkeypatch, name, wrong):

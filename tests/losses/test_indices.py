@@ -198,6 +198,7 @@ def test_indices_of_a_single_class_warn():
     assert torch.equal(found, parfocal.sigmoid_focal_loss(logits, 1 - labels.unsqueeze(1)))
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("reduction", ["none", "mean"])
 @pytest.mark.parametrize("backend", ["aot_eager", "inductor"])
 def test_compiled_indices_are_one_hot_targets(backend, reduction):

@@ -98,6 +98,7 @@ def test_it_is_the_loss_of_the_logits(name, reduction, dtype):
         assert ((mine.double() - right).abs() <= allowed).all()
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("reduction", ["mean", "none"])
 @pytest.mark.parametrize(
     ("dtype", "smoothing", "of_weight", "of_input"),

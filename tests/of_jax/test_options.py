@@ -96,6 +96,7 @@ def test_no_derivative_is_nan_at_any_logit(loss):
         assert not jnp.isnan(result).any(), place
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("soft", [False, True])
 @pytest.mark.parametrize("smoothing", [0.0, 0.1])
 def test_softmax_options_are_those_of_torch(soft, smoothing):

@@ -10,6 +10,7 @@ import pytest
 import torch
 from jax.experimental import checkify
 from jax.test_util import check_grads
+from sampled import sampled
 
 import parfocal
 import parfocal.jax
@@ -27,6 +28,13 @@ NAMES = (*TVERSKY, *FOCAL, *UNIFIED)
 
 # One of each way: the others differ by numbers, and their values and gradients are compared below.
 WAYS = (*FOCAL, "sigmoid_asymmetric_unified_focal_loss", "softmax_asymmetric_unified_focal_loss")
+each_way = pytest.mark.parametrize(
+    "name",
+    sampled(
+        WAYS,
+        ("softmax_focal_tversky_loss", "sigmoid_asymmetric_unified_focal_loss").__contains__,
+    ),
+)
 
 
 @pytest.fixture(autouse=True)
@@ -89,6 +97,7 @@ def assert_close(found, truth, rtol):
         np.testing.assert_allclose(np.asarray(result, np.float64), exact, rtol, atol)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("per_image", [True, False])
 @pytest.mark.parametrize("wide", [False, True])
 @pytest.mark.parametrize("name", NAMES)
@@ -251,6 +260,7 @@ def test_infinite_cross_entropy(name):
     assert jnp.isfinite(loss(np.ones(3), 1.0)).all()
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("dtype", ["bfloat16", "float16", "float32"])
 @pytest.mark.parametrize("name", NAMES)
 def test_saturation_in_every_dtype(name, dtype):
@@ -267,7 +277,7 @@ def test_saturation_in_every_dtype(name, dtype):
     assert (truth[0][1] < 1e-6).all()
 
 
-@pytest.mark.parametrize("name", WAYS)
+@each_way
 def test_second_derivatives_by_differences(name):
     """In both modes, in the logits and in the numbers, in float64."""
     with jax.enable_x64(True):
@@ -327,6 +337,7 @@ def test_what_does_not_count(name):
     assert (slope == 0).all()
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("softmax")])
 @pytest.mark.parametrize(
     ("dtype", "ignored"), [("int32", -100), ("int8", -100), ("uint8", 255), ("uint32", 255)]
@@ -343,6 +354,7 @@ def test_ignored_labels(name, dtype, ignored):
     assert_close(found, value_and_slope(name, x, y, **options), 1e-6)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("name", [name for name in NAMES if name.startswith("softmax")])
 @pytest.mark.parametrize("index", [3, -1])
 def test_labels_out_of_range_make_their_region_nan(name, index):
@@ -375,7 +387,7 @@ def test_labels_are_data():
         assert (slope(jnp.full(x.shape, 1 / 3)) == 0).all()
 
 
-@pytest.mark.parametrize("name", WAYS)
+@each_way
 def test_transformations(name):
     """jit, vmap of an option and of images, and scan give what plain calls give."""
     x = logits((4, 6, 3))
@@ -394,8 +406,9 @@ def test_transformations(name):
         np.testing.assert_allclose(result, plain, rtol=1e-5)
 
 
+@pytest.mark.covering
 @pytest.mark.parametrize("dtype", ["bfloat16", "float64"])
-@pytest.mark.parametrize("name", WAYS)
+@each_way
 def test_no_nan_arises(name, dtype):
     """Nor a division by zero, at any size: in value, derivatives, and all that is inside."""
     with jax.enable_x64(dtype == "float64"), jax.debug_nans(True):
@@ -555,7 +568,7 @@ def test_probabilities_have_no_class_to_ignore():
     assert (parfocal.jax.softmax_tversky_loss(x, y, ignore_index=None) > 0).all()
 
 
-@pytest.mark.parametrize("name", WAYS)
+@each_way
 def test_a_nan_that_is_left_out_arises_nowhere(name):
     """Neither in the losses nor inside, where `jax.debug_nans` and checkify look."""
     x = logits((2, 4, 3))
