@@ -1,7 +1,8 @@
 # make demo        the gradient study and the auditor's verdicts and three trainings side by side, a minute on two cores
 # make test        format, lint, types, tests and documentation examples, and which ten took longest
+# make lint        format, lint and types
 # make test-quick  format, lint, types, and the tests of kernel, contract, oracle and repository: while you work
-# make test-exhaustive  what make test has a sample of: all cards, all dtypes and gammas of the ledger, the whole zoo; half an hour on two cores
+# make test-exhaustive  what make test has a sample of: all cards, all dtypes and gammas of the ledger, the whole zoo, every product of parameters; an hour on two cores by estimate
 # make test-wheel  the built wheel with torch alone
 # make test-torch TORCH=2.6.0   losses, numerics, guard and compilation with that release of torch
 # make docs        the documentation site, into site/, with warnings as errors
@@ -25,7 +26,7 @@ WHEEL_TORCH := torch==2.13.0
 # The tests of what changes most often.
 QUICK_TESTS := tests/numerics tests/losses/test_contract.py tests/audit/test_oracle.py tests/test_repository.py
 
-.PHONY: demo docs test test-exhaustive test-quick test-torch test-wheel fuzz ledger bench bench-quick bench-gpu bench-training reproduction clean
+.PHONY: demo docs lint test test-exhaustive test-quick test-torch test-wheel fuzz ledger bench bench-quick bench-gpu bench-training reproduction clean
 
 # In a venv of its own, which has what the demo needs and nothing else.
 DEMO_VENV := .venv-demo
@@ -37,19 +38,18 @@ $(DEMO_VENV)/installed: pyproject.toml constraints.txt
 	$(DEMO_VENV)/bin/pip install --quiet --constraint constraints.txt --editable ".[experiments]"
 	touch $@
 
-test: $(VENV)/installed
+lint: $(VENV)/installed
 	$(BIN)/ruff format --check .
 	$(BIN)/ruff check .
 	$(BIN)/mypy
+
+test: lint
 	$(BIN)/pytest --durations=10 --durations-min=1
 
 test-exhaustive: $(VENV)/installed
 	$(BIN)/pytest -m exhaustive --durations=10 --durations-min=1
 
-test-quick: $(VENV)/installed
-	$(BIN)/ruff format --check .
-	$(BIN)/ruff check .
-	$(BIN)/mypy
+test-quick: lint
 	$(BIN)/pytest $(QUICK_TESTS)
 
 # Without a network. The examples of the gallery are run, once for each change of theirs.
@@ -101,7 +101,7 @@ test-wheel: $(VENV)/installed
 
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
-	$(BIN)/pip install --quiet --constraint constraints.txt --editable ".[dev]"
+	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable ".[dev]"
 	touch $@
 
 clean:

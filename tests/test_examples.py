@@ -12,6 +12,7 @@ import torch
 import torch.nn.functional as F
 import torchvision
 from allocations import memory_of
+from sampled import sampled
 from torch import nn
 from torch.nn.modules.module import register_module_forward_pre_hook
 from torchvision.models.detection import retinanet
@@ -44,7 +45,9 @@ def strided_maps():
     hook.remove()
 
 
-@pytest.mark.parametrize("stock", [True, False], ids=["torchvision", "parfocal"])
+@pytest.mark.parametrize(
+    "stock", sampled([False, True], (False).__eq__), ids=["parfocal", "torchvision"]
+)
 def test_retinanet_trains_with_one_loss_alone(stock, monkeypatch, strided_maps):
     """torchvision's loss gives NaN at the first logit of 1 - p = 1, which ours trains beyond.
 

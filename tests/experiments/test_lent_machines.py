@@ -217,6 +217,7 @@ def first_process(folder):
     return None
 
 
+@pytest.mark.exhaustive
 def test_a_job_that_is_out_of_time_is_called_again(tmp_path):
     """With the same arguments, by submitit, once the queue has said that its time is over."""
     with slurm(tmp_path, jobs=1) as engine:

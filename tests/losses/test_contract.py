@@ -14,7 +14,7 @@ import pytest
 import torch
 from jax.test_util import check_grads
 from loss_cases import FUNCTIONS, LOSSES, SHAPES, Case, batch_of
-from sampled import first_of_each
+from sampled import first_of_each, sampled
 
 import parfocal
 
@@ -27,11 +27,16 @@ CLIFFS = (0.0, 6.25, -8.5, 17.5, -38.0, 90.0, -110.0, 800.0)
 TO_MACHINE_CODE = ("sigmoid_focal_loss", "softmax_focal_loss, indices")
 
 every_case = pytest.mark.parametrize("case", LOSSES, ids=lambda case: case.name)
+
+
+def way_of(case: Case):
+    """Those of one way have their arithmetic in common."""
+    return case.kind, "unified" in case.name, "tversky" in case.name
+
+
 # Of what is compiled for seconds each.
-every_loss = pytest.mark.parametrize(
-    "case",
-    first_of_each(LOSSES, lambda case: case.name.partition(",")[0]),
-    ids=lambda case: case.name,
+every_way = pytest.mark.parametrize(
+    "case", first_of_each(LOSSES, way_of), ids=lambda case: case.name
 )
 
 
@@ -136,7 +141,7 @@ in_jax_by_position = pytest.mark.parametrize(
     "case",
     first_of_each(
         [case for case in LOSSES if case.jax and "normalizer" in case.options],
-        lambda case: case.name.partition(",")[0],
+        lambda case: (*way_of(case), "asymmetric" in case.name),
     ),
     ids=lambda case: case.name,
 )
@@ -428,7 +433,7 @@ def test_layout_does_not_matter(case):
     )
 
 
-@every_loss
+@every_way
 def test_compiles_in_one_graph(case):
     """fullgraph=True, value and gradient; two of them down to machine code, which takes longest."""
     logits, targets = case.draw()
@@ -545,7 +550,13 @@ def test_what_is_no_number_is_refused(call, no_number):
             loss(*CALLS[call], **{name: no_number}, **options)
 
 
-@pytest.mark.parametrize("call", [call for call in CALLS if call != "focal_matching_cost"])
+@pytest.mark.parametrize(
+    "call",
+    sampled(
+        [call for call in CALLS if call != "focal_matching_cost"],
+        lambda call: call.startswith(("sigmoid_", "asymmetric", "likelihood")),
+    ),
+)
 def test_a_compiled_loss_takes_other_numbers(call):
     """From the second value on a number is a symbol, of which not every question can be asked."""
     loss = getattr(parfocal, call)
