@@ -176,7 +176,7 @@ def test_former_names_work_and_warn(former, now, name):
     """What a training imported from there is what it is called now."""
     for module in [m for m in sys.modules if m.startswith(f"parfocal.{former.split('.')[0]}")]:
         del sys.modules[module]
-    with pytest.warns(DeprecationWarning, match=r"parfocal\.guard"):
+    with pytest.warns(FutureWarning, match=r"parfocal\.guard"):
         module = importlib.import_module(f"parfocal.{former}")
     assert getattr(module, name) is getattr(importlib.import_module(f"parfocal.{now}"), name)
 

@@ -7,6 +7,6 @@ from parfocal.guard import __all__  # noqa: F401
 
 warnings.warn(
     "parfocal.monitor is now parfocal.guard, and will be removed in 0.3",
-    DeprecationWarning,
+    FutureWarning,
     stacklevel=2,
 )

@@ -4,6 +4,6 @@ import warnings
 
 warnings.warn(
     "parfocal.callbacks is now part of parfocal.guard, and will be removed in 0.3",
-    DeprecationWarning,
+    FutureWarning,
     stacklevel=2,
 )
