@@ -99,6 +99,7 @@ test-wheel: $(VENV)/installed
 	$(WHEEL_VENV)/bin/pip install --quiet "$(WHEEL_TORCH)" dist/parfocal-*.whl
 	cd dist && ../$(WHEEL_VENV)/bin/python ../tests/bare_wheel.py
 
+# Not compiled to bytecode: most of what is installed is never imported.
 $(VENV)/installed: pyproject.toml constraints.txt
 	test -d $(VENV) || $(PYTHON) -m venv $(VENV)
 	$(BIN)/pip install --quiet --no-compile --constraint constraints.txt --editable ".[dev]"

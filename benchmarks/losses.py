@@ -388,12 +388,12 @@ def main() -> None:
         for case in cases:
             progress.update(task, description=f"{case.name} against {case.against}")
             rounds = measure(case, seconds, fewest)
-            rows.append(results.of_rounds(case.name, case.against, case.most, rounds, *when))
+            rows.append(results.compare(case.name, case.against, case.most, rounds, *when))
             print("  ".join(rows[-1].cells), flush=True)
             progress.advance(task)
         if arguments.only:
             if not arguments.quick:
-                results.write(results.replaced(results.read(), rows))
+                results.write(results.update(results.read(), rows))
             return
         sigmoid, softmax, theirs = (extra_memory(name) for name in PEAKS)
         for name, against, most, ratio in (

@@ -16,13 +16,13 @@ class Comparison(NamedTuple):
     """One loss beside what it replaces.
 
     Args:
-        what: is measured.
-        against: what it replaces.
+        what: the loss, with what its time depends on.
+        against: the name of what it replaces.
         at_most: the ratio that is aimed at.
         ratio: ours over theirs, the median of the rounds; `low` and `high` are its quartiles.
         ours_ms: milliseconds of a step, the median.
         theirs_ms: the same of the other side.
-        date: of the measurement.
+        date: the day of the measurement.
         setting: processor, threads and versions.
     """
 
@@ -39,12 +39,12 @@ class Comparison(NamedTuple):
 
     @property
     def name(self) -> tuple[str, str]:
-        """What tells it from the others."""
+        """What it is of, which no other comparison of a record is."""
         return self.what, self.against
 
     @property
     def cells(self) -> tuple[str, ...]:
-        """A line of the page."""
+        """The cells of its line on the page."""
         return (
             self.what,
             self.against,
@@ -57,15 +57,15 @@ class Comparison(NamedTuple):
         )
 
 
-def of_rounds(what: str, against: str, at_most: float, rounds: Rounds, *when: str) -> Comparison:
-    """The medians and quartiles of times that were taken in turn."""
+def compare(what: str, against: str, at_most: float, rounds: Rounds, *when: str) -> Comparison:
+    """A comparison of times that were taken in turn: their medians, and quartiles of the ratios."""
     low, _, high = quantiles(rounds.ratios, n=4)
     times = median(rounds.ours), median(rounds.theirs)
     return Comparison(what, against, at_most, median(rounds.ratios), low, high, *times, *when)
 
 
 def read(path: Path = RECORD) -> list[Comparison]:
-    """All of them."""
+    """The comparisons of a record."""
     with path.open(encoding="utf-8", newline="") as file:
         return [
             Comparison(
@@ -85,7 +85,7 @@ def read(path: Path = RECORD) -> list[Comparison]:
 
 
 def write(comparisons: Iterable[Comparison], folder: Path = RECORD.parent) -> None:
-    """The record, and the page that shows it."""
+    """Write the record, and the page that shows it."""
     comparisons = list(comparisons)
     with (folder / RECORD.name).open("w", encoding="utf-8", newline="") as file:
         writer = csv.writer(file, lineterminator="\n")
@@ -97,7 +97,7 @@ def write(comparisons: Iterable[Comparison], folder: Path = RECORD.parent) -> No
     (folder / PAGE.name).write_text(page(comparisons), encoding="utf-8")
 
 
-def replaced(old: Sequence[Comparison], new: Iterable[Comparison]) -> list[Comparison]:
+def update(old: Sequence[Comparison], new: Iterable[Comparison]) -> list[Comparison]:
     """The old ones, with those that were measured anew in their places and others at the end."""
     latest = {row.name: row for row in new}
     kept = [latest.pop(row.name, row) for row in old]
@@ -105,7 +105,7 @@ def replaced(old: Sequence[Comparison], new: Iterable[Comparison]) -> list[Compa
 
 
 def page(comparisons: Sequence[Comparison]) -> str:
-    """results.md."""
+    """The page of a record, results.md."""
     occasions = [(row.date, row.setting) for row in comparisons]
     usual = max(occasions, key=occasions.count)
     table = "\n".join(f"| {' | '.join(row.cells)} |" for row in comparisons)

@@ -12,7 +12,7 @@ if not any(any(Path("/dev").glob(name)) for name in DEVICES):
 
 import pytest  # noqa: E402 - torch comes after the variable
 import torch  # noqa: E402
-from sampled import leave_a_cover  # noqa: E402
+from sampled import mark_all_but_a_cover  # noqa: E402
 
 # Where tests are run in the background of a shell, Ctrl-C is ignored, also by what they start.
 signal.signal(signal.SIGINT, signal.default_int_handler)
@@ -30,7 +30,7 @@ def pytest_configure(config):
 @pytest.hookimpl(tryfirst=True)
 def pytest_collection_modifyitems(items):
     """Before pytest deselects what is exhaustive."""
-    leave_a_cover(items)
+    mark_all_but_a_cover(items)
 
 
 @pytest.fixture(autouse=True)

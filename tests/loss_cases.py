@@ -66,6 +66,11 @@ class Case(NamedTuple):
         return self.loss(*arguments, **options)
 
 
+def way_of(case: Case) -> tuple[str, bool, bool]:
+    """Those of one way have their arithmetic in common."""
+    return case.kind, "unified" in case.name, "tversky" in case.name
+
+
 HELPERS = {
     *("alpha_from_counts", "gradient_scale", "init_prior_bias_", "label_counts"),
     *("positive_count", "target_margins"),

@@ -24,7 +24,7 @@ def as_row(value):
     return value if type(value) is tuple else (value,)
 
 
-def leave_a_cover(items):
+def mark_all_but_a_cover(items):
     """Mark as exhaustive what `cover` leaves out of the cases of each test that is `covering`."""
     tests = defaultdict(list)
     for item in items:

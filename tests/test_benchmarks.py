@@ -92,7 +92,7 @@ def test_lines_measured_by_themselves_take_their_place(program, tmp_path):
 
     old = [comparison(*row, "old") for row in (("a", 0.3), ("b", 0.6), ("c", 0.5), ("d", 0.5))]
     new = [comparison("a", 0.123456, "new"), comparison("e", 0.5, "new")]
-    results.write(results.replaced(old, new), tmp_path)
+    results.write(results.update(old, new), tmp_path)
     again = results.read(tmp_path / "results.csv")
     assert [(row.what, row.ratio, row.date) for row in again] == [
         ("a", 0.1235, "new"), ("b", 0.6, "old"), ("c", 0.5, "old"), ("d", 0.5, "old"),
@@ -110,7 +110,7 @@ def test_ratios_are_of_rounds(program):
     """Quartiles beside NumPy's of the same kind (Weibull's)."""
     results = program("results")
     ours, theirs = [1.0, 2.0, 4.0, 3.0, 9.0], [2.0, 2.0, 2.0, 2.0, 3.0]
-    row = results.of_rounds("a", "b", 1.0, results.Rounds(ours, theirs), "today", "here")
+    row = results.compare("a", "b", 1.0, results.Rounds(ours, theirs), "today", "here")
     ratios = np.array(ours) / np.array(theirs)
     low, middle, high = np.quantile(ratios, [0.25, 0.5, 0.75], method="weibull")
     assert (row.low, row.ratio, row.high) == pytest.approx((low, middle, high), rel=1e-12)

@@ -26,7 +26,7 @@ def load(place: str) -> Any:
     """
     module_name, separator, name = place.partition(":")
     if not separator or not name:
-        dotted = re.fullmatch(r"([\w.]+)\.(\w+)", place)
+        dotted = re.fullmatch(r"(\w+(?:\.\w+)*)\.(?!py$)(\w+)", place)
         hint = f"; did you mean '{dotted[1]}:{dotted[2]}'?" if dotted else ""
         raise PlaceError(f"expected package.module:name or path/file.py:name, got {place!r}{hint}")
     is_file = module_name.endswith(".py")

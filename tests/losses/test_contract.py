@@ -13,7 +13,7 @@ import numpy
 import pytest
 import torch
 from jax.test_util import check_grads
-from loss_cases import FUNCTIONS, LOSSES, SHAPES, Case, batch_of
+from loss_cases import FUNCTIONS, LOSSES, SHAPES, Case, batch_of, way_of
 from sampled import first_of_each, sampled
 
 import parfocal
@@ -27,12 +27,6 @@ CLIFFS = (0.0, 6.25, -8.5, 17.5, -38.0, 90.0, -110.0, 800.0)
 TO_MACHINE_CODE = ("sigmoid_focal_loss", "softmax_focal_loss, indices")
 
 every_case = pytest.mark.parametrize("case", LOSSES, ids=lambda case: case.name)
-
-
-def way_of(case: Case):
-    """Those of one way have their arithmetic in common."""
-    return case.kind, "unified" in case.name, "tversky" in case.name
-
 
 # Of what is compiled for seconds each.
 every_way = pytest.mark.parametrize(

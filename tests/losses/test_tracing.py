@@ -7,7 +7,7 @@ from functools import partial
 
 import pytest
 import torch
-from loss_cases import LOSSES, SHAPES
+from loss_cases import LOSSES, SHAPES, way_of
 from sampled import first_of_each
 from torch.fx.experimental.proxy_tensor import make_fx
 from torch.utils.checkpoint import (
@@ -28,10 +28,8 @@ MEANS = [
 
 every_case = pytest.mark.parametrize("case", MEANS, ids=lambda case: case.name)
 # Of what takes seconds each.
-every_kind = pytest.mark.parametrize(
-    "case",
-    first_of_each(MEANS, lambda case: (case.kind, "unified" in case.name)),
-    ids=lambda case: case.name,
+every_way = pytest.mark.parametrize(
+    "case", first_of_each(MEANS, way_of), ids=lambda case: case.name
 )
 
 # What torch says about its own tracing.
@@ -79,7 +77,7 @@ def test_a_trace_is_the_loss_of_other_batches_too(case):
     close(*gradients)
 
 
-@every_kind
+@every_way
 def test_exports_for_any_batch(case):
     """By torch.export, with a dimension that varies."""
     batch = torch.export.Dim("batch", min=2, max=1024)
@@ -89,7 +87,7 @@ def test_exports_for_any_batch(case):
         close(program.module()(*other), case.loss(*other))
 
 
-@every_kind
+@every_way
 def test_onnx_computes_the_same(case):
     """By torch.onnx.export, with onnxruntime."""
     onnxruntime = pytest.importorskip("onnxruntime")
@@ -107,7 +105,7 @@ def test_onnx_computes_the_same(case):
     torch.testing.assert_close(found, expected, rtol=1e-6, atol=1e-6)
 
 
-@every_kind
+@every_way
 def test_a_graph_of_operations_is_the_loss(case):
     """By make_fx, of plain tensors, forward and backward."""
 

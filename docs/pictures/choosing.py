@@ -1,32 +1,19 @@
 """The pictures of docs/choosing.md, drawn from the losses themselves.
 
-python docs/choosing/draw.py              # into its own folder
-python docs/choosing/draw.py FOLDER
+python docs/pictures/choosing.py              # into its own folder
+python docs/pictures/choosing.py FOLDER
 """
 
-import sys
-from pathlib import Path
-from typing import Any
-
-import matplotlib as mpl
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from drawing import chosen_folder, draw
 from parfocal import gradient_scale, sigmoid_focal_loss
 
 GAMMAS = (0.0, 0.5, 1.0, 2.0, 5.0)
 COLOURS = ("#444444", "#0a7e8c", "#4c956c", "#e09f3e", "#c1121f")
-STYLE: Any = {
-    "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "font.size": 11.0,
-    "grid.alpha": 0.25,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "parfocal",
-}
 
 
 def margins() -> Tensor:
@@ -108,12 +95,5 @@ FIGURES = {
 }
 
 
-def main(folder: Path) -> None:
-    """All of them."""
-    with mpl.rc_context(STYLE):
-        for name, figure in FIGURES.items():
-            figure().savefig(folder / name, metadata={"Date": None}, facecolor="white")
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent)
+    draw(FIGURES, chosen_folder())

@@ -1,34 +1,23 @@
 """The pictures of docs/why-it-breaks.md and docs/why-it-is-exact.md, computed, not sketched.
 
-python docs/derivations/draw.py              # into its own folder
-python docs/derivations/draw.py FOLDER
+python docs/pictures/derivations.py              # into its own folder
+python docs/pictures/derivations.py FOLDER
 """
 
 import math
-import sys
-from pathlib import Path
-from typing import Any
 
-import matplotlib as mpl
 import torch
 from matplotlib.axes import Axes
 from matplotlib.figure import Figure
 from torch import Tensor
 
+from drawing import chosen_folder, draw
 from parfocal import sigmoid_focal_loss
 from parfocal.audit.oracle import focal_truth
+from parfocal.audit.ulp import spacing
 
 RED, ORANGE, BLUE, TEAL, BLACK = "#c1121f", "#b35c00", "#1d6fb8", "#0a7e8c", "#222222"
 SATURATED = 24 * math.log(2)  # where p rounds to 1 in float32
-STYLE: Any = {
-    "axes.grid": True,
-    "axes.spines.right": False,
-    "axes.spines.top": False,
-    "font.size": 11.0,
-    "grid.alpha": 0.25,
-    "svg.fonttype": "none",
-    "svg.hashsalt": "parfocal",
-}
 
 
 def margins(low: float, high: float, count: int = 321) -> Tensor:
@@ -37,9 +26,8 @@ def margins(low: float, high: float, count: int = 321) -> Tensor:
 
 
 def ulps(computed: Tensor, truth: Tensor) -> Tensor:
-    """Errors of float32 numbers, in units in the last place of the true ones."""
-    exponent = torch.frexp(truth.abs()).exponent - 1
-    return (computed.double() - truth).abs() / torch.ldexp(torch.ones_like(truth), exponent - 23)
+    """Errors in units in the last place of the true numbers."""
+    return (computed.double() - truth).abs() / spacing(truth, computed.dtype)
 
 
 def usual_factors(u: Tensor, gamma: float) -> dict[str, Tensor]:
@@ -190,12 +178,5 @@ FIGURES = {
 }
 
 
-def main(folder: Path) -> None:
-    """All of them."""
-    with mpl.rc_context(STYLE):
-        for name, figure in FIGURES.items():
-            figure().savefig(folder / name, metadata={"Date": None}, facecolor="white")
-
-
 if __name__ == "__main__":
-    main(Path(sys.argv[1]) if len(sys.argv) > 1 else Path(__file__).parent)
+    draw(FIGURES, chosen_folder())
