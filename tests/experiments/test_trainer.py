@@ -93,7 +93,10 @@ def test_reproducible_arithmetic_is_undone_and_works_beside_torchs_own_tests(mon
     flags = torch.backends.cudnn
     before = flags.allow_tf32, flags.deterministic, torch.are_deterministic_algorithms_enabled()
     assert before == (True, False, False)
-    monkeypatch.setattr(torch.backends, "__allow_nonbracketed_mutation_flag", False)
+    theirs = torch.backends.disable_global_flags.__globals__
+    monkeypatch.setitem(theirs, "__allow_nonbracketed_mutation_flag", False)
+    with pytest.raises(RuntimeError, match="disable_global_flags"):
+        flags.allow_tf32 = False
     with reproducible():
         assert (flags.allow_tf32, flags.deterministic) == (False, True)
         assert torch.are_deterministic_algorithms_enabled()
