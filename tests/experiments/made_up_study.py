@@ -47,7 +47,8 @@ def comparison_of(intervals):
     parts["objectives"] = {name: {"gamma": one.gamma} for name, one in objectives.items()}
     study = study_of(parts).only(("digits",))
     means = dict.fromkeys(("average_precision", "ece", "ece_scaled", "balanced_accuracy"), 0.5)
-    rows = [Row("digits", name, 1.0, "", means, 0, 10, 5.0, 0.0) for name in objectives]
+    searched = {0.003: 0.5, 0.01: 0.4}
+    rows = [Row("digits", name, 0.003, searched, means, 0, 10, 5.0, 0.0) for name in objectives]
     differences = [
         Difference(place, f"focal {gamma}", "cross-entropy", metric, Interval(*found))
         for gamma, found in intervals.items()

@@ -4,6 +4,7 @@ import csv
 import json
 import tomllib
 
+import msgspec
 import numpy as np
 import pytest
 import torch
@@ -24,6 +25,7 @@ from parfocal.experiments.study.conduct import Folder, chosen_rate, run_study
 from parfocal.experiments.study.losses import objective_loss
 from parfocal.experiments.study.metrics import Predictions, mean_average_precision, once
 from parfocal.experiments.study.problems import load_problem, prepare
+from parfocal.experiments.study.report import page
 from parfocal.experiments.study.scenes import (
     CLASSES,
     decoded_boxes,
@@ -430,13 +432,50 @@ def test_conclusion_says_what_the_intervals_say():
     )
     first = conclusion(mixed)[0]
     assert first.startswith(
-        "With a focal loss without alpha, average precision beside the cross-entropy's is, in "
-        "points, higher at gamma 0.5 (+1.00 [0.20, 2.00]), lower at gamma 5 (-3.00 [-5.00, -1.00]) "
-        "and not shown to differ at gamma 2 (-0.10). Of 3 comparisons"
+        "On one data set, 3 choices of gamma and class weights were compared with the "
+        "cross-entropy: average precision is higher with 1, lower with 1, and can't be told apart "
+        "with 1 (-0.10 points). Focal loss without alpha: higher at gamma 0.5 (+1.00 [0.20, "
+        "2.00]); lower at gamma 5 (-3.00 [-5.00, -1.00]); not told apart at gamma 2. Of 3"
     )
-    assert "1 intervals lie above 0 and 1 below; if nothing differed, about 0 would" in first
+    assert "lies above 0 in 1 and below in 1; by chance alone it would in about 0" in first
     nothing = comparison_of({0.5: (0.01, -0.002, 0.02), 2: (-0.001, -0.01, 0.004)})
     assert (
-        "in points, not shown to differ at gamma 0.5 and 2 (-0.10 to +1.00)."
+        "higher with none, lower with none, and can't be told apart with 2 (-0.10 to +1.00 "
+        "points). Focal loss without alpha: not told apart at gamma 0.5 and 2."
         in (conclusion(nothing)[0])
     )
+
+
+@pytest.mark.parametrize(
+    ("scores", "words"),
+    [
+        ((0.3, 0.5, 0.3), "inside its grid on every data set."),
+        ((0.3, 0.4, 0.5), "inside its grid on 0 of 1 data sets; not on digits (highest)."),
+        ((0.5, 0.4, 0.3), "inside its grid on 0 of 1 data sets; not on digits (lowest)."),
+    ],
+)
+def test_page_says_whether_a_grid_of_rates_was_wide_enough(scores, words):
+    """By the average over the objectives, though each has its best rate at an end."""
+    made_up = comparison_of({0.5: (0.01, 0.002, 0.02)})
+    rates = (0.003, 0.01, 0.03)
+    digits = msgspec.structs.replace(made_up.study.datasets["digits"], rates=rates)
+    study = msgspec.structs.replace(made_up.study, datasets={"digits": digits})
+    own = ((0.25, 0.0, 0.0), (0.0, 0.0, 0.25))  # what each objective has besides
+    rows = [
+        row._replace(searched=dict(zip(rates, np.add(scores, more).tolist(), strict=True)))
+        for row, more in zip(made_up.rows, own, strict=True)
+    ]
+    rows = [row._replace(rate=max(row.searched, key=row.searched.get)) for row in rows]
+    text = page("name", made_up._replace(study=study, rows=tuple(rows)), (), [])
+    assert "digits: 1 lowest, 1 highest" in text
+    assert f"Of the average over the objectives, the best rate was {words}" in text
+
+
+def test_page_says_that_the_time_of_killed_sessions_is_not_in_its_sum():
+    """A killed process leaves no line of its end."""
+    begin = {"event": "begin", "began": "2026-01-02", "versions": {}, "processor": "x", "python": 3}
+    sessions = [begin, {"event": "end", "seconds": {"a": 3600.0, "b": 1800.0}}, begin]
+    text = page("name", comparison_of({0.5: (0.01, 0.002, 0.02)}), (), sessions)
+    assert text.endswith("1.5 hours of a core in 1 sessions, and 1 more that were killed.\n")
+    text = page("name", comparison_of({0.5: (0.01, 0.002, 0.02)}), (), sessions[:2])
+    assert text.endswith("; 1.5 hours of a core.\n")

@@ -1,5 +1,6 @@
 """What a study found, from record and predictions: means, and differences with intervals."""
 
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import numpy as np
@@ -27,7 +28,7 @@ _DRAWS_SEED = 0
 class Row(NamedTuple):
     """An objective on a data set.
 
-    edge: lowest or highest if the rate is the first or the last of the search, else empty.
+    searched: average precision on the validation split, by the rates of the search.
     means: of each metric over the seeds.
     skipped_steps, steps: over all seeds; largest_logit: of all; dead_share: the mean.
     """
@@ -35,12 +36,17 @@ class Row(NamedTuple):
     dataset: str
     objective: str
     rate: float
-    edge: str
+    searched: dict[float, float]
     means: dict[str, float]
     skipped_steps: int
     steps: int
     largest_logit: float
     dead_share: float
+
+    @property
+    def edge(self) -> str:
+        """Whether the rate is the lowest or the highest of the search; else, or alone, empty."""
+        return edge(self.rate, [*self.searched])
 
 
 class Difference(NamedTuple):
@@ -164,20 +170,29 @@ def _row(
     lines: dict[str, Line],
     values: _Values,
 ) -> Row:
-    rates = study.datasets[dataset].rates
-    edge = {rates[0]: "lowest", rates[-1]: "highest"}.get(rate, "") if len(rates) > 1 else ""
+    search = study.search(dataset, objective)
     of_seeds = [lines[one.digest] for one in study.trainings(dataset, objective, rate)]
     return Row(
         dataset=dataset,
         objective=objective,
         rate=rate,
-        edge=edge,
+        searched={one.rate: _validated(lines[one.digest]) for one in search},
         means={metric: float(value.mean()) for metric, value in values.point.items()},
         skipped_steps=sum(line["skipped_steps"] for line in of_seeds),
         steps=sum(line["steps"] for line in of_seeds),
         largest_logit=max(line["largest_logit"] for line in of_seeds),
         dead_share=sum(line["dead_share"] for line in of_seeds) / len(of_seeds),
     )
+
+
+def _validated(line: Line) -> float:
+    return float(line["validation_average_precision"])
+
+
+def edge(rate: float, rates: Sequence[float]) -> str:
+    """Whether a rate is the lowest or the highest of several; else empty."""
+    ends = {min(rates): "lowest", max(rates): "highest"}
+    return ends.get(rate, "") if len(rates) > 1 else ""
 
 
 def comparisons(study: Study) -> list[tuple[str, str]]:

@@ -8,13 +8,20 @@ from typing import Any
 
 from parfocal.experiments.run.record import read_lines, replacing
 from parfocal.experiments.study.bootstrap import Interval
-from parfocal.experiments.study.comparison import Comparison, Row, comparisons
+from parfocal.experiments.study.comparison import Comparison, Row, comparisons, edge
 from parfocal.experiments.study.conduct import Folder
 from parfocal.experiments.study.figure import differences_figure, save_svg
 from parfocal.experiments.study.metrics import METRICS
 from parfocal.experiments.study.page import study_page
 from parfocal.experiments.study.spec import Dataset, LongTail, Study, Table
-from parfocal.experiments.study.words import AP, conclusion, overall, points, with_bounds
+from parfocal.experiments.study.words import (
+    AP,
+    conclusion,
+    listed,
+    overall,
+    points,
+    with_bounds,
+)
 
 PAGE, CSV, FIGURE = "study.md", "study/study.csv", "study/differences.svg"
 HTML = "study/study.html"
@@ -239,7 +246,8 @@ def _method(comparison: Comparison) -> list[str]:
         f"was taken for the seeds {', '.join(map(str, study.seeds))}, whose tests are compared. "
         "The search doesn't look at the test. The best rate was at an end of its grid in "
         f"{len(edges)} of {len(comparison.rows)} searches"
-        + (f" ({_edge_words(edges)})." if edges else "."),
+        + (f" ({_edge_words(edges)}). " if edges else ". ")
+        + _typical_rates(comparison),
         "The optimiser is Adam unless the table below says otherwise: its step doesn't depend on "
         "the size of the gradient, which gamma and alpha change, so that one grid serves all. "
         "The rate falls as a cosine to 0; there is no early stopping, no weight decay, no "
@@ -273,6 +281,22 @@ def _edge_words(edges: Sequence[Row]) -> str:
         lowest = sum(row.edge == "lowest" for row in of_dataset)
         words.append(f"{dataset}: {lowest} lowest, {len(of_dataset) - lowest} highest")
     return "; ".join(words)
+
+
+def _typical_rates(comparison: Comparison) -> str:
+    """Where the best rate is that all objectives have together, which one seed moves less."""
+    ends = []
+    for dataset, data in comparison.study.datasets.items():
+        rows = [row for row in comparison.rows if row.dataset == dataset]
+        totals = {rate: math.fsum(row.searched[rate] for row in rows) for rate in data.rates}
+        best = max(totals, key=lambda rate: totals[rate])
+        if where := edge(best, data.rates):
+            ends.append(f"{dataset} ({where})")
+    text = "Of the average over the objectives, the best rate was inside its grid on"
+    if not ends:
+        return f"{text} every data set."
+    inside = len(comparison.study.datasets) - len(ends)
+    return f"{text} {inside} of {len(comparison.study.datasets)} data sets; not on {listed(ends)}."
 
 
 def _data_table(study: Study, skipped: Sequence[str]) -> str:
@@ -337,9 +361,11 @@ def _commands(
             f"{package} {number}" for package, number in last["versions"].items() if number
         )
         seconds = sum(sum(session["seconds"].values()) for session in ended)
+        killed = len(begun) - len(ended)
         parts.append(
             f"Begun {begun[0]['began'][:10]}, last {last['began'][:10]}; {last['processor']}, "
-            f"Python {last['python']}, {versions}; {seconds / 3600:.1f} hours of a core."
+            f"Python {last['python']}, {versions}; {seconds / 3600:.1f} hours of a core"
+            + (f" in {len(ended)} sessions, and {killed} more that were killed." if killed else ".")
         )
     return parts
 

@@ -15,10 +15,14 @@ _CHANCE = 0.025
 
 def conclusion(comparison: Comparison) -> list[str]:
     """The first paragraphs of a page: average precision, calibration, and the original loss."""
+    kinds = {
+        "Focal loss without alpha": _by_gamma(comparison, "none"),
+        "With alpha": _by_gamma(comparison, "usual"),
+        "Weights of the classes at gamma 0": _by_weights(comparison),
+    }
     precision = [
-        _by_gamma(comparison, "none", "without alpha"),
-        _by_gamma(comparison, "usual", "with alpha"),
-        _weights(comparison),
+        _opening(comparison, [one for found in kinds.values() for one in found.values()]),
+        *(_verdict(words, found) for words, found in kinds.items() if found),
         _counted(comparison),
     ]
     paragraphs = [precision, [_calibration(comparison)], _pairs(comparison)]
@@ -72,49 +76,75 @@ def overall(comparison: Comparison, objective: str, metric: str = AP) -> Interva
     return comparison.difference(None, objective, comparison.study.references[0], metric)
 
 
-def _by_gamma(comparison: Comparison, weights: str, words: str) -> str:
-    """Which gammas differ from the first reference in average precision."""
+def _by_gamma(comparison: Comparison, weights: str) -> dict[str, Interval]:
+    """The difference of each exact focal loss with these weights from the first reference."""
     found = {
-        f"{objective.gamma:g}": overall(comparison, name)
+        f"gamma {objective.gamma:g}": overall(comparison, name)
         for name, objective in focal_objectives(comparison, weights).items()
     }
-    intervals = {gamma: one for gamma, one in found.items() if one is not None}
-    if not intervals:
-        return ""
-    return _verdict(comparison, f"With a focal loss {words}", "at gamma", intervals)
+    return {gamma: one for gamma, one in found.items() if one is not None}
 
 
-def _weights(comparison: Comparison) -> str:
+def _by_weights(comparison: Comparison) -> dict[str, Interval]:
     """The same of a cross-entropy with weights."""
-    intervals = {
+    return {
         name: one
         for name, objective in comparison.study.objectives.items()
         if objective.gamma == 0
         and objective.weights != "none"
         and (one := overall(comparison, name)) is not None
     }
-    if not intervals:
-        return ""
-    return _verdict(comparison, "With weights of classes at gamma 0", "for", intervals)
 
 
-def _verdict(comparison: Comparison, begin: str, at: str, intervals: dict[str, Interval]) -> str:
-    """Where average precision is higher than the first reference's, lower, or neither is shown."""
+def _opening(comparison: Comparison, intervals: Sequence[Interval]) -> str:
+    """Of how many choices average precision is shown to differ from the first reference's."""
     reference, many = comparison.study.references[0], len(comparison.study.datasets)
-    over = f"{begin} and on average over {many} data sets" if many > 1 else begin
-    higher = [f"{name} ({with_bounds(one)})" for name, one in intervals.items() if one.is_above]
-    lower = [f"{name} ({with_bounds(one)})" for name, one in intervals.items() if one.is_below]
-    rest = {name: one for name, one in intervals.items() if not (one.is_above or one.is_below)}
-    parts = [
-        f"{word} {at} {listed(names)}"
-        for word, names in (("higher", higher), ("lower", lower), ("not shown to differ", [*rest]))
-        if names
-    ]
-    if rest:
-        values = [f"{100 * one.value:+.2f}" for one in rest.values()]
-        ends = dict.fromkeys((min(values, key=float), max(values, key=float)))
-        parts[-1] += f" ({' to '.join(ends)})"
-    return f"{over}, average precision beside the {reference}'s is, in points, {listed(parts)}."
+    over = f"Averaged over {many} data sets" if many > 1 else "On one data set"
+    higher = sum(one.is_above for one in intervals)
+    lower = sum(one.is_below for one in intervals)
+    rest = [one for one in intervals if not (one.is_above or one.is_below)]
+    text = (
+        f"{over}, {len(intervals)} choices of gamma and class weights were compared with the "
+        f"{reference}: average precision is higher with {higher or 'none'}, lower with "
+        f"{lower or 'none'}"
+    )
+    if not rest:
+        return f"{text}."
+    return f"{text}, and can't be told apart with {len(rest)} ({_spread(rest)} points)."
+
+
+def _verdict(begin: str, intervals: dict[str, Interval]) -> str:
+    """Where average precision is higher than the first reference's, lower, or neither is shown."""
+    kinds = {
+        "higher at": [name for name, one in intervals.items() if one.is_above],
+        "lower at": [name for name, one in intervals.items() if one.is_below],
+    }
+    shown = [name for names in kinds.values() for name in names]
+    kinds["not told apart at"] = [name for name in intervals if name not in shown]
+    parts = []
+    for word, names in kinds.items():
+        values = [
+            f"{name} ({with_bounds(intervals[name])})" if name in shown else name for name in names
+        ]
+        if values:
+            parts.append(f"{word} {listed(_once(values))}")
+    return f"{begin}: {'; '.join(parts)}."
+
+
+def _once(names: Sequence[str]) -> list[str]:
+    """Names in a row, of which only the first says what it is a value of.
+
+    >>> _once(["gamma 0.5", "gamma 1"])
+    ['gamma 0.5', '1']
+    """
+    return [*names[:1], *(name.removeprefix("gamma ") for name in names[1:])]
+
+
+def _spread(intervals: Sequence[Interval]) -> str:
+    """The smallest and the largest difference, in points."""
+    values = [f"{100 * one.value:+.2f}" for one in intervals]
+    ends = dict.fromkeys((min(values, key=float), max(values, key=float)))
+    return " to ".join(ends)
 
 
 def _counted(comparison: Comparison) -> str:
@@ -130,8 +160,8 @@ def _counted(comparison: Comparison) -> str:
     chance = _CHANCE * len(single)
     return (
         f"Of {len(single)} comparisons of an objective with the {reference} on a single data set, "
-        f"{above} intervals lie above 0 and {below} below; if nothing differed, about {chance:.0f} "
-        "would on either side."
+        f"the interval lies above 0 in {above} and below in {below}; by chance alone it would in "
+        f"about {chance:.0f} on either side."
     )
 
 
