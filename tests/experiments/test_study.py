@@ -434,14 +434,14 @@ def test_conclusion_says_what_the_intervals_say():
     assert first.startswith(
         "On one data set, 3 choices of gamma and class weights were compared with the "
         "cross-entropy: average precision is higher with 1, lower with 1, and can't be told apart "
-        "with 1 (-0.10 points). Focal loss without alpha: higher at gamma 0.5 (+1.00 [0.20, "
-        "2.00]); lower at gamma 5 (-3.00 [-5.00, -1.00]); not told apart at gamma 2. Of 3"
+        "with 1 (-0.10 points). Focal loss without alpha: higher with gamma 0.5 (+1.00 [0.20, "
+        "2.00]); lower with gamma 5 (-3.00 [-5.00, -1.00]); not told apart with gamma 2. Of 3"
     )
     assert "lies above 0 in 1 and below in 1; by chance alone it would in about 0" in first
     nothing = comparison_of({0.5: (0.01, -0.002, 0.02), 2: (-0.001, -0.01, 0.004)})
     assert (
         "higher with none, lower with none, and can't be told apart with 2 (-0.10 to +1.00 "
-        "points). Focal loss without alpha: not told apart at gamma 0.5 and 2."
+        "points). Focal loss without alpha: not told apart with gamma 0.5 and 2."
         in (conclusion(nothing)[0])
     )
 

@@ -59,7 +59,8 @@ const chart = (() => {
   function frame(figure) {
     const box = document.createElement("div");
     box.className = "chart";
-    figure.prepend(box);
+    const caption = figure.querySelector("figcaption");
+    if (caption) caption.after(box); else figure.prepend(box);
     const head = element(box, "div", { class: "chart-head" });
     const parts = { box, title: element(head, "span", { class: "axis-title" }) };
     const tools = element(head, "span", { class: "tools" });

@@ -62,10 +62,10 @@ class Band(NamedTuple):
 
 
 class Level(NamedTuple):
-    """A dashed line from side to side."""
+    """A dashed line from side to side, with words on it or none."""
 
     y: float
-    words: str
+    words: str = ""
 
 
 @dataclass(frozen=True)

@@ -64,7 +64,7 @@ def _chart(comparison: Comparison, dataset: str | None) -> Chart:
         }
         values = {f"{gamma:g}": of_gamma[gamma] for gamma in gammas if gamma in of_gamma}
         lines.append(Line(label, values, colour=colour, style="interval"))
-    where = dataset or "average"
+    where = dataset or f"average over {len(comparison.study.datasets)} data sets"
     clear = [
         f"{line.name} at gamma {gamma} ({found.value:+.2f})"
         for line in lines
@@ -74,11 +74,11 @@ def _chart(comparison: Comparison, dataset: str | None) -> Chart:
     return Chart(
         label=f"{where}: average precision less the {reference}'s in points, by gamma, with "
         f"the interval that holds 95 of 100. It doesn't hold 0: {', '.join(clear) or 'none'}.",
-        caption=f"{where[0].upper()}{where[1:]}: average precision less the {reference}'s.",
+        caption=f"{where}: average precision less the {reference}'s, which is the dashed line",
         x=Axis("gamma", "category"),
         y=Axis("points"),
         lines=lines,
-        levels=[Level(0, str(reference))],
+        levels=[Level(0)],
         height=240 if dataset else 320,
     )
 

@@ -25,7 +25,7 @@ def conclusion(comparison: Comparison) -> list[str]:
         *(_verdict(words, found) for words, found in kinds.items() if found),
         _counted(comparison),
     ]
-    paragraphs = [precision, [_calibration(comparison)], _pairs(comparison)]
+    paragraphs = [precision, [_calibration(comparison)], *([pair] for pair in _pairs(comparison))]
     texts = [" ".join(filter(None, sentences)) for sentences in paragraphs]
     return [text for text in texts if text]
 
@@ -116,11 +116,11 @@ def _opening(comparison: Comparison, intervals: Sequence[Interval]) -> str:
 def _verdict(begin: str, intervals: dict[str, Interval]) -> str:
     """Where average precision is higher than the first reference's, lower, or neither is shown."""
     kinds = {
-        "higher at": [name for name, one in intervals.items() if one.is_above],
-        "lower at": [name for name, one in intervals.items() if one.is_below],
+        "higher with": [name for name, one in intervals.items() if one.is_above],
+        "lower with": [name for name, one in intervals.items() if one.is_below],
     }
     shown = [name for names in kinds.values() for name in names]
-    kinds["not told apart at"] = [name for name in intervals if name not in shown]
+    kinds["not told apart with"] = [name for name in intervals if name not in shown]
     parts = []
     for word, names in kinds.items():
         values = [
@@ -224,10 +224,10 @@ def _beside_exact(comparison: Comparison, words: str, pairs: list[tuple[str, str
         "a data set's logits with no gradient; "
     )
     if shown:
-        several = [f"{name} {with_bounds(one)}" for name, one in shown.items()]
-        return f"{text}its average precision less the exact loss's is {listed(several)} points."
+        several = [f"{name} ({with_bounds(one)} points)" for name, one in shown.items()]
+        return f"{text}its average precision differs from the exact loss's: {listed(several)}."
     largest = max((abs(one.value) for one in differences.values()), default=math.nan)
     return (
-        f"{text}its average precision is not shown to differ from the exact loss's: by up to "
-        f"{points(largest)} points, every interval holds 0."
+        f"{text}its average precision can't be told from the exact loss's: up to "
+        f"{points(largest)} points apart, every interval holds 0."
     )
