@@ -21,6 +21,8 @@ from parfocal.experiments.errors import ChangedDataError
 from parfocal.experiments.run.engines import Processes
 from parfocal.experiments.run.record import read_lines
 from parfocal.experiments.run.session import Session
+from parfocal.experiments.study.bootstrap import Interval
+from parfocal.experiments.study.comparison import Comparison, Difference
 from parfocal.experiments.study.conduct import Folder, chosen_rate, run_study
 from parfocal.experiments.study.losses import objective_loss
 from parfocal.experiments.study.metrics import Predictions, mean_average_precision, once
@@ -444,6 +446,33 @@ def test_conclusion_says_what_the_intervals_say():
         "points). Focal loss without alpha: not told apart with gamma 0.5 and 2."
         in (conclusion(nothing)[0])
     )
+
+
+def test_conclusion_says_what_the_original_loss_lost_beside_the_exact_one():
+    """A metric that can't be told apart, and one that can."""
+    base = comparison_of({2: (-0.001, -0.01, 0.004)})
+    original = Objective(loss="original", gamma=2.0, logits="bfloat16")
+    study = msgspec.structs.replace(
+        base.study,
+        objectives={**base.study.objectives, "original 2": original},
+        pairs=(("original 2", "focal 2"),),
+    )
+    row = base.rows[1]._replace(objective="original 2", steps=2000, dead_share=0.125)
+    found = {"average_precision": (-0.002, -0.01, 0.004), "ece": (0.01, 0.004, 0.02)}
+    differences = [
+        Difference(None, "original 2", "focal 2", metric, Interval(*one))
+        for metric, one in found.items()
+    ]
+    whole = Comparison(study, (*base.rows, row), (*base.differences, *differences))
+    (text,) = [one for one in conclusion(whole) if "original loss had" in one]
+    assert text.endswith(
+        "a finite gradient in all 2,000 steps, and at the end up to 12.5 % of a data set's logits "
+        "with no gradient. Its average precision can't be told from the exact loss's (up to 0.20 "
+        "points apart, every interval holds 0); its calibration error less the exact loss's is "
+        "+1.00 [0.40, 2.00] points with original 2."
+    )
+    skipped = whole._replace(rows=(*base.rows, row._replace(skipped_steps=30)))
+    assert "had 30 of 2,000 steps without a finite" in "".join(conclusion(skipped))
 
 
 @pytest.mark.parametrize(

@@ -208,26 +208,32 @@ def _beside_exact(comparison: Comparison, words: str, pairs: list[tuple[str, str
     rows = [row for row in comparison.rows if row.objective in {first for first, _ in pairs}]
     skipped, steps = sum(row.skipped_steps for row in rows), sum(row.steps for row in rows)
     dead = max((row.dead_share for row in rows), default=0.0)
-    differences = {
-        first: found
-        for first, second in pairs
-        if (found := comparison.difference(None, first, second, AP)) is not None
-    }
-    shown = {name: one for name, one in differences.items() if one.is_above or one.is_below}
     finiteness = (
         f"{skipped:,} of {steps:,} steps without a finite gradient, which were skipped"
         if skipped
         else f"a finite gradient in all {steps:,} steps"
     )
-    text = (
-        f"{words}, the original loss had {finiteness}, and at the end up to {100 * dead:.1f} % of "
-        "a data set's logits with no gradient; "
-    )
-    if shown:
-        several = [f"{name} ({with_bounds(one)} points)" for name, one in shown.items()]
-        return f"{text}its average precision differs from the exact loss's: {listed(several)}."
-    largest = max((abs(one.value) for one in differences.values()), default=math.nan)
     return (
-        f"{text}its average precision can't be told from the exact loss's: up to "
-        f"{points(largest)} points apart, every interval holds 0."
+        f"{words}, the original loss had {finiteness}, and at the end up to {100 * dead:.1f} % of "
+        f"a data set's logits with no gradient. "
+        f"Its average precision {_apart(comparison, AP, pairs)}; "
+        f"its calibration error {_apart(comparison, 'ece', pairs)}."
+    )
+
+
+def _apart(comparison: Comparison, metric: str, pairs: list[tuple[str, str]]) -> str:
+    """Where a metric is shown to differ between the two of a pair, or that it isn't anywhere."""
+    found = {
+        first: one
+        for first, second in pairs
+        if (one := comparison.difference(None, first, second, metric)) is not None
+    }
+    shown = {name: one for name, one in found.items() if one.is_above or one.is_below}
+    if shown:
+        several = [f"{with_bounds(one)} points with {name}" for name, one in shown.items()]
+        return f"less the exact loss's is {listed(several)}"
+    largest = max((abs(one.value) for one in found.values()), default=math.nan)
+    return (
+        f"can't be told from the exact loss's (up to {points(largest)} points apart, every "
+        "interval holds 0)"
     )
