@@ -20,7 +20,7 @@ COLUMNS = {
     "long tail, 10": ("cifar10-10",),
     "long tail, 100": ("cifar10-100",),
     "tables (2)": ("caravan", "randhie"),
-    "detection": ("shapes",),
+    "detection, 30 epochs": ("shapes",),
 }
 
 

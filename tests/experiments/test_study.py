@@ -475,6 +475,33 @@ def test_conclusion_says_what_the_original_loss_lost_beside_the_exact_one():
     assert "had 30 of 2,000 steps without a finite" in "".join(conclusion(skipped))
 
 
+def test_conclusion_names_the_data_set_that_moves_the_average_most():
+    """And gives the range of the differences without it."""
+    base = comparison_of({1: (-0.02, -0.05, 0.01), 2: (-0.02, -0.05, 0.01)})
+    digits = base.study.datasets["digits"]
+    datasets = {
+        name: msgspec.structs.replace(digits, epochs=epochs)
+        for name, epochs in zip("abc", (1, 2, 3), strict=True)
+    }
+    study = msgspec.structs.replace(base.study, datasets=datasets)
+    precision = {  # of the cross-entropy, and at gamma 1 and 2
+        "a": (0.50, 0.52, 0.49),
+        "b": (0.90, 0.70, 0.91),
+        "c": (0.60, 0.62, 0.60),
+    }
+    rows = [
+        row._replace(dataset=name, means={**row.means, "average_precision": value})
+        for name, values in precision.items()
+        for row, value in zip(base.rows, values, strict=True)
+    ]
+    (first, *_) = conclusion(base._replace(study=study, rows=tuple(rows)))
+    assert (
+        "b moves the average most: over the other 2 the same choices differ by -0.50 to +2.00 "
+        "points."
+    ) in first
+    assert "moves the average" not in conclusion(base)[0]
+
+
 @pytest.mark.parametrize(
     ("scores", "words"),
     [

@@ -22,6 +22,7 @@ def conclusion(comparison: Comparison) -> list[str]:
     }
     precision = [
         _opening(comparison, [one for found in kinds.values() for one in found.values()]),
+        _without_the_largest(comparison),
         *(_verdict(words, found) for words, found in kinds.items() if found),
         _counted(comparison),
     ]
@@ -111,6 +112,32 @@ def _opening(comparison: Comparison, intervals: Sequence[Interval]) -> str:
     if not rest:
         return f"{text}."
     return f"{text}, and can't be told apart with {len(rest)} ({_spread(rest)} points)."
+
+
+def _without_the_largest(comparison: Comparison) -> str:
+    """What the average would be without the data set that moves it most; empty for fewer than 3."""
+    study = comparison.study
+    reference, names = study.references[0], list(study.datasets)
+    choices = [
+        *focal_objectives(comparison, "none"),
+        *focal_objectives(comparison, "usual"),
+        *(name for name, one in study.objectives.items() if one.gamma == 0 and name != reference),
+    ]
+    if len(names) < 3 or not choices:
+        return ""
+
+    def change(dataset: str, objective: str) -> float:
+        row, beside = (comparison.row(dataset, name) for name in (objective, reference))
+        return row.means[AP] - beside.means[AP]
+
+    largest = max(names, key=lambda name: sum(abs(change(name, one)) for one in choices))
+    rest = [name for name in names if name != largest]
+    means = [math.fsum(change(name, one) for name in rest) / len(rest) for one in choices]
+    low, high = (f"{100 * value:+.2f}" for value in (min(means), max(means)))
+    return (
+        f"{largest} moves the average most: over the other {len(rest)} the same choices differ by "
+        f"{low} to {high} points."
+    )
 
 
 def _verdict(begin: str, intervals: dict[str, Interval]) -> str:
