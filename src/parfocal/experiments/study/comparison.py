@@ -176,17 +176,13 @@ def _row(
         dataset=dataset,
         objective=objective,
         rate=rate,
-        searched={one.rate: _validated(lines[one.digest]) for one in search},
+        searched={one.rate: lines[one.digest]["validation_average_precision"] for one in search},
         means={metric: float(value.mean()) for metric, value in values.point.items()},
         skipped_steps=sum(line["skipped_steps"] for line in of_seeds),
         steps=sum(line["steps"] for line in of_seeds),
         largest_logit=max(line["largest_logit"] for line in of_seeds),
         dead_share=sum(line["dead_share"] for line in of_seeds) / len(of_seeds),
     )
-
-
-def _validated(line: Line) -> float:
-    return float(line["validation_average_precision"])
 
 
 def edge(rate: float, rates: Sequence[float]) -> str:

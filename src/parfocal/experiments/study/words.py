@@ -15,15 +15,19 @@ _CHANCE = 0.025
 
 def conclusion(comparison: Comparison) -> list[str]:
     """The first paragraphs of a page: average precision, calibration, and the original loss."""
-    kinds = {
-        "Focal loss without alpha": _by_gamma(comparison, "none"),
-        "With alpha": _by_gamma(comparison, "usual"),
-        "Weights of the classes at gamma 0": _by_weights(comparison),
+    choices = _choices(comparison)
+    found = {
+        kind: {
+            label: one
+            for label, name in named.items()
+            if (one := overall(comparison, name)) is not None
+        }
+        for kind, named in choices.items()
     }
     precision = [
-        _opening(comparison, [one for found in kinds.values() for one in found.values()]),
-        _without_the_largest(comparison),
-        *(_verdict(words, found) for words, found in kinds.items() if found),
+        _opening(comparison, [one for labelled in found.values() for one in labelled.values()]),
+        _without_the_largest(comparison, [n for named in choices.values() for n in named.values()]),
+        *(_verdict(kind, intervals) for kind, intervals in found.items() if intervals),
         _counted(comparison),
     ]
     paragraphs = [precision, [_calibration(comparison)], *([pair] for pair in _pairs(comparison))]
@@ -77,23 +81,21 @@ def overall(comparison: Comparison, objective: str, metric: str = AP) -> Interva
     return comparison.difference(None, objective, comparison.study.references[0], metric)
 
 
-def _by_gamma(comparison: Comparison, weights: str) -> dict[str, Interval]:
-    """The difference of each exact focal loss with these weights from the first reference."""
-    found = {
-        f"gamma {objective.gamma:g}": overall(comparison, name)
-        for name, objective in focal_objectives(comparison, weights).items()
-    }
-    return {gamma: one for gamma, one in found.items() if one is not None}
+def _choices(comparison: Comparison) -> dict[str, dict[str, str]]:
+    """The choices of gamma and weights beside the first reference: by kind, names by label."""
 
+    def focal(weights: str) -> dict[str, str]:
+        objectives = focal_objectives(comparison, weights)
+        return {f"gamma {objective.gamma:g}": name for name, objective in objectives.items()}
 
-def _by_weights(comparison: Comparison) -> dict[str, Interval]:
-    """The same of a cross-entropy with weights."""
     return {
-        name: one
-        for name, objective in comparison.study.objectives.items()
-        if objective.gamma == 0
-        and objective.weights != "none"
-        and (one := overall(comparison, name)) is not None
+        "Focal loss without alpha": focal("none"),
+        "With alpha": focal("usual"),
+        "Weights of the classes at gamma 0": {
+            name: name
+            for name, objective in comparison.study.objectives.items()
+            if objective.gamma == 0 and objective.weights != "none"
+        },
     }
 
 
@@ -111,18 +113,13 @@ def _opening(comparison: Comparison, intervals: Sequence[Interval]) -> str:
     )
     if not rest:
         return f"{text}."
-    return f"{text}, and can't be told apart with {len(rest)} ({_spread(rest)} points)."
+    spread = _spread([one.value for one in rest])
+    return f"{text}, and can't be told apart with {len(rest)} ({spread} points)."
 
 
-def _without_the_largest(comparison: Comparison) -> str:
-    """What the average would be without the data set that moves it most; empty for fewer than 3."""
-    study = comparison.study
-    reference, names = study.references[0], list(study.datasets)
-    choices = [
-        *focal_objectives(comparison, "none"),
-        *focal_objectives(comparison, "usual"),
-        *(name for name, one in study.objectives.items() if one.gamma == 0 and name != reference),
-    ]
+def _without_the_largest(comparison: Comparison, choices: Sequence[str]) -> str:
+    """The differences without the data set that moves them most; empty for fewer than three."""
+    reference, names = comparison.study.references[0], list(comparison.study.datasets)
     if len(names) < 3 or not choices:
         return ""
 
@@ -133,10 +130,9 @@ def _without_the_largest(comparison: Comparison) -> str:
     largest = max(names, key=lambda name: sum(abs(change(name, one)) for one in choices))
     rest = [name for name in names if name != largest]
     means = [math.fsum(change(name, one) for name in rest) / len(rest) for one in choices]
-    low, high = (f"{100 * value:+.2f}" for value in (min(means), max(means)))
     return (
         f"{largest} moves the average most: over the other {len(rest)} the same choices differ by "
-        f"{low} to {high} points."
+        f"{_spread(means)} points."
     )
 
 
@@ -167,11 +163,14 @@ def _once(names: Sequence[str]) -> list[str]:
     return [*names[:1], *(name.removeprefix("gamma ") for name in names[1:])]
 
 
-def _spread(intervals: Sequence[Interval]) -> str:
-    """The smallest and the largest difference, in points."""
-    values = [f"{100 * one.value:+.2f}" for one in intervals]
-    ends = dict.fromkeys((min(values, key=float), max(values, key=float)))
-    return " to ".join(ends)
+def _spread(differences: Sequence[float]) -> str:
+    """The smallest and the largest difference, in points.
+
+    >>> _spread([0.01, -0.002, 0.005])
+    '-0.20 to +1.00'
+    """
+    ends = (min(differences), max(differences))
+    return " to ".join(dict.fromkeys(f"{100 * value:+.2f}" for value in ends))
 
 
 def _counted(comparison: Comparison) -> str:
