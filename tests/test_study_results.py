@@ -7,8 +7,13 @@ from pathlib import Path
 import pytest
 
 from parfocal.experiments.run.record import read_lines
+from parfocal.experiments.study.bootstrap import Interval
+from parfocal.experiments.study.comparison import Comparison, Difference, Row, comparisons
 from parfocal.experiments.study.conduct import Folder, chosen_rate, read_trainings
+from parfocal.experiments.study.metrics import METRICS
+from parfocal.experiments.study.page import html
 from parfocal.experiments.study.spec import read_study
+from parfocal.experiments.study.words import conclusion
 
 ROOT = Path(__file__).parents[1]
 STUDY = ROOT / "docs" / "study"
@@ -115,6 +120,46 @@ def test_pages_conclude_what_the_table_says(table):
         for dataset in study.datasets
         for name in weighted
     )
+
+
+def _number(cell):
+    return float(cell or "nan")
+
+
+def _row(cells):
+    """A row of the table, without the search, which it doesn't have."""
+    means = {metric: _number(cells[metric]) for metric in METRICS}
+    steps = int(cells["skipped_steps"]), int(cells["steps"])
+    last = float(cells["largest_logit"]), float(cells["dead_share"])
+    return Row(cells["dataset"], cells["objective"], float(cells["rate"]), {}, means, *steps, *last)
+
+
+def _difference(cells, reference, metric):
+    """A difference of the table, on a data set or over all."""
+    place = None if cells["dataset"] == "all" else cells["dataset"]
+    column = f"{metric} less {reference}"
+    found = Interval(*(float(cells[f"{column}{end}"]) for end in ("", ", low", ", high")))
+    return Difference(place, cells["objective"], reference, metric, found)
+
+
+def test_pages_open_with_the_conclusion_of_the_table(table):
+    """Word for word: what the code says now of the numbers that are committed."""
+    _, study = read_study("gamma-and-alpha")
+    rows = [_row(cells) for (dataset, _), cells in table.items() if dataset != "all"]
+    differences = [
+        _difference(cells, reference, metric)
+        for cells in table.values()
+        for objective, reference in comparisons(study)
+        if objective == cells["objective"]
+        for metric in METRICS
+        if cells[f"{metric} less {reference}"]
+    ]
+    text = "\n\n".join(conclusion(Comparison(study, tuple(rows), tuple(differences))))
+    notes = "\n".join(f"- {note}" for note in study.notes)
+    for part in (text, notes):
+        assert part in (ROOT / "docs" / "study.md").read_text(encoding="utf-8")
+        page = (STUDY / "study.html").read_text(encoding="utf-8")
+        assert all(str(block) in page for block in html(part))
 
 
 def test_page_names_no_place_of_a_machine():
