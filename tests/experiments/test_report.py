@@ -93,6 +93,11 @@ def test_report_is_made_from_records_alone(runs, published_folder, tmp_path):
     command = ["report", folder.parent, "--published", published_folder, "--out", out]
     result = CliRunner().invoke(cli, [str(word) for word in command], env={"COLUMNS": "100"})
     assert result.exit_code == 0, result.output
+    narrow = CliRunner().invoke(cli, [str(word) for word in command], env={"COLUMNS": "80"})
+    rates = narrow.output.partition("Failure rates")[2].splitlines()
+    assert [cell.strip() for cell in rates[4].strip("│").split("│")] == [
+        "original", "0", "0.1", "100", "3 of 3", "29.2 to 100.0 %", "3 of 3",
+    ]  # fmt: skip
     output = " ".join(result.output.split())
     # One of the four at gamma 0.1 is damaged.
     assert output.startswith(

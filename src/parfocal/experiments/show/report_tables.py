@@ -74,12 +74,12 @@ def _cell(report: Report, cell: Sequence[int]) -> Text:
 
 
 def _rates(rates: Sequence[FailureRate], compared: bool) -> Table:
-    headings = ["loss", "noise", "gamma", "epochs", "failed", "runs", "95 % interval"]
-    table = _table("Failure rates", [*headings, *["published", "runs "] * compared])
+    headings = ["loss", "noise", "gamma", "epochs", "failed", "95 % interval"]
+    table = _table("Failure rates", [*headings, *["published"] * compared])
     for r in rates:
-        cells = [r.loss, text(r.noise), text(r.gamma), r.epochs, r.failed, r.runs, interval_text(r)]
-        theirs = [r.published_failed, r.published_runs] if r.published_runs else ["-", "-"]
-        table.add_row(*map(str, [*cells, *theirs * compared]))
+        ours, theirs = f"{r.failed} of {r.runs}", f"{r.published_failed} of {r.published_runs}"
+        cells = [r.loss, text(r.noise), text(r.gamma), str(r.epochs), ours, interval_text(r)]
+        table.add_row(*cells, *[theirs if r.published_runs else "-"] * compared)
     return table
 
 
