@@ -1,4 +1,4 @@
-"""Failure rates, rank correlations and loss ratios are those of the textbooks."""
+"""Failure rates, first failures and loss ratios are those of the textbooks."""
 
 import math
 
@@ -8,11 +8,11 @@ from scipy import stats
 from experiments.made_up import CELLS, run_of, spec_of
 from parfocal.experiments.show.comparison import (
     Pair,
+    failure_comparisons,
     failure_rates,
     loss_ratios,
     proportion_interval,
     range_rates,
-    rank_correlations,
     seed_agreements,
 )
 from parfocal.experiments.show.published import PublishedRun
@@ -53,7 +53,7 @@ def test_interval_of_a_proportion_leaves_a_fortieth_on_either_side(count, total)
 
 def test_rank_correlation_is_spearmans(pairs):
     """A run without a failure ranks last; the interval is that of the textbook."""
-    (found,) = rank_correlations(pairs)
+    (found,) = failure_comparisons(pairs)
     ours, theirs = zip(
         *((a if a is not None else 101, b if b is not None else 101) for a, b in CELLS.values()),
         strict=True,
@@ -64,14 +64,39 @@ def test_rank_correlation_is_spearmans(pairs):
     half = 1.959964 * math.sqrt((1 + found.rho**2 / 2) / 5)
     expected = [math.tanh(math.atanh(found.rho) + sign * half) for sign in (-1, 1)]
     assert [found.low, found.high] == pytest.approx(expected, rel=1e-6)
-    assert rank_correlations(pairs[:2]) == []
+    assert failure_comparisons(pairs[:2]) == []
+
+
+def test_later_failures_are_counted_where_epochs_differ():
+    """A run that never fails is later than any; a factor is of epochs begun, not of their index."""
+    ours, theirs = (4, 9, 19, 6, None), (4, 4, 24, 0, 99)
+    pairs = [
+        Pair(run_of(spec_of(0.5, threshold), a), PublishedRun(b, 0.1, 0.01, 100))
+        for threshold, (a, b) in enumerate(zip(ours, theirs, strict=True))
+    ]
+    (found,) = failure_comparisons(pairs)
+    assert (found.cells, found.later, found.unequal) == (5, 3, 4)
+    assert found.factor == 10 / 5  # among 1, 25 / 20, 7 and infinity
+    assert (found.later_low, found.later_high) == proportion_interval(3, 4)
+    assert not found.is_shifted
+
+
+@pytest.mark.parametrize(("later", "is_shifted"), [(5, False), (6, True)])
+def test_a_shift_is_one_that_a_sign_test_finds(later, is_shifted):
+    """Six of six heads have the probability 1 / 64 < 0.025, five of five don't."""
+    pairs = [
+        Pair(run_of(spec_of(0.5, t), 10 * (t + 1) + 1), PublishedRun(10 * (t + 1), 0.1, 0.01, 100))
+        for t in range(later)
+    ]
+    (found,) = failure_comparisons(pairs)
+    assert found.is_shifted is is_shifted
 
 
 def test_run_that_was_stopped_early_says_nothing_about_the_order(pairs):
     """30 epochs without a failure don't tell where the failure would have been."""
     early = run_of(spec_of(0.3, 0, epochs=30), None)
     more = [*pairs, Pair(early, PublishedRun(42, 0.1, 0.01, 100))]
-    assert rank_correlations(more) == rank_correlations(pairs)
+    assert failure_comparisons(more) == failure_comparisons(pairs)
 
 
 # Epochs of first failures with two seeds and in the paper; no two of a series are equal.

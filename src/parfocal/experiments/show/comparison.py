@@ -69,14 +69,19 @@ class RangeRate(NamedTuple):
     published_failed: int
 
 
-class RankCorrelation(NamedTuple):
-    """Spearman's correlation of the first failures' epochs, over the cells that two series have.
+class FailureComparison(NamedTuple):
+    """How the epochs of two series' first failures compare: their ranks, and which are later.
 
     between: the two series: `seed 0`, `published`.
     cells: those in which both failed, or one that didn't fail was meant to last as long as the
         other.
-    low, high: of the interval by Fisher's z with the variance (1 + rho ** 2 / 2) / (cells - 3)
-        (Bonett and Wright, Psychometrika 65, 2000).
+    rho, low, high: Spearman's correlation, with the interval by Fisher's z and the variance
+        (1 + rho ** 2 / 2) / (cells - 3) (Bonett and Wright, Psychometrika 65, 2000).
+    later, unequal: the cells in which the first series fails later, of those in which one does.
+    later_low, later_high: the interval of Clopper and Pearson for that share: a sign test, which
+        finds neither series later where the interval holds a half.
+    factor: the later one's number of epochs, that of the failure included, over the earlier one's;
+        the median over the cells.
     """
 
     experiment: str
@@ -87,6 +92,16 @@ class RankCorrelation(NamedTuple):
     rho: float
     low: float
     high: float
+    later: int
+    unequal: int
+    later_low: float
+    later_high: float
+    factor: float
+
+    @property
+    def is_shifted(self) -> bool:
+        """Whether one series fails later than the other in more cells than chance has it."""
+        return not self.later_low <= 1 / 2 <= self.later_high
 
 
 class SeedAgreement(NamedTuple):
@@ -95,8 +110,8 @@ class SeedAgreement(NamedTuple):
     with_published: one a seed; empty where nothing was published.
     """
 
-    seeds: RankCorrelation
-    with_published: tuple[RankCorrelation, ...]
+    seeds: FailureComparison
+    with_published: tuple[FailureComparison, ...]
 
 
 class LossRatio(NamedTuple):
@@ -192,21 +207,21 @@ def range_rates(rates: Sequence[FailureRate]) -> list[RangeRate]:
     return found
 
 
-def rank_correlations(pairs: Sequence[Pair]) -> list[RankCorrelation]:
+def failure_comparisons(pairs: Sequence[Pair]) -> list[FailureComparison]:
     """Of each seed with the published runs, by experiment, loss and noise.
 
     Where four cells can be compared, and not all are equal.
     """
-    correlations = []
+    comparisons = []
     for group, series in _series([pair.run for pair in pairs], pairs):
         published = series.get(PUBLISHED, {})
         seeds = [name for name in series if name != PUBLISHED]
         found = [
-            _correlation(group, (seed, PUBLISHED), series[seed], published, set(published))
+            _compared(group, (seed, PUBLISHED), series[seed], published, set(published))
             for seed in seeds
         ]
-        correlations += [correlation for correlation in found if correlation is not None]
-    return correlations
+        comparisons += [comparison for comparison in found if comparison is not None]
+    return comparisons
 
 
 def seed_agreements(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[SeedAgreement]:
@@ -218,10 +233,10 @@ def seed_agreements(runs: Sequence[Run], pairs: Sequence[Pair]) -> list[SeedAgre
             common = _comparable(series[a], series[b])
             three = common & _comparable(series[a], published) & _comparable(series[b], published)
             over = three if len(three) >= _FEWEST_CELLS else common
-            seeds = _correlation(group, (a, b), series[a], series[b], over)
+            seeds = _compared(group, (a, b), series[a], series[b], over)
             if seeds is not None:
                 beside = [
-                    _correlation(group, (seed, PUBLISHED), series[seed], published, three)
+                    _compared(group, (seed, PUBLISHED), series[seed], published, three)
                     for seed in (a, b)
                 ]
                 known = tuple(c for c in beside if c is not None)
@@ -293,16 +308,28 @@ def _comparable(a: _Series, b: _Series) -> set[_Cell]:
     }
 
 
-def _correlation(
+def _compared(
     group: _Group, between: tuple[str, str], a: _Series, b: _Series, cells: set[_Cell]
-) -> RankCorrelation | None:
+) -> FailureComparison | None:
     """Over those of the cells that can be compared; None if they are too few, or all equal."""
     compared = sorted(_comparable(a, b) & cells)
-    first, second = ([_epoch_or_never(series[cell]) for cell in compared] for series in (a, b))
+    first, second = (np.array([_epochs(series[cell]) for cell in compared]) for series in (a, b))
     if len(compared) < _FEWEST_CELLS or len(set(first)) == 1 or len(set(second)) == 1:
         return None
-    return RankCorrelation(
-        *group, between, len(compared), *_spearman(np.array(first), np.array(second))
+    unequal, later = first != second, int((first > second).sum())
+    factors = np.ones(len(compared))
+    np.divide(np.maximum(first, second), np.minimum(first, second), out=factors, where=unequal)
+    later_low, later_high = proportion_interval(later, int(unequal.sum()))
+    return FailureComparison(
+        *group,
+        between,
+        len(compared),
+        *_spearman(first, second),
+        later=later,
+        unequal=int(unequal.sum()),
+        later_low=later_low,
+        later_high=later_high,
+        factor=float(np.median(factors)),
     )
 
 
@@ -338,8 +365,9 @@ def _in_order(groups: dict[Any, Any]) -> list[tuple[Any, Any]]:
     return sorted(groups.items(), key=key)
 
 
-def _epoch_or_never(ending: _Ending) -> float:
-    return math.inf if ending.failure is None else float(ending.failure)
+def _epochs(ending: _Ending) -> float:
+    """How many there were until the first failure, that of it included."""
+    return math.inf if ending.failure is None else ending.failure + 1.0
 
 
 def _fails_within(published: PublishedRun, epochs: int) -> bool:

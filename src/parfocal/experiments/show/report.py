@@ -9,16 +9,16 @@ from typing import Any, NamedTuple
 from parfocal.experiments.run.record import Run, replacing
 from parfocal.experiments.run.states import RunState, RunStatus, scan
 from parfocal.experiments.show.comparison import (
+    FailureComparison,
     FailureRate,
     LossRatio,
     Pair,
     RangeRate,
-    RankCorrelation,
     SeedAgreement,
+    failure_comparisons,
     failure_rates,
     loss_ratios,
     range_rates,
-    rank_correlations,
     seed_agreements,
 )
 from parfocal.experiments.show.naming import experiment_of
@@ -56,7 +56,7 @@ class Report(NamedTuple):
 
     sections: tables of them; their cells hold indices of `rows`.
     ranges: failures with 0 < gamma < 1 and with all other gammas; `rates`: gamma by gamma.
-    correlations, agreements: of the first failures with the published ones, and between seeds.
+    comparisons, agreements: of the first failures with the published ones, and between seeds.
     problems: runs that couldn't be read, each in a sentence, with its place in the folder.
     compared: whether published results were given.
     """
@@ -65,7 +65,7 @@ class Report(NamedTuple):
     sections: tuple[Section, ...]
     ranges: tuple[RangeRate, ...]
     rates: tuple[FailureRate, ...]
-    correlations: tuple[RankCorrelation, ...]
+    comparisons: tuple[FailureComparison, ...]
     agreements: tuple[SeedAgreement, ...]
     ratios: tuple[LossRatio, ...]
     provenance: Provenance
@@ -95,7 +95,7 @@ def make_report(directory: Path, published: Published | None = None) -> Report:
         sections=_sections(runs),
         ranges=tuple(range_rates(rates)),
         rates=tuple(rates),
-        correlations=tuple(rank_correlations(pairs)),
+        comparisons=tuple(failure_comparisons(pairs)),
         agreements=tuple(seed_agreements(runs, pairs)),
         ratios=tuple(loss_ratios(pairs)),
         provenance=provenance_of(directory, [row.directory for row in rows]),

@@ -7,8 +7,8 @@ from rich.console import RenderableType
 from rich.table import Table
 from rich.text import Text
 
-from parfocal.experiments.show.comparison import FailureRate, LossRatio, RankCorrelation
-from parfocal.experiments.show.conclusion import headline, interval_text, sentences
+from parfocal.experiments.show.comparison import FailureComparison, FailureRate, LossRatio
+from parfocal.experiments.show.conclusion import headline, interval_text, percent_text, sentences
 from parfocal.experiments.show.report import Report, cell_text, published_text
 from parfocal.experiments.show.tabulation import Block, short, text
 
@@ -36,16 +36,17 @@ def report_tables(report: Report) -> Iterator[RenderableType]:
 def _statistics(report: Report, experiment: str) -> Iterator[RenderableType]:
     """Of one experiment."""
     rates = [rate for rate in report.rates if rate.experiment == experiment]
-    correlations = [
-        *report.correlations,
+    comparisons = [
+        *report.comparisons,
         *(c for a in report.agreements for c in (a.seeds, *a.with_published)),
     ]
-    correlations = list(dict.fromkeys(c for c in correlations if c.experiment == experiment))
+    comparisons = list(dict.fromkeys(c for c in comparisons if c.experiment == experiment))
     ratios = [ratio for ratio in report.ratios if ratio.experiment == experiment]
     if rates:
         yield _rates(rates, report.compared)
-    if correlations:
-        yield _correlations(correlations)
+    if comparisons:
+        yield _correlations(comparisons)
+        yield _shifts(comparisons)
     if ratios:
         yield _ratios(ratios)
 
@@ -83,15 +84,26 @@ def _rates(rates: Sequence[FailureRate], compared: bool) -> Table:
     return table
 
 
-def _correlations(correlations: Sequence[RankCorrelation]) -> Table:
+def _correlations(comparisons: Sequence[FailureComparison]) -> Table:
     table = _table(
         "Rank correlation of the first failures",
         ["loss", "noise", "between", "cells", "rho", "95 % interval"],
     )
-    for c in correlations:
+    for c in comparisons:
         interval = f"{c.low:.3f} to {c.high:.3f}"
         between = " and ".join(c.between)
         table.add_row(c.loss, text(c.noise), between, str(c.cells), f"{c.rho:.3f}", interval)
+    return table
+
+
+def _shifts(comparisons: Sequence[FailureComparison]) -> Table:
+    table = _table(
+        "Unequal cells in which the first of two fails later",
+        ["loss", "noise", "between", "later in", "95 % interval", "factor"],
+    )
+    for c in comparisons:
+        share = (f"{c.later} of {c.unequal}", percent_text(c.later_low, c.later_high))
+        table.add_row(c.loss, text(c.noise), ", ".join(c.between), *share, f"{c.factor:.2f}")
     return table
 
 
