@@ -100,7 +100,11 @@ class FailureComparison(NamedTuple):
 
     @property
     def is_shifted(self) -> bool:
-        """Whether one series fails later than the other in more cells than chance has it."""
+        """Whether one series fails later than the other in more cells than by chance.
+
+        Cells of one seed begin with the same parameters, and see the images in the same order: the
+        shift may be that seed's.
+        """
         return not self.later_low <= 1 / 2 <= self.later_high
 
 
