@@ -13,6 +13,9 @@ from parfocal.experiments.show.report import make_report, write_csv
 ROOT = Path(__file__).parents[1] / "docs" / "reproduction"
 RECORDS = ROOT / "records"
 
+# Runs of the original loss on MNIST with gamma in (0, 1), which failed, and with another gamma.
+FAILED, SURVIVED = 117, 6
+
 
 @pytest.fixture(scope="module")
 def runs():
@@ -21,7 +24,7 @@ def runs():
 
 def test_records_are_named_by_their_digests_and_done(runs):
     """Each ended, at the last epoch or at a failure; none is damaged."""
-    assert len(runs) == 61 + 4 * 3
+    assert len(runs) == FAILED + SURVIVED + 12 + 4 * 3
     for directory, run in runs.items():
         assert directory.name == run.spec.digest
         assert run.outcome in ("finished", "failed")
@@ -54,19 +57,39 @@ def test_committed_page_is_of_the_records():
 
 
 def test_original_failed_below_one_and_nothing_else_did(runs):
-    """All 45 runs at gamma 0.1 to 0.5 by their gradient, past the cliff; none at gamma 1 or 2."""
+    """By the gradient, past the cliff, at each gamma in (0, 1); none at another gamma."""
     mnist = [run for path, run in runs.items() if path.parent.name == "mnist"]
     original = [run for run in mnist if run.spec.objective.loss == "original"]
-    failed = [run for run in original if run.spec.objective.gamma < 1]
-    assert len(failed) == 45
+    failed = [run for run in original if 0 < run.spec.objective.gamma < 1]
+    assert len(failed) == FAILED
     for run in failed:
         assert run.failure.quantity == "gradient"
         assert 16.6 < abs(run.failure.logit) <= run.failure.largest_logit < 19
     others = [run for run in runs.values() if run.spec.objective.loss != "original"]
     assert len(others) == 12 + 4 * 2
-    survivors = [run for run in original if run.spec.objective.gamma >= 1]
-    assert len(survivors) == 4
+    survivors = [run for run in original if not 0 < run.spec.objective.gamma < 1]
+    assert len(survivors) == SURVIVED
     assert not any(run.failure for run in (*others, *survivors))
+
+
+def test_first_failures_in_the_text_are_those_of_the_records(runs):
+    """Cell by cell, in the order of the seeds."""
+    expected = {}
+    for path, run in sorted(runs.items(), key=lambda item: item[1].spec.training.seed):
+        spec = run.spec
+        if path.parent.name == "mnist" and 0 < spec.objective.gamma < 1 and run.failure:
+            place = (spec.data.noise, spec.objective.gamma, spec.data.threshold)
+            expected.setdefault(place, []).append(run.failure.epoch)
+    found = {}
+    text = (ROOT.parent / "reproduction.md").read_text(encoding="utf-8")
+    for noise, table in re.findall(r"noise ([\d.]+)[^\n]*:\n\n((?:\|.*\n)+)", text):
+        (_, *thresholds), _, *rows = [line.strip("|").split("|") for line in table.split("\n")[:-1]]
+        for gamma, *cells in rows:
+            for threshold, cell in zip(thresholds, cells, strict=True):
+                if cell.strip():
+                    place = (float(noise), float(gamma), int(threshold))
+                    found[place] = [int(epoch) for epoch in cell.split(",")]
+    assert found == expected
 
 
 def test_a_sweep_changed_its_engine(runs):
