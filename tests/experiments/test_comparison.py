@@ -15,6 +15,7 @@ from parfocal.experiments.show.comparison import (
     range_rates,
     seed_agreements,
 )
+from parfocal.experiments.show.conclusion import factor_text
 from parfocal.experiments.show.published import PublishedRun
 
 
@@ -90,6 +91,17 @@ def test_a_shift_is_one_that_a_sign_test_finds(later, is_shifted):
     ]
     (found,) = failure_comparisons(pairs)
     assert found.is_shifted is is_shifted
+
+
+def test_a_factor_is_infinite_where_most_never_fail_in_one():
+    """A word says so; the cells in which neither fails count as equal."""
+    ours, theirs = (None, None, None, 4, None), (10, 20, 30, 4, None)
+    pairs = [
+        Pair(run_of(spec_of(0.5, threshold), a), PublishedRun(b, 0.1, 0.01, 100))
+        for threshold, (a, b) in enumerate(zip(ours, theirs, strict=True))
+    ]
+    (found,) = failure_comparisons(pairs)
+    assert (found.later, found.unequal, factor_text(found)) == (3, 3, "infinity")
 
 
 def test_run_that_was_stopped_early_says_nothing_about_the_order(pairs):

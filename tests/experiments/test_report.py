@@ -94,8 +94,8 @@ def test_report_is_made_from_records_alone(runs, published_folder, tmp_path):
     result = CliRunner().invoke(cli, [str(word) for word in command], env={"COLUMNS": "100"})
     assert result.exit_code == 0, result.output
     narrow = CliRunner().invoke(cli, [str(word) for word in command], env={"COLUMNS": "80"})
-    rates = narrow.output.partition("Failure rates")[2].splitlines()
-    assert [cell.strip() for cell in rates[4].strip("│").split("│")] == [
+    lines = narrow.output.partition("Failure rates")[2].splitlines()
+    assert [cell.strip() for cell in lines[4].strip("│").split("│")] == [
         "original", "0", "0.1", "100", "3 of 3", "29.2 to 100.0 %", "3 of 3",
     ]  # fmt: skip
     output = " ".join(result.output.split())
@@ -344,12 +344,12 @@ def test_conclusion_of_what_has_not_ended(tmp_path):
         # Ranks agree as well as they can, and all failures come later than in the paper.
         (
             (5, 3, 9, 8, 21, 26), (4, 2, 8, 7, 19, 18),
-            "no better than with the paper, yet both fail later than published in 6 of 6 and 6 of "
+            "no better than with the paper, and both fail later than published in 6 of 6 and 6 of "
             "6 unequal cells: the paper's runs differ from ours in more than the seed.",
         ),
         (
             (5, 3, 9, 8, 21, 26), (7, 5, 11, 10, 27, 28),
-            "no better than with the paper, yet both fail earlier than published in 6 of 6 and 6",
+            "no better than with the paper, and both fail earlier than published in 6 of 6 and 6",
         ),
         # Those of one seed alone.
         (

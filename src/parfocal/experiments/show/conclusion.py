@@ -75,7 +75,7 @@ def agreement_text(agreement: SeedAgreement) -> str:
         how, verdict = "better than with the paper", _DIFFER
     shift = _common_shift(beside)
     if shift:
-        how, verdict = f"{how}, yet both {shift}", _DIFFER
+        how, verdict = f"{how}, and both {shift}", _DIFFER
     return f"{a.capitalize()} and {b} agree with each other in rank {how}: {verdict}"
 
 
@@ -84,12 +84,11 @@ def _common_shift(comparisons: Sequence[FailureComparison]) -> str:
 
     A shift of one seed alone is no sign of more than the seed.
     """
-    later = {2 * c.later > c.unequal for c in comparisons}
-    if len(later) > 1 or not all(c.is_shifted for c in comparisons):
+    mostly_later = [2 * c.later > c.unequal for c in comparisons]
+    if len(set(mostly_later)) > 1 or not all(c.is_shifted for c in comparisons):
         return ""
-    word, counts = "later", [c.later for c in comparisons]
-    if not later.pop():
-        word, counts = "earlier", [c.unequal - c.later for c in comparisons]
+    word = "later" if all(mostly_later) else "earlier"
+    counts = [c.later if word == "later" else c.unequal - c.later for c in comparisons]
     cells = joined(f"{n} of {c.unequal}" for n, c in zip(counts, comparisons, strict=True))
     return f"fail {word} than published in {cells} unequal cells"
 
@@ -186,7 +185,7 @@ def _comparison(c: FailureComparison) -> str:
         f"{c.experiment}, noise {text(c.noise)}: the epochs of the {c.loss} loss's first failures "
         f"({c.between[0]}) correlate in rank with the published ones by Spearman's rho "
         f"{rho_text(c)}. They are later than published in {later_text(c)}, and differ by a factor "
-        f"of {c.factor:.2f} in the median."
+        f"of {factor_text(c)} in the median."
     )
 
 
@@ -200,18 +199,24 @@ def later_text(c: FailureComparison) -> str:
     return f"{c.later} of {c.unequal} unequal cells ({percent_text(c.later_low, c.later_high)})"
 
 
+def factor_text(c: FailureComparison) -> str:
+    """`1.25`, or a word where one of the two doesn't fail in most cells."""
+    return f"{c.factor:.2f}" if math.isfinite(c.factor) else "infinity"
+
+
 def _agreement(agreement: SeedAgreement) -> str:
     c = agreement.seeds
     beside = (
         joined(
-            f"{s.between[0]} {s.rho:.3f} (factor {s.factor:.2f})" for s in agreement.with_published
+            f"{s.between[0]} {s.rho:.3f} (factor {factor_text(s)})"
+            for s in agreement.with_published
         )
         if agreement.with_published
         else ""
     )
     return (
         f"{c.experiment}, noise {text(c.noise)}, {c.loss}: between {joined(c.between)} rho is "
-        f"{rho_text(c)}, and their epochs differ by a factor of {c.factor:.2f} in the median"
+        f"{rho_text(c)}, and their epochs differ by a factor of {factor_text(c)} in the median"
         + f"; with the paper, over the same cells: {beside}" * bool(beside)
         + f". {agreement_text(agreement)}."
     )

@@ -11,6 +11,7 @@ from parfocal.experiments.run.record import Run, replacing
 from parfocal.experiments.show.charts import curves, gradient_charts, training_charts
 from parfocal.experiments.show.conclusion import (
     agreement_text,
+    factor_text,
     headline,
     interval_text,
     later_text,
@@ -98,6 +99,7 @@ def write_report_page(path: Path, report: Report, command: str) -> None:
         sentences=sentences(report),
         rows_of=lambda cell: [report.rows[index] for index in cell],
         agreement_text=agreement_text,
+        factor_text=factor_text,
         cell_text=cell_text,
         interval_text=interval_text,
         later_text=later_text,

@@ -8,7 +8,13 @@ from rich.table import Table
 from rich.text import Text
 
 from parfocal.experiments.show.comparison import FailureComparison, FailureRate, LossRatio
-from parfocal.experiments.show.conclusion import headline, interval_text, percent_text, sentences
+from parfocal.experiments.show.conclusion import (
+    factor_text,
+    headline,
+    interval_text,
+    percent_text,
+    sentences,
+)
 from parfocal.experiments.show.report import Report, cell_text, published_text
 from parfocal.experiments.show.tabulation import Block, short, text
 
@@ -103,7 +109,7 @@ def _shifts(comparisons: Sequence[FailureComparison]) -> Table:
     )
     for c in comparisons:
         share = (f"{c.later} of {c.unequal}", percent_text(c.later_low, c.later_high))
-        table.add_row(c.loss, text(c.noise), ", ".join(c.between), *share, f"{c.factor:.2f}")
+        table.add_row(c.loss, text(c.noise), ", ".join(c.between), *share, factor_text(c))
     return table
 
 
