@@ -350,7 +350,7 @@ def test_done_study_trains_nothing_and_makes_the_same_page(whole, tmp_path):
     """Nor does --report, which needs no data."""
     path, folder = whole
     before = (folder / "trainings.jsonl").read_bytes()
-    output = run("study", path, "--out", folder, "--report", "--page", tmp_path)
+    output = run("study", path, "--out", folder, "--report", "--page", tmp_path / "study.md")
     assert "of 28" not in output
     assert (folder / "trainings.jsonl").read_bytes() == before
     for name in ("study/study.csv", "study/differences.svg"):
@@ -363,10 +363,29 @@ def test_notes_of_a_spec_are_on_its_page(whole, tmp_path):
     path, folder = whole
     noted = tmp_path / path.name
     noted.write_text('notes = ["Few scenes.", "Few digits."]\n' + path.read_text())
-    run("study", noted, "--out", folder, "--report", "--page", tmp_path)
+    run("study", noted, "--out", folder, "--report", "--page", tmp_path / "study.md")
     page, before = ((place / "study.md").read_text() for place in (tmp_path, folder))
     assert "## What has to be known\n\n- Few scenes.\n- Few digits.\n" in page
     assert "What has to be known" not in before
+
+
+def test_page_of_one_data_set_averages_nothing(whole, tmp_path):
+    """No columns of counts over data sets, none of what detections don't have; one panel."""
+    path, folder = whole
+    only = ("--only", "shapes", "--report", "--page", tmp_path / "detection.md")
+    output = run("study", path, "--out", folder, *only)
+    text = (tmp_path / "detection.md").read_text()
+    assert text.startswith("# Two trainings of each objective on few digits and fewer scenes: meas")
+    assert "On shapes, 1 choice" in output
+    assert "verage" not in text.replace("verage precision", "").replace("verage over the obj", "")
+    header = "| objective | average precision | less cross-entropy | calibration error | the same, "
+    assert f"## Each objective\n\n{header}scaled |\n" in text
+    assert "nan" not in text
+    for name in ("detection/study.csv", "detection/differences.svg"):
+        assert f"]({name})" in text
+        assert (tmp_path / name).is_file()
+    assert (tmp_path / "detection" / "differences.svg").read_text().count(">shapes<") == 1
+    assert "--report --page docs/detection.md" in text
 
 
 def test_other_data_are_refused(whole, tmp_path):
@@ -387,6 +406,7 @@ def test_other_data_are_refused(whole, tmp_path):
         (("gamma-and-alpha", "--only", "caravan", "--data-dir", "/nowhere"), "islp"),
         (("gamma-and-alpha", "--only", "cifar10-10"), "--image-folder"),
         (("gamma-and-alpha", "--report"), "without --report"),
+        (("gamma-and-alpha", "--report", "--page", "results"), "NAME.md; got 'results'"),
         (("nothing",), "or a path to a .toml; got 'nothing'"),
     ],
 )
@@ -434,7 +454,7 @@ def test_conclusion_says_what_the_intervals_say():
     )
     first = conclusion(mixed)[0]
     assert first.startswith(
-        "On one data set, 3 choices of gamma and class weights were compared with the "
+        "On digits, 3 choices of gamma and class weights were compared with the "
         "cross-entropy: average precision is higher with 1, lower with 1, and can't be told apart "
         "with 1 (-0.10 points). Focal loss without alpha: higher with gamma 0.5 (+1.00 [0.20, "
         "2.00]); lower with gamma 5 (-3.00 [-5.00, -1.00]); not told apart with gamma 2. Of 3"

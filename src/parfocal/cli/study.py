@@ -21,6 +21,12 @@ if TYPE_CHECKING:
 _PATH = click.Path(file_okay=False, path_type=Path)
 
 
+def _is_markdown(context: click.Context, option: click.Parameter, page: Path | None) -> Path | None:
+    if page is not None and page.suffix != ".md":
+        raise click.BadParameter(f"Expected the path of a page, NAME.md; got {str(page)!r}")
+    return page
+
+
 @click.command()
 @click.argument("spec")
 @click.option(
@@ -46,7 +52,12 @@ _PATH = click.Path(file_okay=False, path_type=Path)
 @click.option(
     "--report", is_flag=True, help="Train nothing: only write page, table and figure again."
 )
-@click.option("--page", type=_PATH, help="Folder for page, table and figure.  [default: --out]")
+@click.option(
+    "--page",
+    type=click.Path(dir_okay=False, path_type=Path),
+    callback=_is_markdown,
+    help="The page, NAME.md; table and figure go into NAME.  [default: study.md in --out]",
+)
 @out_option("Folder for the record.  [default: runs/study/SPEC]")
 @fails_in_one_line
 def study(
@@ -62,8 +73,9 @@ def study(
 ) -> None:
     """Compare objectives: which gamma, which alpha.
 
-    SPEC is gamma-and-alpha, gamma-and-alpha-quick, which is the same in miniature, or a path to a
-    TOML file. If the study is killed, the same command resumes it.
+    SPEC is gamma-and-alpha, gamma-and-alpha-quick, which is the same in miniature,
+    gamma-in-detection, or a path to a TOML file. If the study is killed, the same command resumes
+    it.
     """
     from parfocal.experiments.data import Sources
     from parfocal.experiments.run.engines import Processes
@@ -94,7 +106,7 @@ def study(
     skipped = [dataset for dataset in whole.datasets if dataset not in chosen.datasets]
     for paragraph in conclusion(found):
         console.print(paragraph)
-    for path in write_report(name, found, skipped, folder, page or directory):
+    for path in write_report(name, found, skipped, folder, page or directory / "study.md"):
         console.print(f"written: {path}", soft_wrap=True)
 
 

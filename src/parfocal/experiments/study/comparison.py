@@ -1,5 +1,6 @@
 """What a study found, from record and predictions: means, and differences with intervals."""
 
+import math
 from collections.abc import Sequence
 from typing import Any, NamedTuple
 
@@ -66,6 +67,12 @@ class Comparison(NamedTuple):
     rows: tuple[Row, ...]
     differences: tuple[Difference, ...]
 
+    @property
+    def places(self) -> tuple[str | None, ...]:
+        """The data sets, and of several None, which is their average, at the end."""
+        names = tuple(self.study.datasets)
+        return (*names, None) if self.study.has_several else names
+
     def row(self, dataset: str, objective: str) -> Row:
         """The row of an objective on a data set."""
         return self._index()[dataset, objective]
@@ -74,9 +81,10 @@ class Comparison(NamedTuple):
         return {(row.dataset, row.objective): row for row in self.rows}
 
     def mean(self, objective: str, metric: str) -> float:
-        """The mean of a metric over the data sets that have it."""
+        """The mean of a metric over the data sets that have it; NaN if none has."""
         values = [row.means[metric] for row in self.rows if row.objective == objective]
-        return float(np.nanmean(values))
+        known = [value for value in values if not math.isnan(value)]
+        return math.fsum(known) / len(known) if known else math.nan
 
     def difference(
         self, dataset: str | None, objective: str, reference: str, metric: str

@@ -27,14 +27,15 @@ _STYLE: Any = {
 
 def differences_figure(comparison: Comparison) -> Figure:
     """Average precision less the first reference's by gamma, a panel a data set."""
-    names = [*comparison.study.datasets, None]
-    rows = math.ceil(len(names) / _COLUMNS)
+    places = comparison.places
+    columns = min(_COLUMNS, len(places))
+    rows = math.ceil(len(places) / columns)
     with mpl.rc_context(_STYLE):
         figure = Figure(figsize=(_WIDTH, 0.7 + 1.45 * rows), layout="constrained")
-        axes = figure.subplots(rows, _COLUMNS, squeeze=False).flatten()
-        for axis, name in zip(axes, names, strict=False):
-            _panel(axis, comparison, name)
-        for axis in axes[len(names) :]:
+        axes = figure.subplots(rows, columns, squeeze=False).flatten()
+        for axis, place in zip(axes, places, strict=False):
+            _panel(axis, comparison, place)
+        for axis in axes[len(places) :]:
             axis.set_axis_off()
         handles, labels = axes[0].get_legend_handles_labels()
         figure.legend(handles, labels, loc="outside upper center", ncols=2, frameon=False)

@@ -48,10 +48,11 @@ def study_page(
 
 def differences_charts(comparison: Comparison) -> list[Chart]:
     """Average precision less the first reference's by gamma, on average and of each data set."""
-    return [_chart(comparison, name) for name in (None, *comparison.study.datasets)]
+    *others, first = comparison.places
+    return [_chart(comparison, first, 320), *(_chart(comparison, name, 240) for name in others)]
 
 
-def _chart(comparison: Comparison, dataset: str | None) -> Chart:
+def _chart(comparison: Comparison, dataset: str | None, height: int) -> Chart:
     reference = comparison.study.references[0]
     kinds = [focal_objectives(comparison, weights) for weights, *_ in _LINES]
     gammas = sorted({objective.gamma for kind in kinds for objective in kind.values()})
@@ -79,7 +80,7 @@ def _chart(comparison: Comparison, dataset: str | None) -> Chart:
         y=Axis("points"),
         lines=lines,
         levels=[Level(0)],
-        height=240 if dataset else 320,
+        height=height,
     )
 
 

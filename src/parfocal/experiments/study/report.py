@@ -23,14 +23,20 @@ from parfocal.experiments.study.words import (
     with_bounds,
 )
 
-PAGE, CSV, FIGURE = "study.md", "study/study.csv", "study/differences.svg"
-HTML = "study/study.html"
+# The means beside average precision, by column; of detections there is no balanced accuracy.
+_FURTHER = {
+    "balanced accuracy": "balanced_accuracy",
+    "calibration error": "ece",
+    "the same, scaled": "ece_scaled",
+}
+
+TABLE, FIGURE, HTML = "study.csv", "differences.svg", "study.html"
 
 
 def write_report(
     name: str, comparison: Comparison, skipped: Sequence[str], folder: Folder, out: Path
 ) -> list[Path]:
-    """Write the page, and beside it a folder with table, figure and a page for browsers.
+    """Write the page, and beside it a folder of its name: table, figure, a page for browsers.
 
     Args:
         name: of the spec.
@@ -39,10 +45,11 @@ def write_report(
         folder: of the record.
         out: path of the page.
     """
-    paths = [out / file for file in (PAGE, CSV, FIGURE, HTML)]
-    paths[1].parent.mkdir(parents=True, exist_ok=True)
+    beside = out.with_suffix("")
+    beside.mkdir(parents=True, exist_ok=True)
+    paths = [out, *(beside / file for file in (TABLE, FIGURE, HTML))]
     sessions = read_lines(folder.sessions)
-    text = page(name, comparison, skipped, sessions)
+    text = page(name, comparison, skipped, sessions, beside.name)
     command = f"parfocal study {name} --report"
     for path, content in (
         (paths[0], text),
@@ -100,22 +107,29 @@ def page(
     comparison: Comparison,
     skipped: Sequence[str],
     sessions: Sequence[dict[str, Any]],
+    beside: str = "study",
 ) -> str:
-    """The whole page in Markdown; the same record gives the same page."""
+    """The whole page in Markdown; the same record gives the same page.
+
+    Args:
+        name: of the spec.
+        comparison: what was found.
+        skipped: data sets of the spec that were left out.
+        sessions: those that trained.
+        beside: the folder with table and figure; its name is the page's too.
+    """
     study = comparison.study
+    table, figure = f"{beside}/{TABLE}", f"{beside}/{FIGURE}"
     parts = [
-        "# Which gamma, which alpha: measured",
+        f"# {study.subject}: measured",
         *conclusion(comparison),
-        f"![Differences of average precision from the {study.references[0]}, by gamma]({FIGURE})",
+        f"![Differences of average precision from the {study.references[0]}, by gamma]({figure})",
         f"Differences of average precision from the {study.references[0]} in points (hundredths), "
         f"by gamma, without alpha and with; each with the interval that holds 95 of 100. All "
-        f"numbers of this page, and more, are in [{CSV}]({CSV}).",
-        "## On average over the data sets",
+        f"numbers of this page, and more, are in [{table}]({table}).",
+        "## On average over the data sets" if study.has_several else "## Each objective",
         _overall_table(comparison),
-        "## Each data set",
-        f"Average precision in points; of the {study.references[0]} itself, and of the others less "
-        "it. A star marks an interval that doesn't hold 0.",
-        _dataset_table(comparison),
+        *(_each_dataset(comparison) if study.has_several else []),
         "## Beside each other",
         _pair_table(comparison),
         "## How sure the networks were",
@@ -129,7 +143,7 @@ def page(
         "## Data",
         _data_table(study, skipped),
         "## To do it again",
-        *_commands(name, study, skipped, sessions),
+        *_commands(name, study, skipped, sessions, f"{beside}.md"),
     ]
     return "\n\n".join(part for part in parts if part) + "\n"
 
@@ -150,37 +164,52 @@ def _overall_table(comparison: Comparison) -> str:
     study = comparison.study
     reference = study.references[0]
     others = study.references[1:]
-    header = ["objective", "average precision", f"less {reference}", "above, below 0"]
+    means = {
+        title: [comparison.mean(objective, metric) for objective in study.objectives]
+        for title, metric in _FURTHER.items()
+    }
+    known = {title: values for title, values in means.items() if not all(map(math.isnan, values))}
+    header = ["objective", "average precision", f"less {reference}", *_sides_header(study)]
     header += [f"less {other}" for other in others]
-    header += ["balanced accuracy", "calibration error", "the same, scaled"]
-    rows = []
-    for objective in study.objectives:
-        found = overall(comparison, objective)
-        rows.append(
-            [
-                objective,
-                points(comparison.mean(objective, AP)),
-                _shown(found),
-                _sides(comparison, objective, reference),
-                *(_shown(comparison.difference(None, objective, other, AP)) for other in others),
-                points(comparison.mean(objective, "balanced_accuracy")),
-                points(comparison.mean(objective, "ece")),
-                points(comparison.mean(objective, "ece_scaled")),
-            ]
-        )
-    return _table(header, rows)
+    rows = [
+        [
+            objective,
+            points(comparison.mean(objective, AP)),
+            _shown(overall(comparison, objective)),
+            *_sides(comparison, objective, reference),
+            *(_shown(comparison.difference(None, objective, other, AP)) for other in others),
+            *(points(values[place]) for values in known.values()),
+        ]
+        for place, objective in enumerate(study.objectives)
+    ]
+    return _table([*header, *known], rows)
 
 
-def _sides(comparison: Comparison, objective: str, reference: str) -> str:
-    """On how many data sets the interval is above 0, and on how many below."""
+def _sides_header(study: Study) -> list[str]:
+    return ["above, below 0"] if study.has_several else []
+
+
+def _sides(comparison: Comparison, objective: str, reference: str) -> list[str]:
+    """On how many of several data sets the interval is above 0, and on how many below."""
+    if not comparison.study.has_several:
+        return []
     single = [
         found
         for dataset in comparison.study.datasets
         if (found := comparison.difference(dataset, objective, reference, AP)) is not None
     ]
     if not single:
-        return ""
-    return f"{sum(one.is_above for one in single)}, {sum(one.is_below for one in single)}"
+        return [""]
+    return [f"{sum(one.is_above for one in single)}, {sum(one.is_below for one in single)}"]
+
+
+def _each_dataset(comparison: Comparison) -> list[str]:
+    return [
+        "## Each data set",
+        f"Average precision in points; of the {comparison.study.references[0]} itself, and of the "
+        "others less it. A star marks an interval that doesn't hold 0.",
+        _dataset_table(comparison),
+    ]
 
 
 def _dataset_table(comparison: Comparison) -> str:
@@ -202,15 +231,15 @@ def _dataset_table(comparison: Comparison) -> str:
 
 def _pair_table(comparison: Comparison) -> str:
     """The further comparisons, on average over the data sets."""
-    header = ["objective", "less", "average precision", "above, below 0", "calibration error"]
+    sides = _sides_header(comparison.study)
     return _table(
-        header,
+        ["objective", "less", "average precision", *sides, "calibration error"],
         [
             [
                 first,
                 second,
                 _shown(comparison.difference(None, first, second, AP)),
-                _sides(comparison, first, second),
+                *_sides(comparison, first, second),
                 _shown(comparison.difference(None, first, second, "ece")),
             ]
             for first, second in comparison.study.pairs
@@ -342,14 +371,14 @@ def _setting(value: Any) -> str:
 
 
 def _commands(
-    name: str, study: Study, skipped: Sequence[str], sessions: Sequence[dict[str, Any]]
+    name: str, study: Study, skipped: Sequence[str], sessions: Sequence[dict[str, Any]], page: str
 ) -> list[str]:
     only = "".join(f" --only {dataset}" for dataset in study.datasets) if skipped else ""
     photographs = any(isinstance(data, LongTail) for data in study.datasets.values())
     folder = " --image-folder FOLDER" if photographs else ""
     parts = [
         f"    parfocal study {name} --data-dir DATA{folder}{only} --out RECORDS\n"
-        f"    parfocal study {name}{only} --out RECORDS --report --page docs",
+        f"    parfocal study {name}{only} --out RECORDS --report --page docs/{page}",
         "The first trains what isn't done, the second makes this page from the records.",
         f"{study.size:,} trainings.",
     ]

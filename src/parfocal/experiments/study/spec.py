@@ -162,6 +162,7 @@ class Training(NamedTuple):
 class Study(Part, frozen=True):
     """All trainings, and what they are compared by.
 
+    title: the subject, and after a colon its size.
     search_seed: of the trainings that choose a rate; seeds: of those that are compared.
     draws: of the bootstrap.
     references: objectives that all others are compared with.
@@ -199,6 +200,16 @@ class Study(Part, frozen=True):
                     raise ValueError(f"Expected `{part}` to differ, got {' and '.join(names)}")
         if not self.datasets or not self.references:
             raise ValueError("Expected `datasets` and `references`, got none")
+
+    @property
+    def subject(self) -> str:
+        """What is asked: the title up to its colon."""
+        return self.title.partition(":")[0]
+
+    @property
+    def has_several(self) -> bool:
+        """Whether there is more than one data set to average over."""
+        return len(self.datasets) > 1
 
     @property
     def digest(self) -> str:
