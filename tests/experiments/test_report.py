@@ -3,9 +3,12 @@
 import csv
 import json
 import math
+import os
 import re
+import socket
 import subprocess
 import sys
+import time
 
 import pytest
 from click.testing import CliRunner
@@ -14,12 +17,16 @@ from experiments.made_up import CELLS, run_of, spec_of, write
 from parfocal.cli import cli
 from parfocal.experiments.errors import UnreadableResultsError
 from parfocal.experiments.run.grid import read_grid
+from parfocal.experiments.run.states import state_of
 from parfocal.experiments.show.conclusion import headline, sentences
 from parfocal.experiments.show.naming import experiment_of
+from parfocal.experiments.show.provenance import session_start
 from parfocal.experiments.show.published import PublishedRun, published_of, read_published
 from parfocal.experiments.show.report import make_report
 from parfocal.experiments.show.tabulation import blocks, label, varying_settings
 from parfocal.experiments.spec import RunSpec
+
+OF_RUNS = "loss,noise,gamma,threshold,first_nonfinite_epoch,first_epoch_loss,last_finite_loss"
 
 
 @pytest.fixture(scope="module")
@@ -70,14 +77,32 @@ def test_published_results_are_found_by_settings(published_folder):
         ("cifar10_cnn.csv", "loss,epoch\noriginal,0\n", "train_loss"),
         ("cifar10_cnn.csv", "", "cifar10_cnn.csv"),
         ("mnist_classification.csv", "first_nonfinite_epoch,loss\n1,original\n", "noise"),
+        ("mnist_classification.csv", f"{OF_RUNS}\noriginal,0.0\n", "row 2 has another length"),
+        ("mnist_classification.csv", f"{OF_RUNS}\n", "expected a row"),
+        ("mnist_classification.csv", OF_RUNS.replace(",", ";"), "expected the columns loss"),
+        ("mnist_classification.csv", f"{OF_RUNS}\noriginal,0,0.1,0,-3,1,1\n", "0 or more, got -3"),
+        (
+            "mnist_classification.csv",
+            f"{OF_RUNS}\noriginal,0,0.1,a,3,1,1\n",
+            "invalid literal",
+        ),
+        ("cifar10_cnn.csv", "loss,epoch,train_loss\noriginal,0,\n", "at epoch 0 of each"),
+        ("cifar10_cnn.csv", "loss,epoch,train_loss\n\xe9\n", "cifar10_cnn.csv: .*utf-8"),
         ("other.csv", "a\n", "none of mnist_classification.csv"),
     ],
 )
 def test_unreadable_results_are_named(name, text, words, tmp_path):
     """With their file, and what is missing."""
-    (tmp_path / name).write_text(text)
+    (tmp_path / name).write_text(text, encoding="latin-1")
     with pytest.raises(UnreadableResultsError, match=words):
         read_published(tmp_path)
+
+
+def test_published_results_may_come_from_a_spreadsheet(tmp_path):
+    """Which writes a mark of the encoding first."""
+    text = f"{OF_RUNS}\noriginal,0,0.1,0,3,0.2,0.1\n"
+    (tmp_path / "mnist_classification.csv").write_text(text, encoding="utf-8-sig")
+    assert published_of(spec_of(0.1, 0), read_published(tmp_path)).first_failure == 3
 
 
 def test_report_is_made_from_records_alone(runs, published_folder, tmp_path):
@@ -399,3 +424,93 @@ def test_provenance_has_every_version_date_and_machine_once(tmp_path):
     assert found.commits == ("0123456789ab+",)
     (problem,) = found.problems
     assert problem.startswith(f"{damaged.parent.name}/sessions.jsonl, line 1 is damaged")
+
+
+def _changed(line, **values):
+    return json.dumps({**json.loads(line), **values})
+
+
+@pytest.mark.parametrize(
+    ("change", "words"),
+    [
+        (lambda lines: [_changed(lines[0], loss=None), *lines[1:]], "line 1 .*got `null`"),
+        (lambda lines: [_changed(lines[0], loss="abc"), *lines[1:]], "line 1 .*got `str`"),
+        (lambda lines: [_changed(lines[0], step="7"), *lines[1:]], "line 1 .*got `str`"),
+        (lambda lines: [_changed(lines[0], epoch=-5), *lines[1:]], "line 1 "),
+        (lambda lines: [_changed(lines[0], epoch=0.5), *lines[1:]], "line 1 .*got `float`"),
+        (lambda lines: [_changed(lines[0], more=1), *lines[1:]], "line 1 .*more"),
+        (lambda lines: [lines[0], *lines], "line 2 .*expected epoch 1, got 0"),
+        (lambda lines: [*lines, lines[-1]], "line 5 .*nothing after"),
+        (lambda lines: [*lines[:3], lines[0], lines[3]], "line 4 .*nothing after a failure"),
+        (lambda lines: [*lines[:2], _changed(lines[2], epoch="x"), lines[3]], "line 3 .*got `str`"),
+        (lambda lines: [*lines[:3], _changed(lines[3], outcome="foo")], "line 4 .*'foo'"),
+        (lambda lines: [*lines[:3], _changed(lines[3], outcome=[1])], "line 4 .*got `array`"),
+        (lambda lines: [_changed(lines[0], event="pause"), *lines[1:]], "line 1 .*got 'pause'"),
+        (lambda lines: ["[" * 100_000, *lines], "line 1 .*recursion"),
+    ],
+)
+def test_line_that_no_run_writes_costs_its_run_alone(change, words, tmp_path):
+    """The report names file and line, and has the other runs."""
+    damaged, whole = (write(tmp_path, run_of(spec_of(0.1, t), 2)) for t in (0, 1))
+    path = damaged / "metrics.jsonl"
+    path.write_text("".join(f"{line}\n" for line in change(path.read_text().splitlines())))
+    report = make_report(tmp_path)
+    assert [row.directory for row in report.rows] == [whole]
+    (problem,) = report.problems
+    assert re.match(rf"{damaged.name}/metrics.jsonl, {words}", problem)
+
+
+@pytest.mark.parametrize(
+    "values",
+    [
+        {"versions": 5},
+        {"git": 5},
+        {"git": {"commit": 5}},
+        {"python": ["3"]},
+        {"began": "2020"},
+    ],
+)
+def test_session_that_no_run_writes_is_a_problem_of_its_own(values, tmp_path):
+    """Also for TensorBoard, whose events then have no date."""
+    folder = write(tmp_path, run_of(spec_of(0.1, 0), 2), sessions=[SESSION | values])
+    report = make_report(tmp_path)
+    assert len(report.rows) == 1
+    (problem,) = report.provenance.problems
+    assert problem.startswith(f"{folder.name}/sessions.jsonl, line 1 is damaged")
+    assert session_start(folder) is None
+
+
+def test_sessions_of_another_run_are_refused(tmp_path):
+    """They say which run they are of."""
+    for threshold, of in ((0, 0), (1, 0)):
+        session = SESSION | {"run": spec_of(0.1, of).digest}
+        write(tmp_path, run_of(spec_of(0.1, threshold), 2), sessions=[session])
+    report = make_report(tmp_path)
+    assert [row.run.spec.data.threshold for row in report.rows] == [0]
+    (problem,) = report.problems
+    assert re.search(r"sessions.jsonl is of the run \w{12}, and this one is", problem)
+
+
+@pytest.mark.parametrize("values", [{"steps_per_epoch": 0}, {"pid": 2**40}, {"pid": -1}])
+def test_progress_that_no_run_writes_is_passed_over(values, tmp_path):
+    """The run is taken for interrupted, since nothing says that a process works on it."""
+    folder = write(tmp_path, run_of(spec_of(0.1, 0), 2))
+    metrics = folder / "metrics.jsonl"
+    metrics.write_text("".join(metrics.read_text().splitlines(keepends=True)[:2]))
+    progress = {
+        "host": socket.gethostname(), "pid": os.getpid(), "engine": "alone", "time": time.time(),
+        "epochs": 3, "epoch": 2, "step": 20, "steps_per_epoch": 10, "loss": 0.1, "accuracy": 0.9,
+        "largest_logit": 3.0, "images_per_second": 1.0, "epochs_per_second": 1.0,
+    }  # fmt: skip
+    for changed, status in (({}, "running"), (values, "interrupted")):
+        (folder / "progress.json").write_text(json.dumps(progress | changed))
+        assert state_of(folder).status == status
+
+
+def test_status_shows_what_a_report_reads(tmp_path):
+    """Also of sweeps beside each other."""
+    for sweep in ("a", "b"):
+        write(tmp_path / sweep, run_of(spec_of(0.1, 0), 2))
+    result = CliRunner().invoke(cli, ["status", str(tmp_path)])
+    assert result.exit_code == 0, result.output
+    assert len(make_report(tmp_path).rows) == 2

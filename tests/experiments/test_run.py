@@ -226,7 +226,7 @@ def test_folder_of_another_run_is_refused(tmp_path, every_step):
     """Done or not, it isn't taken for this one; nothing is changed."""
     run_training(SPEC, tmp_path, EAGER, Session(), stop=stop_at(5))
     before = {path.name: path.read_bytes() for path in tmp_path.iterdir()}
-    with pytest.raises(OtherRunError, match="--out, or add --overwrite"):
+    with pytest.raises(OtherRunError, match="use another folder"):
         run_training(SPEC.with_settings({"gamma": 0.2}), tmp_path, EAGER, Session())
     assert {path.name: path.read_bytes() for path in tmp_path.iterdir()} == before
 

@@ -2,6 +2,7 @@
 
 import csv
 import json
+import shutil
 import tomllib
 
 import msgspec
@@ -21,6 +22,7 @@ from parfocal.experiments.errors import ChangedDataError
 from parfocal.experiments.run.engines import Processes
 from parfocal.experiments.run.record import read_lines
 from parfocal.experiments.run.session import Session
+from parfocal.experiments.run.sessions import read_sessions
 from parfocal.experiments.study.bootstrap import Interval
 from parfocal.experiments.study.comparison import Comparison, Difference
 from parfocal.experiments.study.conduct import Folder, chosen_rate, run_study
@@ -398,6 +400,42 @@ def test_other_data_are_refused(whole, tmp_path):
         run_study(study.only(("digits",)), tmp_path, Sources(), engine, Session())
 
 
+@pytest.mark.parametrize("damage", [lambda whole: whole[:-9], lambda _: b"x\n", lambda _: b""])
+def test_damaged_predictions_are_named_and_can_be_made_again(damage, whole, tmp_path):
+    """Cut short by a full disk, or another file."""
+    path, folder = whole
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    predictions = min(copy.glob("cache/*.npz"))
+    before = predictions.read_bytes()
+    predictions.write_bytes(damage(before))
+    output = run("study", path, "--out", copy, "--report", status=2)
+    assert f"{predictions.name} is damaged; remove it" in output
+    assert "Traceback" not in output
+    assert "pickle" not in output
+    predictions.unlink()
+    run("study", path, "--out", copy)
+    assert predictions.read_bytes() == before
+
+
+@pytest.mark.parametrize(
+    ("file", "line", "words"),
+    [
+        ("trainings.jsonl", "{}", "line 29 is damaged (Object missing required field"),
+        ("trainings.jsonl", '{"training": 5}', "line 29 is damaged (Expected `str`"),
+        ("sessions.jsonl", '{"event": "begin", "began": 5}', "line 3 is damaged (Expected"),
+    ],
+)
+def test_line_that_no_study_writes_is_named(file, line, words, whole, tmp_path):
+    """Of the trainings or of the sessions, in one line."""
+    path, folder = whole
+    copy = shutil.copytree(folder, tmp_path / "copy")
+    with (copy / file).open("a") as opened:
+        opened.write(f"{line}\n")
+    output = run("study", path, "--out", copy, "--report", status=2)
+    assert f"{file}, {words}" in output
+    assert "Traceback" not in output
+
+
 @pytest.mark.parametrize(
     ("arguments", "words"),
     [
@@ -547,11 +585,16 @@ def test_page_says_whether_a_grid_of_rates_was_wide_enough(scores, words):
     assert f"Of the average over the objectives, the best rate was {words}" in text
 
 
-def test_page_says_that_the_time_of_killed_sessions_is_not_in_its_sum():
+def test_page_says_that_the_time_of_killed_sessions_is_not_in_its_sum(tmp_path):
     """A killed process leaves no line of its end."""
-    begin = {"event": "begin", "began": "2026-01-02", "versions": {}, "processor": "x", "python": 3}
-    sessions = [begin, {"event": "end", "seconds": {"a": 3600.0, "b": 1800.0}}, begin]
-    text = page("name", comparison_of({0.5: (0.01, 0.002, 0.02)}), (), sessions)
-    assert text.endswith("1.5 hours of a core in 1 sessions, and 1 more that were killed.\n")
-    text = page("name", comparison_of({0.5: (0.01, 0.002, 0.02)}), (), sessions[:2])
-    assert text.endswith("; 1.5 hours of a core.\n")
+    begin = {"event": "begin", "began": "2026-01-02T03:04:05+00:00", "processor": "x"}
+    seconds = {"a": 3600.0, "b": 1800.0}
+    end = {"event": "end", "ended": "2026-01-02T05:04:05+00:00", "seconds": seconds}
+    path = tmp_path / "sessions.jsonl"
+    path.write_text("".join(json.dumps(line) + "\n" for line in (begin, end, begin)))
+    sessions = read_sessions(path)
+    made_up = comparison_of({0.5: (0.01, 0.002, 0.02)})
+    text = page("name", made_up, (), sessions)
+    assert "Begun 2026-01-02, last 2026-01-02; x," in text
+    assert text.endswith("; 1.5 hours of a core in 1 session, not counting 1 killed.\n")
+    assert page("name", made_up, (), sessions[:2]).endswith("; 1.5 hours of a core.\n")

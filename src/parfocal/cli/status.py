@@ -20,11 +20,11 @@ def status(directory: Path, watch: bool) -> None:
     """
     from rich.live import Live
 
-    from parfocal.experiments.run.states import scan
+    from parfocal.experiments.run.states import scan_all
     from parfocal.experiments.show.grid_display import grid
 
     console = plain_console()
-    states = scan(directory)
+    states = scan_all(directory)
     if not states:
         raise click.UsageError(f"no runs in {directory}: expected folders that hold a spec.json")
     if not watch:
@@ -33,4 +33,4 @@ def status(directory: Path, watch: bool) -> None:
     with Live(grid(states, console), console=console, auto_refresh=False) as live:
         while True:
             time.sleep(1)
-            live.update(grid(scan(directory), console), refresh=True)
+            live.update(grid(scan_all(directory), console), refresh=True)

@@ -1,7 +1,11 @@
 """What happens in a training."""
 
-from typing import Literal, NamedTuple
+from typing import Annotated, Literal, NamedTuple
 
+from msgspec import Meta
+
+# Epochs, steps and images are counted from 0.
+Index = Annotated[int, Meta(ge=0, le=2**63 - 1)]
 Quantity = Literal["loss", "gradient", "parameters"]
 
 
@@ -20,8 +24,8 @@ class Step(NamedTuple):
 class Epoch(NamedTuple):
     """One pass over the images: mean loss, accuracy while training, largest |logit| so far."""
 
-    epoch: int
-    step: int
+    epoch: Index
+    step: Index
     loss: float
     accuracy: float
     largest_logit: float
@@ -37,15 +41,15 @@ class Failure(NamedTuple):
     pixel: row and column of that logit, where each pixel has one.
     """
 
-    epoch: int
-    step: int
+    epoch: Index
+    step: Index
     quantity: Quantity
     loss: float
     largest_logit: float
-    largest_logit_sample: int
-    sample: int
+    largest_logit_sample: Index
+    sample: Index
     label: str
-    pixel: tuple[int, int] | None
+    pixel: tuple[Index, Index] | None
     logit: float
 
 

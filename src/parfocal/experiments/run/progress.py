@@ -4,7 +4,7 @@ import os
 import socket
 import time
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Annotated
 
 import msgspec
 
@@ -22,13 +22,13 @@ class RunProgress(msgspec.Struct, frozen=True):
     """How far a run is; `time` is when it was written, in seconds since 1970."""
 
     host: str
-    pid: int
+    pid: Annotated[int, msgspec.Meta(ge=1, lt=2**31)]
     engine: str
     time: float
     epochs: int
     epoch: int
     step: int
-    steps_per_epoch: int
+    steps_per_epoch: Annotated[int, msgspec.Meta(ge=1)]
     loss: float
     accuracy: float
     largest_logit: float
@@ -67,5 +67,5 @@ def read_progress(directory: Path) -> RunProgress | None:
     """How far the run in a folder is, if it says so."""
     try:
         return msgspec.json.decode((directory / "progress.json").read_bytes(), type=RunProgress)
-    except (OSError, msgspec.DecodeError):
+    except (OSError, msgspec.DecodeError, RecursionError):
         return None

@@ -20,10 +20,12 @@ from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
 from pathlib import Path
 from types import TracebackType
-from typing import IO, Any, Literal, NamedTuple, Self
+from typing import IO, Any, Literal, NamedTuple, Self, TypeVar
+
+import msgspec
 
 from parfocal.experiments.errors import DamagedRecordError, OtherRunError
-from parfocal.experiments.run.events import Epoch, Failure
+from parfocal.experiments.run.events import Epoch, Failure, Index
 from parfocal.experiments.spec import RunSpec
 
 Outcome = Literal["finished", "failed", "stopped", "interrupted"]
@@ -36,6 +38,9 @@ _LINES = ("metrics.jsonl", "sessions.jsonl")
 
 # A checkpoint's name holds its step and the beginning of the SHA-256 of its contents.
 CHECKPOINT = re.compile(r"checkpoint-(\d{12})-([0-9a-f]{16})\.pt")
+
+
+Line = TypeVar("Line", bound=NamedTuple)
 
 
 class Run(NamedTuple):
@@ -167,8 +172,7 @@ def refuse_other(path: Path, found: str | None, run: str) -> None:
     if found != run:
         of = "names no run" if found is None else f"is of the run {str(found)[:12]}"
         raise OtherRunError(
-            f"{path} {of}, and this one is {run[:12]}; move it, name another folder with --out, "
-            "or add --overwrite"
+            f"{path} {of}, and this one is {run[:12]}; move it, or use another folder"
         )
 
 
@@ -177,30 +181,57 @@ def read_run(directory: Path) -> Run:
 
     Raises:
         DamagedRecordError: a file isn't what was written there; with its path and line.
-        OtherRunError: the metrics are of another run than the spec.
+        OtherRunError: metrics or sessions are of another run than the spec.
     """
     spec = read_spec(directory)
-    epochs: list[Epoch] = []
-    failure: Failure | None = None
-    outcome: Outcome | None = None
-    steps = 0
+    refuse_others(directory, spec.digest)
+    run = Run(spec, (), None, None, 0)
     path = directory / "metrics.jsonl"
     for number, values in enumerate(read_lines(path), start=1):
         try:
-            match values.pop("event"):
-                case "epoch":
-                    epochs.append(Epoch(**values))
-                    steps = epochs[-1].step
-                case "failure":
-                    pixel = values.pop("pixel")
-                    failure = Failure(**values, pixel=pixel and tuple(pixel))
-                    steps = failure.step
-                case "end":
-                    refuse_other(path, values.get("run", spec.digest), spec.digest)
-                    outcome, steps = values["outcome"], values["step"]
-        except (KeyError, TypeError) as error:
-            raise DamagedRecordError(f"{path}, line {number} is damaged ({error!r})") from error
-    return Run(spec, tuple(epochs), failure, outcome, steps)
+            run = _followed(run, values)
+        except ValueError as error:
+            raise DamagedRecordError(f"{path}, line {number} is damaged ({error})") from error
+    return run
+
+
+def _followed(run: Run, values: dict[str, Any]) -> Run:
+    """The run after one more line: epochs in their order, then perhaps a failure, then the end."""
+    event = values.get("event")
+    rest = {name: value for name, value in values.items() if name != "event"}
+    if run.outcome is not None or (run.failure is not None and event != "end"):
+        raise ValueError(f"expected nothing after {'a failure' if run.failure else 'the end'}")
+    match event:
+        case "epoch":
+            epoch = _typed(rest, Epoch)
+            if epoch.epoch != len(run.epochs):
+                raise ValueError(f"expected epoch {len(run.epochs)}, got {epoch.epoch}")
+            return run._replace(epochs=(*run.epochs, epoch), steps=epoch.step)
+        case "failure":
+            # A class of photographs may be called like a number that JSON doesn't have.
+            failure = _typed({**rest, "label": str(rest.get("label"))}, Failure)
+            return run._replace(failure=failure, steps=failure.step)
+        case "end":
+            end = _typed({"run": None, "parameters": None, **rest}, _End)
+            return run._replace(outcome=end.outcome, steps=end.step)
+        case _:
+            raise ValueError(f"expected epoch, failure or end, got {event!r}")
+
+
+class _End(NamedTuple):
+    """The last line."""
+
+    outcome: Outcome
+    step: Index
+    run: str | None
+    parameters: str | None
+
+
+def _typed(values: dict[str, Any], kind: type[Line]) -> Line:
+    """A line's values by name, each of its type, none missing and none more."""
+    if wrong := sorted(set(values) ^ set(kind._fields)):
+        raise ValueError(f"missing or unknown: {', '.join(wrong)}")
+    return msgspec.convert([values[name] for name in kind._fields], kind)
 
 
 def read_spec(directory: Path) -> RunSpec:
@@ -212,7 +243,7 @@ def read_spec(directory: Path) -> RunSpec:
     path = directory / "spec.json"
     try:
         return RunSpec.from_record(json.loads(path.read_text(encoding="utf-8")))
-    except (ValueError, OSError) as error:
+    except (ValueError, OSError, RecursionError) as error:
         raise DamagedRecordError(f"{path}: {error}") from error
 
 
@@ -234,7 +265,7 @@ def read_lines(path: Path) -> list[dict[str, Any]]:
             values = json.loads(line)
             if not isinstance(values, dict) or not line.endswith(b"\n"):
                 raise ValueError("not a whole line")
-        except ValueError as error:
+        except (ValueError, RecursionError) as error:
             raise DamagedRecordError(f"{path}, line {number} is damaged ({error})") from error
         found.append(_numbers(values))
     return found
@@ -274,4 +305,7 @@ def _line(event: str, values: dict[str, Any]) -> str:
 
 def _numbers(values: dict[str, Any]) -> dict[str, Any]:
     names = ("nan", "inf", "-inf")
-    return {key: float(value) if value in names else value for key, value in values.items()}
+    return {
+        key: float(value) if isinstance(value, str) and value in names else value
+        for key, value in values.items()
+    }

@@ -79,3 +79,12 @@ def scan(directory: Path) -> list[RunState]:
     if (directory / "spec.json").exists():
         return [state_of(directory)]
     return [state_of(path.parent) for path in sorted(directory.glob("*/spec.json"))]
+
+
+def scan_all(directory: Path) -> list[RunState]:
+    """The same of a folder of a run, of a sweep, or of sweeps."""
+    states = scan(directory)
+    if not (directory / "spec.json").exists():
+        inner = sorted(path for path in directory.iterdir() if path.is_dir())
+        states += [s for path in inner if not (path / "spec.json").exists() for s in scan(path)]
+    return states

@@ -135,7 +135,7 @@ def outcome_of(spec: RunSpec, directory: Path) -> Outcome | None:
     if run.spec.digest != spec.digest:
         raise OtherRunError(
             f"{directory} holds the run {run.spec.digest[:12]}, and this one is "
-            f"{spec.digest[:12]}; name another folder with --out, or add --overwrite"
+            f"{spec.digest[:12]}; use another folder"
         )
     return run.outcome if run.outcome in DONE else None
 
@@ -269,7 +269,7 @@ def _resume(trainer: Trainer, contents: dict[str, Any] | None) -> list[Epoch]:
         reason = str(error).partition("\n")[0]
         raise DamagedRecordError(
             f"the checkpoint doesn't fit the network that the installed packages make ({reason}); "
-            "install the versions in `sessions.jsonl`, or add --overwrite"
+            "install the versions in `sessions.jsonl`, or begin again in another folder"
         ) from error
 
 

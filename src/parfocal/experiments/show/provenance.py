@@ -1,11 +1,13 @@
 """Where runs come from: sessions, dates, versions, machines and commits, out of their records."""
 
 from collections.abc import Iterable, Sequence
+from contextlib import suppress
+from datetime import datetime
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import NamedTuple
 
 from parfocal.experiments.errors import DamagedRecordError
-from parfocal.experiments.run.record import read_lines
+from parfocal.experiments.run.sessions import SessionLine, read_sessions
 
 
 class Provenance(NamedTuple):
@@ -30,20 +32,19 @@ class Provenance(NamedTuple):
 
 def provenance_of(root: Path, directories: Sequence[Path]) -> Provenance:
     """Read what is recorded of the sessions in some folders of runs below `root`."""
-    lines: list[dict[str, Any]] = []
+    lines: list[SessionLine] = []
     problems = []
     runs = 0
     for directory in directories:
         try:
-            found = read_lines(directory / "sessions.jsonl")
+            found = read_sessions(directory / "sessions.jsonl")
         except DamagedRecordError as error:
             problems.append(str(error).replace(f"{root}/", ""))
             continue
-        runs += any(line.get("event") == "began" for line in found)
+        runs += any(line.event == "began" for line in found)
         lines += found
-    began = [line for line in lines if line.get("event") == "began"]
-    # All times are of one zone and one form, so that they sort as text.
-    times = [str(line[key]) for line in lines for key in ("began", "ended") if key in line]
+    began = [line for line in lines if line.event == "began"]
+    times = [time.isoformat() for line in lines if (time := line.began or line.ended)]
     return Provenance(
         sessions=len(began),
         runs=runs,
@@ -51,43 +52,38 @@ def provenance_of(root: Path, directories: Sequence[Path]) -> Provenance:
         last=max(times, default=None),
         software=_software(began),
         machines=_distinct(_machine(line) for line in began),
-        commits=_distinct(_commit(line.get("git")) for line in began),
+        commits=_distinct(_commit(line) for line in began),
         problems=tuple(problems),
     )
 
 
-def session_start(directory: Path) -> str | None:
-    """When the first session of a run began, if that is recorded.
-
-    Raises:
-        DamagedRecordError: the record can't be read.
-    """
-    lines = read_lines(directory / "sessions.jsonl")
-    return min((str(line["began"]) for line in lines if "began" in line), default=None)
+def session_start(directory: Path) -> datetime | None:
+    """When the first session of a run began; None if no readable record says it."""
+    with suppress(DamagedRecordError):
+        lines = read_sessions(directory / "sessions.jsonl")
+        return min((line.began for line in lines if line.began), default=None)
+    return None
 
 
-def _software(began: Sequence[dict[str, Any]]) -> dict[str, tuple[str, ...]]:
+def _software(began: Sequence[SessionLine]) -> dict[str, tuple[str, ...]]:
     """The versions of parfocal, torch, Python and all other packages that were there."""
-    of_sessions = [{**(line.get("versions") or {}), "Python": line.get("python")} for line in began]
+    of_sessions = [{**line.installed, "Python": line.python} for line in began]
     names = dict.fromkeys(("parfocal", "torch", "Python"))
     names |= dict.fromkeys(name for versions in of_sessions for name in versions)
     found = {name: _distinct(versions.get(name) for versions in of_sessions) for name in names}
     return {name: versions for name, versions in found.items() if versions}
 
 
-def _machine(line: dict[str, Any]) -> str | None:
+def _machine(line: SessionLine) -> str | None:
     """`cpu (AMD EPYC, x86_64)`."""
-    device = line.get("device")
-    inside = ", ".join(str(line[key]) for key in ("processor", "machine") if line.get(key))
-    if device and inside:
-        return f"{device} ({inside})"
-    return device or inside or None
+    inside = ", ".join(filter(None, (line.processor, line.machine)))
+    if line.device and inside:
+        return f"{line.device} ({inside})"
+    return line.device or inside or None
 
 
-def _commit(git: dict[str, Any] | None) -> str | None:
-    if not git:
-        return None
-    return f"{git['commit'][:12]}{'+' * bool(git.get('changed'))}"
+def _commit(line: SessionLine) -> str | None:
+    return None if line.git is None else f"{line.git.commit[:12]}{'+' * line.git.changed}"
 
 
 def _distinct(values: Iterable[str | None]) -> tuple[str, ...]:

@@ -18,6 +18,14 @@ FILES = {
 }
 
 
+# Columns of a table of runs, and of one of epochs.
+_OF_RUNS = (
+    "loss", "noise", "gamma", "threshold", "first_nonfinite_epoch", "first_epoch_loss",
+    "last_finite_loss",
+)  # fmt: skip
+_OF_EPOCHS = ("loss", "epoch", "train_loss")
+
+
 class PublishedRun(NamedTuple):
     """What the paper says about one run.
 
@@ -48,16 +56,33 @@ def read_published(folder: Path) -> Published:
     for name, spec in FILES.items():
         path = folder / name
         if path.exists():
-            with path.open(newline="", encoding="utf-8") as file:
-                rows = list(csv.DictReader(file))
             try:
-                read = _summaries if "first_nonfinite_epoch" in rows[0] else _curves
-                found |= read(spec, rows)
-            except (KeyError, ValueError, IndexError) as error:
-                raise UnreadableResultsError(f"{path}: {error!r}") from error
+                found |= _read(spec, path)
+            except (ValueError, csv.Error) as error:
+                raise UnreadableResultsError(f"{path}: {error}") from error
     if not found:
         raise UnreadableResultsError(f"none of {', '.join(FILES)} in {folder}")
     return found
+
+
+def _read(spec: str, path: Path) -> Published:
+    """The runs of one table: a row each, or a row an epoch."""
+    with path.open(newline="", encoding="utf-8-sig") as file:
+        reader = csv.DictReader(file)
+        rows = list(reader)
+    columns = reader.fieldnames or ()
+    is_summary = "epoch" not in columns
+    expected = _OF_RUNS if is_summary else _OF_EPOCHS
+    if missing := [name for name in expected if name not in columns]:
+        raise ValueError(
+            f"expected the columns {', '.join(expected)}; {', '.join(missing)} are missing"
+        )
+    if not rows:
+        raise ValueError("expected a row below the names of the columns")
+    for number, row in enumerate(rows, start=2):
+        if None in row.values() or None in row:
+            raise ValueError(f"row {number} has another length than the first")
+    return (_summaries if is_summary else _curves)(spec, rows)
 
 
 def published_of(spec: RunSpec, published: Published) -> PublishedRun | None:
@@ -88,6 +113,8 @@ def _summaries(name: str, rows: Iterable[dict[str, str]]) -> Published:
             "threshold": int(row["threshold"]),
         }
         failure = row["first_nonfinite_epoch"]
+        if failure and int(failure) < 0:
+            raise ValueError(f"expected first_nonfinite_epoch to be 0 or more, got {failure}")
         found[base.with_settings(settings).digest] = PublishedRun(
             first_failure=int(failure) if failure else None,
             first_loss=float(row["first_epoch_loss"]),
@@ -107,6 +134,8 @@ def _curves(name: str, rows: Iterable[dict[str, str]]) -> Published:
         curve = curves.setdefault(digest, [])
         if row["train_loss"] and int(row["epoch"]) == len(curve):
             curve.append(float(row["train_loss"]))
+    if not all(curves.values()):
+        raise ValueError("expected a number in train_loss at epoch 0 of each loss")
     epochs = base.training.epochs
     return {
         digest: PublishedRun(

@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Any, NamedTuple
 
 from parfocal.experiments.run.record import Run, replacing
-from parfocal.experiments.run.states import RunState, RunStatus, scan
+from parfocal.experiments.run.states import RunStatus, scan_all
 from parfocal.experiments.show.comparison import (
     FailureComparison,
     FailureRate,
@@ -75,7 +75,7 @@ class Report(NamedTuple):
 
 def make_report(directory: Path, published: Published | None = None) -> Report:
     """Read all records of a folder, or of its folders, and put them beside the published ones."""
-    states = _states(directory)
+    states = scan_all(directory)
     rows = tuple(
         Row(
             s.run,
@@ -102,14 +102,6 @@ def make_report(directory: Path, published: Published | None = None) -> Report:
         problems=tuple(problem.replace(f"{directory}/", "") for problem in problems),
         compared=published is not None,
     )
-
-
-def _states(directory: Path) -> list[RunState]:
-    states = scan(directory)
-    if not (directory / "spec.json").exists():
-        inner = sorted(path for path in directory.iterdir() if path.is_dir())
-        states += [s for path in inner if not (path / "spec.json").exists() for s in scan(path)]
-    return states
 
 
 def _sections(runs: Sequence[Run]) -> tuple[Section, ...]:

@@ -6,7 +6,6 @@ run bear that of its first session, or none.
 
 import re
 from collections.abc import Iterator
-from datetime import datetime
 from pathlib import Path
 from typing import Any
 
@@ -64,7 +63,7 @@ def write_events(report: Report, folder: Path) -> list[Path]:
 
 def _write(path: Path, row: Row, varying: list[str]) -> None:
     start = session_start(row.directory)
-    time = datetime.fromisoformat(start).timestamp() if start is not None else 0.0
+    time = start.timestamp() if start is not None else 0.0
     with replacing(path) as temporary, temporary.open("wb") as file:
         writer = RecordWriter(file)
         for event in _events(row, varying):

@@ -16,11 +16,17 @@ from importlib.metadata import version
 from pathlib import Path
 from typing import Any, NamedTuple
 
+import msgspec
 from filelock import FileLock, Timeout
 
 import parfocal
 from parfocal.experiments.data import Sources
-from parfocal.experiments.errors import BusySweepError, ChangedDataError, DeadWorkerError
+from parfocal.experiments.errors import (
+    BusySweepError,
+    ChangedDataError,
+    DamagedRecordError,
+    DeadWorkerError,
+)
 from parfocal.experiments.run.engines import Engine
 from parfocal.experiments.run.record import append_line, read_lines, replacing
 from parfocal.experiments.run.session import Session, environment, now
@@ -61,6 +67,23 @@ class Folder(NamedTuple):
         return self.path / "cache" / f"{training.digest}.npz"
 
 
+class _TrainingLine(msgspec.Struct):
+    """What a line of a training has at least."""
+
+    training: str
+    dataset: str
+    objective: str
+    rate: float
+    seed: int
+    data: str
+    steps: int
+    skipped_steps: int
+    largest_logit: float
+    dead_share: float
+    temperature: float
+    validation_average_precision: float
+
+
 class Progress(NamedTuple):
     """A training that ended: its line, how long it took, and how many of the study are done."""
 
@@ -71,8 +94,18 @@ class Progress(NamedTuple):
 
 
 def read_trainings(folder: Folder) -> dict[str, Line]:
-    """The lines of a study's trainings, by digest; of two of one training the later."""
+    """The lines of a study's trainings, by digest; of two of one training the later.
+
+    Raises:
+        DamagedRecordError: a line isn't what was written there; with its number.
+    """
     lines = read_lines(folder.trainings)
+    for number, line in enumerate(lines, start=1):
+        try:
+            msgspec.convert(line, _TrainingLine)
+        except msgspec.ValidationError as error:
+            problem = f"{folder.trainings}, line {number} is damaged ({error})"
+            raise DamagedRecordError(problem) from error
     return {line["training"]: line for line in lines}
 
 

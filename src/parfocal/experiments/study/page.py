@@ -2,11 +2,11 @@
 
 import re
 from collections.abc import Iterator, Sequence
-from typing import Any
 
 from markupsafe import Markup, escape
 
 from parfocal import __version__
+from parfocal.experiments.run.sessions import SessionLine
 from parfocal.experiments.study.comparison import Comparison
 from parfocal.experiments.study.words import AP, focal_objectives
 from parfocal.pages.charts import Axis, Chart, Interval, Level, Line
@@ -20,7 +20,7 @@ def study_page(
     markdown: str,
     comparison: Comparison,
     command: str,
-    sessions: Sequence[dict[str, Any]],
+    sessions: Sequence[SessionLine],
 ) -> str:
     """HTML; the same record gives the same page.
 
@@ -30,15 +30,13 @@ def study_page(
         command: what makes it.
         sessions: those that worked on it, for the day of the last.
     """
-    begun = [session for session in sessions if session["event"] == "begin"]
-    nothing: dict[str, Any] = {"began": "", "versions": {}}
-    last = begun[-1] if begun else nothing
-    versions = {name: number for name, number in last["versions"].items() if number}
+    last = ([session for session in sessions if session.began] or [SessionLine("begin")])[-1]
+    day = last.began.date().isoformat() if last.began else ""
     before, _, after = markdown.partition("\n\n![")
     return render(
         "parfocal.experiments.study",
         "study.html",
-        Made(command, last["began"][:10], {"parfocal": __version__, **versions}),
+        Made(command, day, {"parfocal": __version__, **last.installed}),
         title=markdown.partition("\n")[0].removeprefix("# "),
         before=list(html(before)),
         after=list(html(after.partition("\n\n")[2])),

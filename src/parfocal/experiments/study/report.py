@@ -6,7 +6,8 @@ from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Any
 
-from parfocal.experiments.run.record import read_lines, replacing
+from parfocal.experiments.run.record import replacing
+from parfocal.experiments.run.sessions import SessionLine, read_sessions
 from parfocal.experiments.study.bootstrap import Interval
 from parfocal.experiments.study.comparison import Comparison, Row, comparisons, edge
 from parfocal.experiments.study.conduct import Folder
@@ -48,7 +49,7 @@ def write_report(
     beside = out.with_suffix("")
     beside.mkdir(parents=True, exist_ok=True)
     paths = [out, *(beside / file for file in (TABLE, FIGURE, HTML))]
-    sessions = read_lines(folder.sessions)
+    sessions = read_sessions(folder.sessions)
     text = page(name, comparison, skipped, sessions, beside.name)
     command = f"parfocal study {name} --report"
     for path, content in (
@@ -106,7 +107,7 @@ def page(
     name: str,
     comparison: Comparison,
     skipped: Sequence[str],
-    sessions: Sequence[dict[str, Any]],
+    sessions: Sequence[SessionLine],
     beside: str = "study",
 ) -> str:
     """The whole page in Markdown; the same record gives the same page.
@@ -371,7 +372,7 @@ def _setting(value: Any) -> str:
 
 
 def _commands(
-    name: str, study: Study, skipped: Sequence[str], sessions: Sequence[dict[str, Any]], page: str
+    name: str, study: Study, skipped: Sequence[str], sessions: Sequence[SessionLine], page: str
 ) -> list[str]:
     only = "".join(f" --only {dataset}" for dataset in study.datasets) if skipped else ""
     photographs = any(isinstance(data, LongTail) for data in study.datasets.values())
@@ -382,21 +383,25 @@ def _commands(
         "The first trains what isn't done, the second makes this page from the records.",
         f"{study.size:,} trainings.",
     ]
-    begun = [session for session in sessions if session["event"] == "begin"]
-    ended = [session for session in sessions if session["event"] == "end"]
-    if begun:
-        last = begun[-1]
-        versions = ", ".join(
-            f"{package} {number}" for package, number in last["versions"].items() if number
-        )
-        seconds = sum(sum(session["seconds"].values()) for session in ended)
-        killed = len(begun) - len(ended)
-        parts.append(
-            f"Begun {begun[0]['began'][:10]}, last {last['began'][:10]}; {last['processor']}, "
-            f"Python {last['python']}, {versions}; {seconds / 3600:.1f} hours of a core"
-            + (f" in {len(ended)} sessions, and {killed} more that were killed." if killed else ".")
-        )
+    if begun := [session for session in sessions if session.began]:
+        parts.append(_work(begun, [session for session in sessions if session.ended]))
     return parts
+
+
+def _work(begun: Sequence[SessionLine], ended: Sequence[SessionLine]) -> str:
+    """When, on what, with which versions, for how long."""
+    first, last = begun[0], begun[-1]
+    days = [session.began.date().isoformat() for session in (first, last) if session.began]
+    versions = ", ".join(f"{package} {number}" for package, number in last.installed.items())
+    hours = sum(sum((session.seconds or {}).values()) for session in ended) / 3600
+    killed = len(begun) - len(ended)  # a killed process leaves no line of its end
+    sessions = f"{len(ended)} session{'s' * (len(ended) != 1)}"
+    return (
+        f"Begun {days[0]}, last {days[-1]}; {last.processor}, Python {last.python}, {versions}; "
+        f"{hours:.1f} hours of a core"
+        + (f" in {sessions}, not counting {killed} killed" if killed else "")
+        + "."
+    )
 
 
 def _shown(found: Interval | None) -> str:

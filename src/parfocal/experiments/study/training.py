@@ -5,6 +5,8 @@ predictions. A step whose gradient isn't finite is left out, as an AMP scaler do
 """
 
 import math
+import zipfile
+import zlib
 from functools import lru_cache
 from pathlib import Path
 from typing import Any, NamedTuple
@@ -14,6 +16,7 @@ import torch
 from torch import Tensor, nn
 from torch.nn import functional
 
+from parfocal.experiments.errors import DamagedRecordError
 from parfocal.experiments.losses import Loss
 from parfocal.experiments.run.record import replacing
 from parfocal.experiments.run.trainer import parameter_vector
@@ -27,6 +30,7 @@ from parfocal.experiments.study.spec import Training
 from parfocal.losses.setup import positive_count
 
 _EVALUATED = 500  # inputs at once
+_OF_DETECTIONS = ("targets", "samples", "classes")  # which depend on the logits
 _MOMENTUM = 0.9
 
 _loaded = lru_cache(maxsize=1)(load_problem)
@@ -74,21 +78,29 @@ def train_and_measure(training: Training, data: Path, predictions: Path | None) 
 
 
 def read_predictions(path: Path, split: Split, head: str) -> Predictions:
-    """Predictions that were written, beside what was true."""
-    with np.load(path) as file:
-        if head == "boxes":
-            truths = truth_counts(split.targets).numpy()
-            return Predictions(
-                file["logits"], file["targets"], file["samples"], file["classes"], truths
-            )
-        return Predictions(file["logits"], *_targets_and_samples(split))
+    """Predictions that were written, beside what was true.
+
+    Raises:
+        DamagedRecordError: the file isn't what was written; with its path.
+    """
+    names = ("logits", *_OF_DETECTIONS) if head == "boxes" else ("logits",)
+    try:
+        with np.load(path) as file:
+            found = {name: file[name] for name in names}
+    except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
+        raise DamagedRecordError(
+            f"{path} is damaged; remove it, and the next run makes it again"
+        ) from error
+    if head == "boxes":
+        return Predictions(**found, truths=truth_counts(split.targets).numpy())
+    return Predictions(found["logits"], *_targets_and_samples(split))
 
 
 def _save(predictions: Predictions, path: Path) -> None:
     """The logits; of detections, which depend on them, also the rest."""
     arrays: dict[str, Any] = {"logits": predictions.logits}
     if predictions.classes is not None:
-        arrays |= {name: getattr(predictions, name) for name in ("targets", "samples", "classes")}
+        arrays |= {name: getattr(predictions, name) for name in _OF_DETECTIONS}
     with replacing(path) as temporary:
         np.savez(temporary, **arrays)
 
