@@ -560,6 +560,43 @@ def test_conclusion_names_the_data_set_that_moves_the_average_most():
     assert "moves the average" not in conclusion(base)[0]
 
 
+def test_conclusion_says_where_a_difference_comes_from_and_at_which_rates():
+    """One data set of three, on which the searches chose two rates."""
+    base = comparison_of({0.5: (-0.1, -0.2, -0.05)})
+    digits = base.study.datasets["digits"]
+    datasets = {
+        name: msgspec.structs.replace(digits, epochs=epochs)
+        for name, epochs in zip("abc", (1, 2, 3), strict=True)
+    }
+    original = Objective(loss="original", gamma=0.5)
+    objectives = {**base.study.objectives, "original": original}
+    study = msgspec.structs.replace(
+        base.study,
+        datasets=datasets,
+        objectives=objectives,
+        pairs=(("original", "focal 0.5"),),
+    )
+    precision = {"a": (0.5, 0.5, 0.51), "b": (0.5, 0.9, 0.6), "c": (0.5, 0.5, 0.48)}
+    rows = [
+        base.rows[0]._replace(
+            dataset=dataset,
+            objective=name,
+            rate=0.01 if (dataset, name) == ("b", "original") else 0.003,
+            means={**base.rows[0].means, "average_precision": value},
+        )
+        for dataset, values in precision.items()
+        for name, value in zip(objectives, values, strict=True)
+    ]
+    apart = Interval(-0.1, -0.2, -0.05)
+    pair = Difference(None, "original", "focal 0.5", "average_precision", apart)
+    found = Comparison(study, tuple(rows), (*base.differences, pair))
+    words = (
+        "-10.00 [-20.00, -5.00] points with original (-0.50 without b, where the searches chose "
+        "the rates 0.01 and 0.003)"
+    )
+    assert words in " ".join(conclusion(found))
+
+
 @pytest.mark.parametrize(
     ("scores", "words"),
     [

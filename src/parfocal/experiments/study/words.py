@@ -119,21 +119,37 @@ def _opening(comparison: Comparison, intervals: Sequence[Interval]) -> str:
 
 def _without_the_largest(comparison: Comparison, choices: Sequence[str]) -> str:
     """The differences without the data set that moves them most; empty for fewer than three."""
-    reference, names = comparison.study.references[0], list(comparison.study.datasets)
-    if len(names) < 3 or not choices:
+    if len(comparison.study.datasets) < 3 or not choices:
         return ""
-
-    def change(dataset: str, objective: str) -> float:
-        row, beside = (comparison.row(dataset, name) for name in (objective, reference))
-        return row.means[AP] - beside.means[AP]
-
-    largest = max(names, key=lambda name: sum(abs(change(name, one)) for one in choices))
-    rest = [name for name in names if name != largest]
-    means = [math.fsum(change(name, one) for name in rest) / len(rest) for one in choices]
+    pairs = [(choice, comparison.study.references[0]) for choice in choices]
+    largest = _largest(comparison, pairs)
+    means = [_mean_without(comparison, largest, pair) for pair in pairs]
+    others = len(comparison.study.datasets) - 1
     return (
-        f"{largest} moves the average most: over the other {len(rest)} the same choices differ by "
+        f"{largest} moves the average most: over the other {others} the same choices differ by "
         f"{_spread(means)} points."
     )
+
+
+def _change(comparison: Comparison, dataset: str, pair: tuple[str, str]) -> float:
+    """The average precision of the first of two objectives less that of the second."""
+    first, second = (comparison.row(dataset, name).means[AP] for name in pair)
+    return first - second
+
+
+def _largest(comparison: Comparison, pairs: Sequence[tuple[str, str]]) -> str:
+    """The data set on which some pairs differ most."""
+
+    def moved(dataset: str) -> float:
+        return math.fsum(abs(_change(comparison, dataset, pair)) for pair in pairs)
+
+    return max(comparison.study.datasets, key=moved)
+
+
+def _mean_without(comparison: Comparison, largest: str, pair: tuple[str, str]) -> float:
+    """The mean difference of a pair over all data sets but one."""
+    rest = [name for name in comparison.study.datasets if name != largest]
+    return math.fsum(_change(comparison, name, pair) for name in rest) / len(rest)
 
 
 def _verdict(begin: str, intervals: dict[str, Interval]) -> str:
@@ -206,7 +222,10 @@ def _calibration(comparison: Comparison) -> str:
             change = overall(comparison, best, metric)
             differs = "" if change is None else f", a difference of {with_bounds(change)}"
             parts.append(f"{text}, and least with {best}: {points(means[best])}{differs}")
-    return f"The expected calibration error of the {reference} is {'; '.join(parts)}."
+    return (
+        f"Of the {reference} and the focal losses without alpha in float32, the expected "
+        f"calibration error of the {reference} is {'; '.join(parts)}."
+    )
 
 
 def _pairs(comparison: Comparison) -> Iterator[str]:
@@ -256,10 +275,27 @@ def _apart(comparison: Comparison, metric: str, pairs: list[tuple[str, str]]) ->
     }
     shown = {name: one for name, one in found.items() if one.is_above or one.is_below}
     if shown:
-        several = [f"{with_bounds(one)} points with {name}" for name, one in shown.items()]
+        seconds = dict(pairs)
+        several = [
+            f"{with_bounds(one)} points with {name}"
+            + (_where(comparison, (name, seconds[name])) if metric == AP else "")
+            for name, one in shown.items()
+        ]
         return f"less the exact loss's is {listed(several)}"
     largest = max((abs(one.value) for one in found.values()), default=math.nan)
     return (
         f"can't be told from the exact loss's (up to {points(largest)} points apart, every "
         "interval holds 0)"
     )
+
+
+def _where(comparison: Comparison, pair: tuple[str, str]) -> str:
+    """The difference of a pair without the data set that moves it most, and its rates there."""
+    largest = _largest(comparison, [pair])
+    rates = [f"{comparison.row(largest, name).rate:g}" for name in pair]
+    parts = []
+    if len(comparison.study.datasets) > 2:
+        parts.append(f"{100 * _mean_without(comparison, largest, pair):+.2f} without {largest}")
+    if rates[0] != rates[1]:
+        parts.append(f"{'where ' * bool(parts)}the searches chose the rates {' and '.join(rates)}")
+    return f" ({', '.join(parts)})" if parts else ""
