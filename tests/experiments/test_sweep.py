@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import shutil
 import signal
 import socket
 import subprocess
@@ -19,12 +20,12 @@ from rich.console import Console
 
 from experiments.processes import Command, wait_until
 from parfocal.cli import cli
-from parfocal.experiments.errors import BusySweepError
+from parfocal.experiments.errors import BusySweepError, OtherRunError
 from parfocal.experiments.run.engines import Processes, check_answers
 from parfocal.experiments.run.events import Epoch, Failure
 from parfocal.experiments.run.grid import read_grid
 from parfocal.experiments.run.progress import read_progress
-from parfocal.experiments.run.record import checkpoints, read_lines, read_run
+from parfocal.experiments.run.record import Recorder, checkpoints, read_lines, read_run
 from parfocal.experiments.run.session import Session
 from parfocal.experiments.run.states import scan, state_of
 from parfocal.experiments.run.sweep import prepare, sweep
@@ -217,6 +218,26 @@ def test_error_of_one_run_stops_no_other(tmp_path):
     words = f"{blocked.name[:12]}: BusyRunError: another process is working on"
     assert words in " ".join(result.output.split())
     assert sum(state.status in ("finished", "failed") for state in scan(tmp_path)) == 1
+
+
+@pytest.mark.parametrize("outcome", ["finished", "interrupted"])
+def test_a_folder_of_another_run_is_refused(outcome, tmp_path):
+    """A copy of a run that is done isn't taken for another one that was never made."""
+    made, never = RUNS
+    with Recorder(tmp_path / made.digest, made) as recorder:
+        recorder.ended(outcome)
+    shutil.copytree(tmp_path / made.digest, tmp_path / never.digest)
+    before = sorted(tmp_path.rglob("*"))
+    result = CliRunner().invoke(cli, [*COMMAND, "--out", str(tmp_path)])
+    assert result.exit_code == 2, result.output
+    *_, last = result.output.splitlines()
+    folder = tmp_path / never.digest
+    assert last.startswith(f"Error: Expected the run {never.digest[:12]} in {folder}, got ")
+    assert sorted(tmp_path.rglob("*")) == before
+    third = made.with_settings({"threshold": 3})
+    with pytest.raises(OtherRunError, match=never.digest):
+        prepare([third, *RUNS], tmp_path)
+    assert sorted(tmp_path.rglob("*")) == before
 
 
 @contextmanager

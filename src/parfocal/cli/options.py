@@ -23,15 +23,16 @@ _PATH = click.Path(file_okay=False, path_type=Path)
 
 
 class Number(click.FloatRange):
-    """A number of a range; NaN, which no bound keeps out, is none."""
+    """A number of a range; NaN, which no bound keeps out, is none, nor is infinity."""
 
     def convert(
         self, value: Any, param: click.Parameter | None, ctx: click.Context | None
     ) -> float:
         """The number that a text is."""
         number = float(super().convert(value, param, ctx))
-        if math.isnan(number):
-            self.fail("expected a number, got nan", param, ctx)
+        if not math.isfinite(number):
+            kind = "number" if math.isnan(number) else "finite number"
+            self.fail(f"expected a {kind}, got {number}", param, ctx)
         return number
 
 
@@ -114,7 +115,7 @@ def run_options(command: Callable[..., None]) -> Callable[..., None]:
                 help="cpu, cuda, or auto: cuda if there is one.",
             ),
             click.option(
-                "--threads", type=click.IntRange(min=1), default=1, help="Threads per run."
+                "--threads", type=click.IntRange(1, 1024), default=1, help="Threads per run."
             ),
             click.option(
                 "--checkpoint-seconds",

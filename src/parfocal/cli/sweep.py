@@ -34,6 +34,27 @@ if TYPE_CHECKING:
 _LOOK_SECONDS = 12.0
 _CONNECT_SECONDS = 60.0
 
+# More CPUs or GPUs than a machine has; the CPUs of all jobs together must be a number, too.
+_MOST = 2**20
+
+
+def _resources(
+    _context: click.Context, _option: click.Parameter, texts: tuple[str, ...]
+) -> dict[str, float]:
+    """How much of which resources, before anything is asked about the cluster."""
+    found = {}
+    for text in texts:
+        name, _, amount = text.partition("=")
+        try:
+            found[name] = float(amount)
+        except ValueError:
+            found[name] = math.nan
+        if not name.strip() or not 0 <= found[name] < math.inf:
+            raise click.BadParameter(
+                f"expected NAME=AMOUNT with a finite amount of at least 0, got {text!r}"
+            )
+    return found
+
 
 @click.command()
 @spec_options
@@ -46,10 +67,24 @@ _CONNECT_SECONDS = 60.0
     help="Number of concurrent runs, here, on a local Ray or in Slurm's queue.",
 )
 @click.option("--ray", metavar="ADDRESS|local", help="Make the runs as tasks of a Ray cluster.")
-@click.option("--ray-cpus", type=float, default=1.0, help="CPUs that a run takes from the cluster.")
-@click.option("--ray-gpus", type=float, default=0.0, help="GPUs that a run takes from the cluster.")
 @click.option(
-    "--ray-resource", multiple=True, metavar="NAME=AMOUNT", help="A custom resource of the cluster."
+    "--ray-cpus",
+    type=Number(0, _MOST),
+    default=1.0,
+    help="CPUs that a run takes from the cluster.",
+)
+@click.option(
+    "--ray-gpus",
+    type=Number(0, _MOST),
+    default=0.0,
+    help="GPUs that a run takes from the cluster.",
+)
+@click.option(
+    "--ray-resource",
+    callback=_resources,
+    multiple=True,
+    metavar="NAME=AMOUNT",
+    help="A custom resource of the cluster.",
 )
 @click.option(
     "--slurm",
@@ -88,7 +123,7 @@ def sweep(
     ray: str | None,
     ray_cpus: float,
     ray_gpus: float,
-    ray_resource: tuple[str, ...],
+    ray_resource: dict[str, float],
     slurm: str | None,
     budget: float | None,
     archive: Path | None,
@@ -108,19 +143,31 @@ def sweep(
     deadline = math.inf if budget is None else time.monotonic() + budget
     if ray is not None and slurm is not None:
         raise click.UsageError("a sweep is on Ray or on Slurm: give one of --ray and --slurm")
+    if ray == "local" and ray_resource:
+        # Runs would wait for it for ever.
+        raise click.UsageError(
+            "a Ray that is started here has no custom resources: expected --ray-resource with the "
+            "address of a cluster, got --ray local"
+        )
     if ray is not None:
         _say_where(ray)
 
     from parfocal.experiments.data import load
+    from parfocal.experiments.run.archive import check
     from parfocal.experiments.run.devices import find_device
     from parfocal.experiments.run.engines import Processes, Ray
     from parfocal.experiments.run.session import session
     from parfocal.experiments.run.slurm import Slurm, read_parameters
+    from parfocal.experiments.run.sweep import folder_of, refuse_stranger
 
     grid = grid_of(spec, settings, image_folder, positive)
-    resources = dict(_resource(text) for text in ray_resource)
     choices = options_of(image_folder, **options)
     directory = out or DEFAULT_OUT / grid.name
+    runs = grid.coarse_to_fine()
+    for run in runs:
+        refuse_stranger(folder_of(run, directory))
+    if archive is not None:
+        check(archive, directory)
     engine: Engine
     if slurm is not None:
         engine = Slurm(
@@ -137,9 +184,8 @@ def sweep(
         engine = Processes(jobs, options["threads"])
     else:
         with nullcontext() if ray == "local" else _given_up_after(_CONNECT_SECONDS, ray):
-            engine = Ray(ray, jobs=jobs, cpus=ray_cpus, gpus=ray_gpus, resources=resources)
+            engine = Ray(ray, jobs=jobs, cpus=ray_cpus, gpus=ray_gpus, resources=ray_resource)
     signal.signal(signal.SIGTERM, end_as_ctrl_c)
-    runs = grid.coarse_to_fine()
     kept = nullcontext() if archive is None else _kept(directory, archive, archive_megabytes)
     with kept, engine:
         errors = _sweep(runs, directory, engine, choices, session(engine.name), deadline)
@@ -157,7 +203,7 @@ def _kept(directory: Path, archive: Path, megabytes: float) -> Iterator[None]:
         yield
     finally:
         if directory.exists():
-            packed = pack(directory, archive, int(megabytes * MEGABYTE))
+            packed = pack(directory, archive, megabytes * MEGABYTE)
             size = archive.stat().st_size / MEGABYTE
             click.echo(f"{packed.runs} runs packed into {archive}, {size:.1f} MB")
             if packed.without_checkpoint:
@@ -191,14 +237,6 @@ def _given_up_after(seconds: float, address: str) -> Iterator[None]:
         yield
     finally:
         timer.cancel()
-
-
-def _resource(text: str) -> tuple[str, float]:
-    name, _, amount = text.partition("=")
-    try:
-        return name, float(amount)
-    except ValueError as error:
-        raise ValueError(f"expected --ray-resource NAME=AMOUNT, got {text!r}") from error
 
 
 def _sweep(

@@ -9,15 +9,20 @@ import socket
 import time
 from collections.abc import Callable, Iterator, Sequence
 from concurrent.futures import FIRST_COMPLETED, CancelledError, Future, wait
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from pathlib import Path
 from typing import Any, NamedTuple
 
 from filelock import FileLock, Timeout
 
-from parfocal.experiments.errors import BusySweepError, DeadWorkerError
+from parfocal.experiments.errors import (
+    BusySweepError,
+    DamagedRecordError,
+    DeadWorkerError,
+    OtherRunError,
+)
 from parfocal.experiments.run.engines import Engine
-from parfocal.experiments.run.record import Outcome, checkpoints, write_json
+from parfocal.experiments.run.record import Outcome, checkpoints, read_spec, write_json
 from parfocal.experiments.run.session import Session, now
 from parfocal.experiments.run.states import state_of
 from parfocal.experiments.run.training import RunOptions, run_training
@@ -45,6 +50,21 @@ def folder_of(spec: RunSpec, directory: Path) -> Path:
     return directory / spec.digest
 
 
+def refuse_stranger(folder: Path) -> None:
+    """Refuse a folder of a sweep that holds another run than its name says.
+
+    Raises:
+        OtherRunError: it does; what can't be read is passed over.
+    """
+    with suppress(DamagedRecordError):
+        found = read_spec(folder).digest
+        if found != folder.name:
+            raise OtherRunError(
+                f"Expected the run {folder.name[:12]} in {folder}, got a spec.json of the run "
+                f"{found[:12]}; move the folder, or name another one with --out"
+            )
+
+
 def sweep(
     specs: Sequence[RunSpec],
     directory: Path,
@@ -64,6 +84,7 @@ def sweep(
 
     Raises:
         BusySweepError: another sweep is working on the folder.
+        OtherRunError: a run's folder holds another run.
     """
     directory = directory.resolve()
     with _alone(directory, session):
@@ -109,7 +130,12 @@ def prepare(specs: Sequence[RunSpec], directory: Path) -> list[RunSpec]:
     """Make the folders of all runs, so that others see them; those that aren't done.
 
     A run that has a checkpoint comes before one that hasn't.
+
+    Raises:
+        OtherRunError: the folder of one holds another; none is made then.
     """
+    for spec in specs:
+        refuse_stranger(folder_of(spec, directory))
     todo = []
     for spec in specs:
         folder = folder_of(spec, directory)
