@@ -8,6 +8,7 @@ from PIL import Image
 from torchvision.transforms import RandomResizedCrop
 from torchvision.transforms import functional as vision
 
+from parfocal.experiments import memory
 from parfocal.experiments.data import Sources, cifar10, evenly, image_folder, load, mnist, mnist5k
 from parfocal.experiments.errors import ChangedDataError, DamagedDataError, MissingDataError
 from parfocal.experiments.run.tasks import crop_boxes, noise_levels, noisy, resized, task_of
@@ -96,6 +97,16 @@ def test_an_image_that_can_not_be_read_is_named(kind, tmp_path):
         wrong.write_bytes(b"a dog" if kind == "text" else whole[:-30])
     with pytest.raises(DamagedDataError, match=r"dog/2\.png can't be read as an image \(\w"):
         image_folder(Sources(image_folder=tmp_path), None, 32)
+
+
+@pytest.mark.parametrize(
+    ("pixels", "room"), [(2**40, 1e9), (2**62, float("inf")), (2**70, float("inf")), (100, 8e5)]
+)
+def test_images_larger_than_memory_are_refused(pixels, room, folder, monkeypatch):
+    """Nine are read, of 10 bytes a pixel; where the room isn't known, Pillow can't make one."""
+    monkeypatch.setattr(memory, "memory", lambda: room)
+    with pytest.raises(ValueError, match=rf"fits into memory, got 9 with `pixels` {pixels} \(\w"):
+        image_folder(Sources(image_folder=folder), None, pixels)
 
 
 def test_evenly_takes_the_first_of_each_class_in_order():

@@ -39,7 +39,31 @@ def test_spec_refuses_what_means_nothing(wrong, words):
         RunSpec().with_settings(wrong)
 
 
-@pytest.mark.parametrize("variant", ["hf-hub:timm/vit_tiny", "local-dir:/tmp/vit", "timm/vit", ""])
+@pytest.mark.parametrize(
+    "wrong",
+    [
+        *({name: size} for name in ("pixels", "crop") for size in (15, 100_000, 2**62, 2**70)),
+        *({name: size} for name in ("input_size", "patch") for size in (0, 2**15, 2**70)),
+        *({name: 2**40} for name in ("width", "depth", "heads")),
+    ],
+)
+def test_a_size_beyond_reason_is_refused(wrong):
+    """Before a network or an image is made of it; the error names the place and what came."""
+    ((name, size),) = wrong.items()
+    with pytest.raises(ValueError, match=rf"`int` [<>]= \d+ - at `\$\.\w+\.{name}`, got {size}$"):
+        read_grid("cifar10-vit").base.with_settings(wrong)
+
+
+def test_the_channels_of_a_unet_are_bounded():
+    """They double at each level."""
+    with pytest.raises(ValueError, match=r"`\$\.network\.width`, got 100000"):
+        read_grid("segmentation").base.with_settings({"width": 100_000})
+
+
+@pytest.mark.parametrize(
+    "variant",
+    ["hf-hub:timm/vit_tiny", "local-dir:/tmp/vit", "timm/vit", "", "vit_tiny_patch16_224\n"],
+)
 def test_no_network_comes_from_elsewhere(variant):
     """A prefix of timm would have it fetched."""
     with pytest.raises(ValueError, match=r"`\$\.network\.variant`, got "):
@@ -54,6 +78,8 @@ def test_parts_have_to_go_together():
         RunSpec(network=Vit())
     with pytest.raises(ValueError, match="`input_size` 224, got 32"):
         RunSpec(data=Photographs(), network=Vit())
+    with pytest.raises(ValueError, match="`patch` of at most `input_size` 32, got 33"):
+        Vit(input_size=32, patch=33)
     RunSpec(data=Photographs(crop=224), network=Vit())
 
 
@@ -142,6 +168,28 @@ def test_user_files_are_read_and_their_errors_name_the_file(tmp_path):
 def test_settings_are_read_as_they_are_written(text, expected):
     """Numbers, words with and without quotes, lists, tables; what is in quotes stays as it is."""
     assert read_setting(text) == expected
+
+
+@pytest.mark.parametrize(
+    ("text", "words"),
+    [
+        (f"images = {'[' * 100_000}", r"mine\.toml: .*nested too deeply"),
+        (f"data = {'{a = ' * 100_000}", r"mine\.toml: .*nested too deeply"),
+        (f"data.{'.'.join('a' * 3000)} = 1", r"mine\.toml: .*`task`.*nested too deeply"),
+    ],
+)
+def test_what_is_nested_without_end_is_refused(text, words, tmp_path):
+    """Python reads no deeper than its stack."""
+    path = tmp_path / "mine.toml"
+    path.write_text(text)
+    with pytest.raises(ValueError, match=words):
+        read_grid(str(path))
+
+
+def test_a_setting_that_is_nested_without_end_is_refused():
+    """Python reads no deeper than its stack."""
+    with pytest.raises(ValueError, match=r"positive: .*nested too deeply"):
+        read_setting(f"positive={'[' * 100_000}")
 
 
 def test_a_grid_that_is_no_table_is_refused(tmp_path):

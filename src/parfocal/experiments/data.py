@@ -12,6 +12,7 @@ import torch
 from torch import Tensor
 
 from parfocal.experiments.errors import ChangedDataError, DamagedDataError, MissingDataError
+from parfocal.experiments.memory import made, reason
 from parfocal.experiments.spec import Data, Photographs
 
 # What the readers of torchvision and Pillow raise for files of another kind; asserts among them.
@@ -136,14 +137,9 @@ def mnist(sources: Sources, *, train: bool = True) -> Images:
 
 def _damaged_digits(sources: Sources, error: Exception) -> DamagedDataError:
     return DamagedDataError(
-        f"{sources.data_dir}/MNIST/raw has no idx files of MNIST ({_reason(error)}); copy all four "
+        f"{sources.data_dir}/MNIST/raw has no idx files of MNIST ({reason(error)}); copy all four "
         "there again"
     )
-
-
-def _reason(error: Exception) -> str:
-    """What went wrong, in a line."""
-    return str(error).partition("\n")[0] or type(error).__name__
 
 
 def _digits(pixels: Tensor, labels: Tensor) -> Images:
@@ -165,7 +161,7 @@ def cifar10(sources: Sources) -> Images:
     except _UNREADABLE as error:
         raise DamagedDataError(
             f"{sources.data_dir}/cifar-10-batches-py has no batches of CIFAR-10 "
-            f"({_reason(error)}); copy that folder there again"
+            f"({reason(error)}); copy that folder there again"
         ) from error
     pixels = torch.from_numpy(dataset.data).permute(0, 3, 1, 2).contiguous()
     return Images(pixels, torch.tensor(dataset.targets), tuple(dataset.classes))
@@ -192,12 +188,12 @@ def image_folder(sources: Sources, count: int | None, pixels: int) -> Images:
     kept = evenly(labels, count)
     size = (pixels, pixels)
     decoded = [_decoded(dataset, i) for i in kept.tolist()]
-    scaled = [image if image.size == size else image.resize(size) for image in decoded]
-    return Images(
-        torch.stack([pil_to_tensor(image) for image in scaled]),
-        labels[kept],
-        tuple(dataset.classes),
-    )
+    # A pixel takes 4 bytes of Pillow's, 3 of a tensor, and 3 of all images together.
+    needed = (4 + 3 + 3) * pixels**2 * len(kept)
+    with made("a set of images", f"{len(kept)} with `pixels` {pixels}", needed):
+        scaled = [image if image.size == size else image.resize(size) for image in decoded]
+        stacked = torch.stack([pil_to_tensor(image) for image in scaled])
+    return Images(stacked, labels[kept], tuple(dataset.classes))
 
 
 def _decoded(dataset: Any, index: int) -> Any:
@@ -208,4 +204,4 @@ def _decoded(dataset: Any, index: int) -> Any:
         return dataset[index][0]
     except (*_UNREADABLE, SyntaxError, DecompressionBombError) as error:
         path = dataset.imgs[index][0]
-        raise DamagedDataError(f"{path} can't be read as an image ({_reason(error)})") from error
+        raise DamagedDataError(f"{path} can't be read as an image ({reason(error)})") from error

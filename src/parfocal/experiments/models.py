@@ -3,30 +3,82 @@
 A seed sets only the initial parameters; the global generator is left as it was.
 """
 
+from collections.abc import Callable
+from functools import partial
 from itertools import pairwise
 from typing import Any
 
 import torch
 from torch import Tensor, nn
 
-from parfocal.experiments.spec import Cnn, Network, Photographs, RunSpec, UNet
+from parfocal.experiments.memory import made, reason
+from parfocal.experiments.spec import Cnn, Network, Photographs, RunSpec, UNet, Vit
+from parfocal.places import did_you_mean
+
+# What timm raises for a model that can't have some sizes, or that takes no such argument.
+_UNFIT = (ArithmeticError, AssertionError, AttributeError, LookupError, TypeError, ValueError)
 
 
 def network(spec: RunSpec) -> nn.Module:
     """The network of a spec: images (N, channels, H, W) to logits (N,), or (N, 1, H, W) of a U-Net.
 
     Raises:
-        ValueError: the network has dropout, whose randomness no checkpoint would hold.
+        ValueError: it can't be made, doesn't fit into memory, doesn't answer with one logit, or has
+            dropout, whose randomness no checkpoint would hold.
     """
     channels, size = 1, 28
     if isinstance(spec.data, Photographs):
         channels, size = 3, spec.data.crop or spec.data.pixels
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(spec.seed_of("parameters"))
-        model = _build(spec.network, channels, size)
+    got = f"{spec.network} for images of {size} x {size} pixels"
+    build = partial(_build, spec.network, channels, size)
+    if isinstance(spec.network, Vit):
+        _check_answers(build, (2, channels, size, size), got)
+    model = initialised(build, spec.seed_of("parameters"), got)
     if any(isinstance(m, nn.Dropout) and m.p > 0 for m in model.modules()):
         raise ValueError(f"Expected a network without dropout, got {spec.network}")
     return model
+
+
+def initialised(build: Callable[[], nn.Module], seed: int, got: str) -> nn.Module:
+    """What `build` makes, with parameters from a seed; the global generator is left as it was.
+
+    Raises:
+        ValueError: it can't be made; with `got`, the settings it is made from.
+    """
+    outline = _outline(build)
+    size = 0 if outline is None else sum(p.nbytes for p in outline.parameters())
+    with torch.random.fork_rng(devices=[]), made("a network", got, size):
+        torch.manual_seed(seed)
+        return build()
+
+
+def _outline(build: Callable[[], nn.Module]) -> nn.Module | None:
+    """The network without its numbers; None where building it reads some, as old timm's does."""
+    try:
+        with torch.random.fork_rng(devices=[]), torch.device("meta"):
+            return build()
+    except RuntimeError:
+        return None
+
+
+def _check_answers(build: Callable[[], nn.Module], shape: tuple[int, ...], got: str) -> None:
+    """Check that a network gives one logit for each image of a shape; nothing is computed."""
+    outline = _outline(build)
+    if outline is None:
+        return
+    try:
+        logits = outline(torch.empty(shape, device="meta"))
+    except NotImplementedError:  # an operation of which torch doesn't know the shape
+        return
+    except (*_UNFIT, RuntimeError) as error:
+        raise ValueError(
+            f"Expected a network that takes images of its size, got {got} ({reason(error)})"
+        ) from error
+    if logits.shape != shape[:1]:
+        raise ValueError(
+            f"Expected a network with one logit for each image, got {got}, with "
+            f"{logits.numel() // shape[0]}"
+        )
 
 
 def _build(network: Network, channels: int, size: int) -> nn.Module:
@@ -34,23 +86,43 @@ def _build(network: Network, channels: int, size: int) -> nn.Module:
         return cnn(channels, size)
     if isinstance(network, UNet):
         return Segmenter(channels, network.width)
+    return nn.Sequential(_transformer(network, channels), nn.Flatten(0))
+
+
+def _transformer(network: Vit, channels: int) -> nn.Module:
+    """A model of timm.
+
+    Raises:
+        ValueError: timm has none of that name, or it can't have these sizes.
+    """
     import timm
 
+    if not timm.is_model(network.variant):
+        raise ValueError(
+            f"Expected a `variant` that timm has, got {network.variant!r}"
+            f"{did_you_mean(network.variant, timm.list_models())}"
+        )
     sizes: dict[str, Any] = {
         "embed_dim": network.width,
         "depth": network.depth,
         "num_heads": network.heads,
     }
-    transformer = timm.create_model(
-        network.variant,
-        pretrained=False,
-        num_classes=1,
-        in_chans=channels,
-        img_size=network.input_size,
-        patch_size=network.patch,
-        **{name: size for name, size in sizes.items() if size is not None},
-    )
-    return nn.Sequential(transformer, nn.Flatten(0))
+    try:
+        model: nn.Module = timm.create_model(
+            network.variant,
+            pretrained=False,
+            num_classes=1,
+            in_chans=channels,
+            img_size=network.input_size,
+            patch_size=network.patch,
+            **{name: size for name, size in sizes.items() if size is not None},
+        )
+    except _UNFIT as error:
+        raise ValueError(
+            "Expected a `variant` that is a vision transformer and can have this `input_size`, "
+            f"`patch`, `width`, `depth` and `heads`; got {network} ({reason(error)})"
+        ) from error
+    return model
 
 
 def cnn(channels: int = 1, size: int = 28) -> nn.Module:

@@ -27,8 +27,15 @@ NonNegative = Annotated[float, Meta(ge=0, le=_LARGEST)]
 Positive = Annotated[float, Meta(gt=0, le=_LARGEST)]
 Share = Annotated[float, Meta(ge=0, le=1)]
 
+# Sides of an image or of a patch, and sizes of a network: their bounds are far beyond what can be
+# trained, and keep the sizes of tensors within 64 bits.
+Pixels = Annotated[int, Meta(ge=16, le=2**14)]
+Side = Annotated[int, Meta(ge=1, le=2**14)]
+Width = Annotated[int, Meta(ge=1, le=2**16)]
+Depth = Annotated[int, Meta(ge=1, le=2**10)]
+
 # A model that timm makes itself; with a prefix, as in hf-hub:, it would fetch one from elsewhere.
-TimmName = Annotated[str, Meta(pattern=r"^[\w.]+$")]
+TimmName = Annotated[str, Meta(pattern=r"\A[\w.]+\Z")]
 
 DigitSource = Literal["mnist5k", "mnist"]
 ImageSource = Literal["cifar10", "folder"]
@@ -89,8 +96,8 @@ class Photographs(Part, frozen=True, tag="photographs", tag_field="task"):
     source: ImageSource = "cifar10"
     images: Count | None = None
     positive: tuple[str, ...] = CIFAR10_VEHICLES
-    pixels: Annotated[int, Meta(ge=16)] = 32
-    crop: Annotated[int, Meta(ge=16)] | None = None
+    pixels: Pixels = 32
+    crop: Pixels | None = None
     checksum: str | None = None
 
 
@@ -101,7 +108,7 @@ class Cnn(Part, frozen=True, tag="cnn", tag_field="architecture"):
 class UNet(Part, frozen=True, tag="unet", tag_field="architecture"):
     """The paper's U-Net: width channels at the first of its five levels, twice as many at each."""
 
-    width: Count = 64
+    width: Width = 64
 
 
 class Vit(Part, frozen=True, tag="vit", tag_field="architecture"):
@@ -113,11 +120,19 @@ class Vit(Part, frozen=True, tag="vit", tag_field="architecture"):
     """
 
     variant: TimmName = "vit_base_patch16_224"
-    input_size: Count = 224
-    patch: Count = 16
-    width: Count | None = None
-    depth: Count | None = None
-    heads: Count | None = None
+    input_size: Side = 224
+    patch: Side = 16
+    width: Width | None = None
+    depth: Depth | None = None
+    heads: Width | None = None
+
+    def __post_init__(self) -> None:
+        """Refuse a patch that no image has room for."""
+        super().__post_init__()
+        if self.patch > self.input_size:
+            raise ValueError(
+                f"Expected a `patch` of at most `input_size` {self.input_size}, got {self.patch}"
+            )
 
 
 class Objective(Part, frozen=True):
@@ -273,4 +288,7 @@ def _what_came(parts: Any, message: str) -> str:
     value: Any = parts
     for name in found[1].split("."):
         value = value[name]
-    return f", got {value!r}"
+    try:
+        return f", got {value!r}"
+    except RecursionError:
+        return ", got what is nested too deeply"

@@ -23,8 +23,8 @@ def find_device(name: str) -> torch.device:
         if device == torch.device("cuda"):
             local = int(os.environ.get("LOCAL_RANK", "0"))
             device = torch.device("cuda", local % max(1, torch.cuda.device_count()))
-        torch.empty(0, device=device)
-    except (RuntimeError, AssertionError) as error:
+        torch.zeros(1, device=device).tolist()  # meta makes tensors, but without numbers
+    except (RuntimeError, AssertionError, ImportError) as error:
         reason = str(error).partition("\n")[0].rstrip(".")
         raise ValueError(
             f"Expected a `device` that torch can use here, such as cpu or auto; got {name!r} "

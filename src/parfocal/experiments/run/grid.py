@@ -16,6 +16,8 @@ Made = TypeVar("Made")
 
 _SHIPPED = files("parfocal.experiments.run") / "shipped"
 
+_TOO_DEEP = "expected the lists and tables of a spec, got some that are nested too deeply"
+
 
 class Grid(NamedTuple):
     """A spec file: one run, and the settings that vary over it, in all combinations.
@@ -111,6 +113,8 @@ def read_toml(name: str, shipped: Traversable, make: Callable[[str, dict[str, An
         raise ValueError(f"Expected a spec's file, got {name!r}, which isn't there") from error
     except UnicodeDecodeError as error:
         raise ValueError(f"{name}: expected text in UTF-8 ({error})") from error
+    except RecursionError as error:
+        raise ValueError(f"{name}: {_TOO_DEEP}") from error
     except ValueError as error:
         raise ValueError(f"{name}: {error}") from error
 
@@ -172,6 +176,8 @@ def read_setting(text: str) -> tuple[str, list[Any]]:
                 found = tomllib.loads(f"values = [{candidate}]")
             except tomllib.TOMLDecodeError:
                 continue
+            except RecursionError as error:
+                raise ValueError(f"{name.strip()}: {_TOO_DEEP}") from error
             if len(found) == 1:
                 return name.strip(), found["values"]
     raise ValueError(f"Expected NAME=VALUE,..., got {text!r}")

@@ -1,9 +1,11 @@
 """The networks of a study: small enough that thousands of trainings take hours."""
 
+from functools import partial
+
 import torch
 from torch import nn
 
-from parfocal.experiments.models import Segmenter, cnn
+from parfocal.experiments.models import Segmenter, cnn, initialised
 from parfocal.experiments.study.scenes import CLASSES
 from parfocal.experiments.study.spec import (
     Dataset,
@@ -27,21 +29,26 @@ def study_network(dataset: Dataset, features: int, classes: int, seed: int) -> n
         features: channels of an image, or columns of a table.
         classes: of a softmax.
         seed: of the initial parameters alone.
+
+    Raises:
+        ValueError: it can't be made, or doesn't fit into memory.
     """
-    with torch.random.fork_rng(devices=[]):
-        torch.manual_seed(seed)
-        match dataset:
-            case DigitThreshold():
-                return cnn(features, 28)
-            case LongTail(pixels=pixels):
-                trunk = list(cnn(features, pixels).children())[:-2]
-                return nn.Sequential(*trunk, nn.Linear(84, classes))
-            case DigitInk(width=width):
-                return Segmenter(features, width)
-            case Table(width=width):
-                return _perceptron(features, width)
-            case Shapes(width=width):
-                return detector(width)
+    return initialised(partial(_build, dataset, features, classes), seed, str(dataset))
+
+
+def _build(dataset: Dataset, features: int, classes: int) -> nn.Module:
+    match dataset:
+        case DigitThreshold():
+            return cnn(features, 28)
+        case LongTail(pixels=pixels):
+            trunk = list(cnn(features, pixels).children())[:-2]
+            return nn.Sequential(*trunk, nn.Linear(84, classes))
+        case DigitInk(width=width):
+            return Segmenter(features, width)
+        case Table(width=width):
+            return _perceptron(features, width)
+        case Shapes(width=width):
+            return detector(width)
 
 
 def _perceptron(columns: int, width: int) -> nn.Module:
