@@ -351,11 +351,28 @@ def test_conclusion_of_what_has_not_ended(tmp_path):
     assert rest.endswith("1 of 2 runs have ended; 1 interrupted.")
 
 
+def test_cells_where_nothing_can_fail_say_nothing_of_agreement(tmp_path, published_folder):
+    """Gamma 0 and 2, which fail neither here nor in the paper, would raise the correlation."""
+    path = published_folder / "mnist_classification.csv"
+    for gamma, threshold in ((0, 0), (2, 0), (2, 1)):
+        write(tmp_path / "more", run_of(spec_of(gamma, threshold), None))
+        path.write_text(f"{path.read_text()}original,0.0,{gamma},{threshold},,0.1,0.01,100\n")
+    for place, (ours, _) in CELLS.items():
+        write(tmp_path / "cells", run_of(spec_of(*place), ours))
+    alone, all_of_it = (
+        make_report(folder, read_published(published_folder))
+        for folder in (tmp_path / "cells", tmp_path)
+    )
+    assert len(all_of_it.rows) == len(CELLS) + 3
+    assert all_of_it.comparisons == alone.comparisons
+    assert alone.comparisons[0].cells == len(CELLS)
+
+
 @pytest.mark.parametrize(
     ("second", "paper", "words"),
     [
         (
-            (25, 20, 9, 8, 5, 3), (3, 5, 8, 9, 20, 25),
+            (3, 5, 8, 9, 20, 25), (3, 5, 9, 8, 25, 20),
             "in rank no better than with the paper: the reproduction is as good as it can be.",
         ),
         (
@@ -365,6 +382,10 @@ def test_conclusion_of_what_has_not_ended(tmp_path):
         (
             (4, 3, 9, 8, 24, 21), (25, 8, 20, 3, 9, 5),
             "in rank better than with the paper: the paper's runs differ from ours in more than",
+        ),
+        (
+            (5, 3, 9, 8, 20, 25), (5, 3, 8, 9, 20, 25),
+            "in rank neither better nor worse than with the paper: the reproduction is as good as",
         ),
         # Ranks agree as well as they can, and all failures come later than in the paper.
         (

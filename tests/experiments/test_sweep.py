@@ -3,6 +3,7 @@
 import json
 import os
 import random
+import re
 import shutil
 import signal
 import socket
@@ -118,7 +119,9 @@ def test_killed_sweep_goes_on_to_the_same_bytes(uninterrupted, tmp_path):
         wait_until(lambda: all(is_free(path.parent) for path in tmp_path.glob("*/lock")))
         states = [state for state in scan(tmp_path) if not state.done]
         unfinished.append({s.directory for s in states if checkpoints(s.directory)})
-    assert "2 runs: 1 finished, 1 failed" in finish(tmp_path, "--jobs", "2")
+    said = finish(tmp_path, "--jobs", "2")
+    assert "2 runs: 1 finished, 1 failed" in said
+    assert f"\nrecords: {tmp_path}\n" in said
     assert metrics_of(tmp_path) == uninterrupted
     resumed = []
     for engine, folders in zip(("ray", "processes"), unfinished, strict=True):
@@ -259,6 +262,14 @@ def server(answer):
 
 
 SETTINGS_FRAME = bytes((0, 0, 6, 4, 0, 0, 0, 0, 0)) + bytes(6)
+
+
+def test_ray_of_this_machine_is_not_asked_for_more_gpus_than_it_has(tmp_path):
+    """Its runs would wait for ever."""
+    options = [*COMMAND, "--ray", "local", "--ray-gpus", "1000", "--out", str(tmp_path)]
+    result = CliRunner().invoke(cli, options)
+    assert result.exit_code == 2
+    assert re.search(r"at most the \d+ GPUs of this machine a run, got 1000", result.output)
 
 
 @pytest.mark.parametrize("scheme", ["", "ray://"])

@@ -189,6 +189,12 @@ class Ray:
         if address == "local":
             cpus_there = max(1, math.ceil(jobs * cpus))
             ray.init("local", num_cpus=cpus_there, include_dashboard=False, **common)
+            gpus_there = ray.cluster_resources().get("GPU", 0)  # type: ignore[no-untyped-call]
+            if gpus > gpus_there:  # its tasks would wait for ever
+                ray.shutdown()
+                raise ValueError(
+                    f"Expected at most the {gpus_there:g} GPUs of this machine a run, got {gpus:g}"
+                )
         else:
             check_answers(address)
             try:

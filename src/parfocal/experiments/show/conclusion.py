@@ -66,8 +66,10 @@ def agreement_text(agreement: SeedAgreement) -> str:
     a, b = seeds.between
     if not beside:
         return f"{a.capitalize()} and {b} were not compared with published runs over the same cells"
-    if seeds.rho <= max(c.rho for c in beside):
-        how, verdict = "no better than with the paper", "the reproduction is as good as it can be"
+    rhos = [c.rho for c in beside]
+    if seeds.rho <= max(rhos):
+        how = "no better" if seeds.rho <= min(rhos) else "neither better nor worse"
+        how, verdict = f"{how} than with the paper", "the reproduction is as good as it can be"
     elif all(c.rho >= seeds.low for c in beside):
         how = "a little better than with the paper, but within the interval"
         verdict = "these runs don't tell the reproduction from another seed"
@@ -184,8 +186,8 @@ def _comparison(c: FailureComparison) -> str:
     return (
         f"{c.experiment}, noise {text(c.noise)}: the epochs of the {c.loss} loss's first failures "
         f"({c.between[0]}) correlate in rank with the published ones by Spearman's rho "
-        f"{rho_text(c)}. They are later than published in {later_text(c)}, and differ by a factor "
-        f"of {factor_text(c)} in the median."
+        f"{rho_text(c)}. They are later than published in {later_text(c)}, and the numbers of "
+        f"epochs differ by a factor of {factor_text(c)} in the median."
     )
 
 
@@ -216,7 +218,8 @@ def _agreement(agreement: SeedAgreement) -> str:
     )
     return (
         f"{c.experiment}, noise {text(c.noise)}, {c.loss}: between {joined(c.between)} rho is "
-        f"{rho_text(c)}, and their epochs differ by a factor of {factor_text(c)} in the median"
+        f"{rho_text(c)}, and their numbers of epochs differ by a factor of {factor_text(c)} in the "
+        "median"
         + f"; with the paper, over the same cells: {beside}" * bool(beside)
         + f". {agreement_text(agreement)}."
     )

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING, Self
 
 from rich.console import Console, Group, RenderableType
 from rich.live import Live
+from rich.padding import Padding
 from rich.progress_bar import ProgressBar
 from rich.table import Table
 from rich.text import Text
@@ -212,7 +213,7 @@ def _counts(states: Sequence[RunState]) -> str:
 def _totals(states: Sequence[RunState], rate: float | None) -> RenderableType:
     done = sum(state.done for state in states)
     running = [state.progress for state in states if state.status == "running" and state.progress]
-    words = f"{len(states)} runs: {_counts(states)}"
+    words = f"{len(states)} run{'s' * (len(states) != 1)}: {_counts(states)}"
     if rate is None:
         rate = sum(p.epochs_per_second for p in running)
     if rate:
@@ -221,7 +222,7 @@ def _totals(states: Sequence[RunState], rate: float | None) -> RenderableType:
         if left:
             words += f", at most {_duration(left / rate)} left"
     bar = ProgressBar(total=max(1, len(states)), completed=done, width=40)
-    return Group(Text(words), bar)
+    return Group(Text(words), Padding(bar))  # a bar alone ends no line
 
 
 def _duration(seconds: float) -> str:
