@@ -111,7 +111,7 @@ EXACT = ("train", "mnist-quick", "--set", "loss=exact")
         ((*EXACT, "--set", "gamma=-1"), "`$.objective.gamma`, got -1"),
         ((*EXACT, "--set", "gama=1"), "got 'gama'; did you mean 'gamma'?"),
         ((*EXACT, "--set", "gamma"), "NAME=VALUE"),
-        ((*EXACT, "--image-folder", "."), "'folder'"),
+        ((*EXACT, "--image-folder", "."), "photographs for --image-folder, got mnist-quick"),
         ((*EXACT, "--out", "/proc/nowhere"), "/proc/nowhere"),
         (("train", "mnist-quick"), "has 3 runs; fix loss with --set"),
         (

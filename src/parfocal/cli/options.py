@@ -171,6 +171,8 @@ def _grid_of(
     if positive:
         axes["positive"] = [[name for text in positive for name in text.split(",")]]
     if image_folder is not None:
+        if not isinstance(grid.base.data, Photographs):
+            raise ValueError(f"Expected a spec of photographs for --image-folder, got {spec}")
         grid = grid.with_axes({"source": ["folder"], **axes})
         # Of what is read from it: as many images, of as many pixels, as a run takes.
         photographs = [run.data for run in grid.runs() if isinstance(run.data, Photographs)]
