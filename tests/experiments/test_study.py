@@ -387,6 +387,7 @@ def test_page_of_one_data_set_averages_nothing(whole, tmp_path):
         assert f"]({name})" in text
         assert (tmp_path / name).is_file()
     assert (tmp_path / "detection" / "differences.svg").read_text().count(">shapes<") == 1
+    assert 'href="study.csv"' in (tmp_path / "detection" / "study.html").read_text()
     assert "--report --page docs/detection.md" in text
 
 

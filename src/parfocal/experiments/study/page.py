@@ -133,7 +133,7 @@ def _inline(text: str) -> Markup:
 
     def link(found: re.Match[str]) -> str:
         words, place = found.groups()
-        target = f"{DOCS}/{place}" if ".md" in place else place.removeprefix("study/")
+        target = f"{DOCS}/{place}" if ".md" in place else place.rpartition("/")[2]
         return f'<a href="{target}">{words}</a>'
 
     marked = re.sub(r"\[([^\]]*)\]\(([^)]*)\)", link, str(escape(text)))
