@@ -1,5 +1,6 @@
 """Data are what they say, are found in either way, and are known again when they have changed."""
 
+import os
 import struct
 
 import pytest
@@ -116,6 +117,18 @@ def test_evenly_takes_the_first_of_each_class_in_order():
     assert evenly(labels, 6).tolist() == [0, 1, 3, 5, 6, 7]
     assert evenly(labels, 4).tolist() == [0, 1, 3, 6]
     assert evenly(labels, None).tolist() == list(range(9))
+
+
+@pytest.mark.skipif(os.name != "posix", reason="names of files are text there")
+def test_class_whose_name_no_record_can_hold_is_refused(tmp_path):
+    """Its name isn't UTF-8; a report of its runs could not be written."""
+    for name in (b"cat", b"caf\xe9"):
+        folder = os.path.join(os.fsencode(tmp_path), name)
+        os.mkdir(folder)
+        with open(os.path.join(folder, b"0.png"), "wb") as file:
+            Image.new("RGB", (8, 8)).save(file, "PNG")
+    with pytest.raises(DamagedDataError, match="names in UTF-8, got 'caf"):
+        image_folder(Sources(image_folder=tmp_path), None, 8)
 
 
 def test_folder_is_read_scaled_and_known_by_its_checksum(folder):

@@ -21,7 +21,7 @@ from parfocal.experiments.errors import DamagedRecordError, DeadWorkerError, Oth
 from parfocal.experiments.run import archive as archives
 from parfocal.experiments.run.archive import check, pack, unpack
 from parfocal.experiments.run.engines import Processes
-from parfocal.experiments.run.events import Epoch
+from parfocal.experiments.run.events import Epoch, Failure
 from parfocal.experiments.run.grid import read_grid
 from parfocal.experiments.run.record import (
     Recorder,
@@ -184,6 +184,9 @@ def record(directory, epochs, outcome="interrupted", saved=None, spec=None):
     with Recorder(folder, spec) as recorder:
         for number in range(epochs):
             recorder.epoch(Epoch(number, 15 * (number + 1), 0.5, 0.5, 1.0))
+        if outcome == "failed":
+            step = 15 * epochs + 1
+            recorder.failure(Failure(epochs, step, "gradient", 0.1, 17.0, 3, 3, "4", None, 17.0))
         recorder.ended(outcome)
     append_line(folder / "sessions.jsonl", "began", {"run": spec.digest, "from_step": epochs})
     if saved is not None:

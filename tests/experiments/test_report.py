@@ -75,18 +75,26 @@ def test_published_results_are_found_by_settings(published_folder):
     ("name", "text", "words"),
     [
         ("cifar10_cnn.csv", "loss,epoch\noriginal,0\n", "train_loss"),
-        ("cifar10_cnn.csv", "", "cifar10_cnn.csv"),
+        ("cifar10_cnn.csv", "", "cifar10_cnn.csv: expected the columns"),
         ("mnist_classification.csv", "first_nonfinite_epoch,loss\n1,original\n", "noise"),
         ("mnist_classification.csv", f"{OF_RUNS}\noriginal,0.0\n", "row 2 has another length"),
         ("mnist_classification.csv", f"{OF_RUNS}\n", "expected a row"),
         ("mnist_classification.csv", OF_RUNS.replace(",", ";"), "expected the columns loss"),
-        ("mnist_classification.csv", f"{OF_RUNS}\noriginal,0,0.1,0,-3,1,1\n", "0 or more, got -3"),
+        (
+            "mnist_classification.csv",
+            f"{OF_RUNS}\noriginal,0,0.1,0,-3,1,1\n",
+            "0 to 99, got -3",
+        ),
         (
             "mnist_classification.csv",
             f"{OF_RUNS}\noriginal,0,0.1,a,3,1,1\n",
             "invalid literal",
         ),
+        ("mnist_classification.csv", f"{OF_RUNS}\noriginal,0,0.1,0,100,1,1\n", "0 to 99, got 100"),
+        ("mnist_classification.csv", f"{OF_RUNS}\noriginal,0,0.1,0,3,nan,1\n", "finite .* got nan"),
+        ("mnist_classification.csv", f"{OF_RUNS}\noriginal,0,0.1,0,3,1,-1\n", "negative, got -1"),
         ("cifar10_cnn.csv", "loss,epoch,train_loss\noriginal,0,\n", "at epoch 0 of each"),
+        ("cifar10_cnn.csv", "loss,epoch,train_loss\noriginal,0,1\noriginal,0,1\n", "there twice"),
         ("cifar10_cnn.csv", "loss,epoch,train_loss\n\xe9\n", "cifar10_cnn.csv: .*utf-8"),
         ("other.csv", "a\n", "none of mnist_classification.csv"),
     ],
@@ -96,6 +104,25 @@ def test_unreadable_results_are_named(name, text, words, tmp_path):
     (tmp_path / name).write_text(text, encoding="latin-1")
     with pytest.raises(UnreadableResultsError, match=words):
         read_published(tmp_path)
+
+
+@pytest.mark.parametrize("failed", ["", "nan", "inf"])
+@pytest.mark.parametrize("order", [1, -1])
+def test_published_curve_ends_before_its_first_loss_without_a_number(failed, order, tmp_path):
+    """However that is written, and in whichever order the epochs stand."""
+    rows = ["original,0,0.3", "original,1,0.2", f"original,2,{failed}", "original,3,0.1"]
+    text = "\n".join(["loss,epoch,train_loss", *rows[::order]])
+    (tmp_path / "cifar10_cnn.csv").write_text(f"{text}\n")
+    found = published_of(read_grid("cifar10-cnn").runs()[0], read_published(tmp_path))
+    assert (found.first_failure, found.losses) == (2, (0.3, 0.2))
+
+
+def test_published_loss_of_zero_has_no_ratio(tmp_path):
+    """It may have been rounded."""
+    write(tmp_path, run_of(spec_of(0.1, 0), 2))
+    for losses in ((0.0, 0.1), (0.1, 0.0)):
+        beside = {spec_of(0.1, 0).digest: PublishedRun(3, *losses, 100)}
+        assert len(make_report(tmp_path, beside).ratios) == 1
 
 
 def test_published_results_may_come_from_a_spreadsheet(tmp_path):
@@ -467,6 +494,19 @@ def _changed(line, **values):
         (lambda lines: [*lines[:3], _changed(lines[3], outcome="foo")], "line 4 .*'foo'"),
         (lambda lines: [*lines[:3], _changed(lines[3], outcome=[1])], "line 4 .*got `array`"),
         (lambda lines: [_changed(lines[0], event="pause"), *lines[1:]], "line 1 .*got 'pause'"),
+        (lambda lines: [*lines[:2], lines[3]], "line 3 .*outcome of the lines before, got failed"),
+        (lambda lines: [*lines[:3], _changed(lines[3], outcome="finished")], "line 4 .*finished"),
+        (
+            lambda lines: [*lines[:2], _changed(lines[3], outcome="finished")],
+            "line 3 .*expected 100 epochs, got 2",
+        ),
+        (lambda lines: [*lines[:2], _changed(lines[2], epoch=99), lines[3]], "line 3 .*epoch 2"),
+        (lambda lines: [lines[0], _changed(lines[1], step=3), *lines[2:]], "line 2 .*step 10"),
+        (lambda lines: [*lines[:2], _changed(lines[2], label=5), lines[3]], "line 3 .*got `int`"),
+        (
+            lambda lines: [*lines[:2], lines[2].replace('"label": "7", ', ""), lines[3]],
+            "line 3 .*unknown: label",
+        ),
         (lambda lines: ["[" * 100_000, *lines], "line 1 .*recursion"),
     ],
 )
@@ -489,6 +529,7 @@ def test_line_that_no_run_writes_costs_its_run_alone(change, words, tmp_path):
         {"git": {"commit": 5}},
         {"python": ["3"]},
         {"began": "2020"},
+        {"began": "2026-01-02T10:00:00"},
     ],
 )
 def test_session_that_no_run_writes_is_a_problem_of_its_own(values, tmp_path):

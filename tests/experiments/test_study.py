@@ -1,6 +1,7 @@
 """A study: its spec, its data, its trainings, how it goes on after a kill, and what it says."""
 
 import csv
+import io
 import json
 import shutil
 import tomllib
@@ -401,12 +402,28 @@ def test_other_data_are_refused(whole, tmp_path):
         run_study(study.only(("digits",)), tmp_path, Sources(), engine, Session())
 
 
-@pytest.mark.parametrize("damage", [lambda whole: whole[:-9], lambda _: b"x\n", lambda _: b""])
+def _saved(logits):
+    file = io.BytesIO()
+    np.savez(file, logits=logits)
+    return file.getvalue()
+
+
+@pytest.mark.parametrize(
+    "damage",
+    [
+        lambda whole: whole[:-9],
+        lambda _: b"x\n",
+        lambda _: b"",
+        lambda _: _saved(np.zeros(3)),
+        lambda _: _saved(np.array(["a"])),
+    ],
+)
 def test_damaged_predictions_are_named_and_can_be_made_again(damage, whole, tmp_path):
     """Cut short by a full disk, or another file."""
     path, folder = whole
     copy = shutil.copytree(folder, tmp_path / "copy")
-    predictions = min(copy.glob("cache/*.npz"))
+    lines = {line["training"]: line["dataset"] for line in lines_of(folder)}
+    predictions = min(p for p in copy.glob("cache/*.npz") if lines[p.stem] == "digits")
     before = predictions.read_bytes()
     predictions.write_bytes(damage(before))
     output = run("study", path, "--out", copy, "--report", status=2)
@@ -445,7 +462,9 @@ def test_line_that_no_study_writes_is_named(file, line, words, whole, tmp_path):
         (("gamma-and-alpha", "--only", "caravan", "--data-dir", "/nowhere"), "islp"),
         (("gamma-and-alpha", "--only", "cifar10-10"), "--image-folder"),
         (("gamma-and-alpha", "--report"), "without --report"),
-        (("gamma-and-alpha", "--report", "--page", "results"), "NAME.md; got 'results'"),
+        (("gamma-and-alpha", "--report", "--page", "results"), "of a page, NAME.md"),
+        (("gamma-and-alpha", "--report", "--page", "my page.md"), "got my page.md"),
+        (("gamma-and-alpha", "--report", "--jobs", "100000"), "1<=x<=4096"),
         (("nothing",), "or a path to a .toml; got 'nothing'"),
     ],
 )

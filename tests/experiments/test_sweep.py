@@ -333,12 +333,15 @@ def test_status_shows_every_kind_of_run(tmp_path):
     specs = [RUNS[0].with_settings({"threshold": t, **common}) for t in range(6)]
     prepare(specs, tmp_path)
     folders = [tmp_path / spec.digest for spec in specs]
-    epoch = json.dumps({"event": "epoch", **Epoch(0, 9, 0.1, 0.9, 2.0)._asdict()}) + "\n"
+    epoch, *more = (
+        json.dumps({"event": "epoch", **Epoch(e, 10 * e + 9, 0.1, 0.9, 2.0)._asdict()}) + "\n"
+        for e in range(40)
+    )
     failure = Failure(7, 70, "gradient", 0.1, 17.0, 3, 3, "4", None, 17.0)
     end = '{"event": "end", "outcome": "%s", "step": 9}\n'
-    (folders[0] / "metrics.jsonl").write_text(epoch + end % "finished")
+    (folders[0] / "metrics.jsonl").write_text("".join((epoch, *more, end % "finished")))
     failed = json.dumps({"event": "failure", **failure._asdict()}) + "\n"
-    (folders[1] / "metrics.jsonl").write_text(failed + end % "failed")
+    (folders[1] / "metrics.jsonl").write_text("".join((epoch, *more[:6], failed, end % "failed")))
     (folders[2] / "metrics.jsonl").write_text(epoch + "{")
     (folders[3] / "metrics.jsonl").write_text(epoch + end % "interrupted")
     (folders[4] / "metrics.jsonl").write_text(epoch)

@@ -37,7 +37,7 @@ def write_report(path):
         for seed in (0, 1):
             write(runs, run_of(spec_of(gamma, threshold, seed=seed, epochs=10), epoch))
         beside[spec_of(gamma, threshold, epochs=10).digest] = PublishedRun(epoch, 0.1, 0.01, 10)
-    session = {"event": "began", "began": "2026-01-31 12:00:00", "versions": {"torch": "2"}}
+    session = {"event": "began", "began": "2026-01-31T12:00:00Z", "versions": {"torch": "2"}}
     write(runs, run_of(spec_of(0.5, 0, source="mnist5k", epochs=1), None), sessions=[session])
     write_report_page(path, make_report(runs, beside), COMMANDS["report"])
 

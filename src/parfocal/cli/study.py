@@ -1,6 +1,7 @@
 """`parfocal study`."""
 
 import os
+import re
 import signal
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -22,8 +23,11 @@ _PATH = click.Path(file_okay=False, path_type=Path)
 
 
 def _is_markdown(context: click.Context, option: click.Parameter, page: Path | None) -> Path | None:
-    if page is not None and page.suffix != ".md":
-        raise click.BadParameter(f"Expected the path of a page, NAME.md; got {str(page)!r}")
+    # The page links the folder of its name, and shows the command: no space, no bracket.
+    if page is not None and not re.fullmatch(r"[\w.-]+\.md", page.name):
+        raise click.BadParameter(
+            f"Expected the path of a page, NAME.md of letters, digits, _, . and -; got {page}"
+        )
     return page
 
 
@@ -44,7 +48,7 @@ def _is_markdown(context: click.Context, option: click.Parameter, page: Path | N
 )
 @click.option(
     "--jobs",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 4096),
     default=lambda: os.cpu_count() or 1,
     show_default="number of cores",
     help="Number of concurrent training runs, one thread each.",

@@ -61,7 +61,7 @@ def _resources(
 @run_options
 @click.option(
     "--jobs",
-    type=click.IntRange(min=1),
+    type=click.IntRange(1, 4096),
     default=lambda: os.cpu_count() or 1,
     show_default="number of cores",
     help="Number of concurrent runs, here, on a local Ray or in Slurm's queue.",

@@ -184,6 +184,8 @@ def image_folder(sources: Sources, count: int | None, pixels: int) -> Images:
             f"no images in {sources.image_folder} ({error}). With --image-folder, name a folder "
             "that holds one folder of images per class"
         ) from error
+    if unnamed := [name for name in dataset.classes if not _is_text(name)]:
+        raise DamagedDataError(f"expected folders with names in UTF-8, got {unnamed[0]!r}")
     labels = torch.tensor(dataset.targets)
     kept = evenly(labels, count)
     size = (pixels, pixels)
@@ -194,6 +196,15 @@ def image_folder(sources: Sources, count: int | None, pixels: int) -> Images:
         scaled = [image if image.size == size else image.resize(size) for image in decoded]
         stacked = torch.stack([pil_to_tensor(image) for image in scaled])
     return Images(stacked, labels[kept], tuple(dataset.classes))
+
+
+def _is_text(name: str) -> bool:
+    """Whether a record can hold the name of a folder; Python has surrogates for other bytes."""
+    try:
+        name.encode()
+    except UnicodeEncodeError:
+        return False
+    return True
 
 
 def _decoded(dataset: Any, index: int) -> Any:

@@ -26,7 +26,7 @@ from parfocal.experiments.run.record import (
     refuse_others,
     replacing,
 )
-from parfocal.experiments.run.states import RunState, scan, state_of
+from parfocal.experiments.run.states import RunState, state_of
 from parfocal.experiments.run.sweep import refuse_stranger
 from parfocal.experiments.run.training import set_aside
 
@@ -192,10 +192,10 @@ def _copy_of(file: zipfile.ZipFile, folder: Path, names: Collection[str]) -> _Co
 def _copies_in(directory: Path) -> dict[str, _Copy]:
     """The runs of a folder that hold what their names say, by digest."""
     found = {}
-    for state in _runs_in(directory):
+    for folder in _runs_in(directory):
         with suppress(DamagedRecordError, OtherRunError):
-            _refuse_unknown(state.directory)
-            found[state.directory.name] = _copy_in(state)
+            _refuse_unknown(folder)
+            found[folder.name] = _copy_in(state_of(folder))
     return found
 
 
@@ -216,18 +216,22 @@ def _intact(name: str, read: Callable[[str], bytes]) -> _Checkpoint | None:
     match = CHECKPOINT.fullmatch(name)
     if match is None:
         return None
-    data = read(name)
+    try:
+        data = read(name)
+    except OSError:  # a run that is under way removes its older checkpoints
+        return None
     intact = hashlib.sha256(data).hexdigest().startswith(match[2])
     return _Checkpoint(name, int(match[1]), len(data)) if intact else None
 
 
-def _runs_in(directory: Path) -> list[RunState]:
-    return [s for s in scan(directory) if _MEMBER.fullmatch(f"{s.directory.name}/spec.json")]
+def _runs_in(directory: Path) -> list[Path]:
+    specs = sorted(directory.glob("*/spec.json"))
+    return [path.parent for path in specs if _MEMBER.fullmatch(f"{path.parent.name}/spec.json")]
 
 
 def _refuse_strangers(directory: Path) -> None:
-    for state in _runs_in(directory):
-        refuse_stranger(state.directory)
+    for folder in _runs_in(directory):
+        refuse_stranger(folder)
 
 
 def _refuse_unknown(folder: Path) -> None:

@@ -186,16 +186,17 @@ def read_run(directory: Path) -> Run:
     spec = read_spec(directory)
     refuse_others(directory, spec.digest)
     run = Run(spec, (), None, None, 0)
+    epochs: list[Epoch] = []
     path = directory / "metrics.jsonl"
     for number, values in enumerate(read_lines(path), start=1):
         try:
-            run = _followed(run, values)
+            run = _followed(run, epochs, values)
         except ValueError as error:
             raise DamagedRecordError(f"{path}, line {number} is damaged ({error})") from error
-    return run
+    return run._replace(epochs=tuple(epochs))
 
 
-def _followed(run: Run, values: dict[str, Any]) -> Run:
+def _followed(run: Run, epochs: list[Epoch], values: dict[str, Any]) -> Run:
     """The run after one more line: epochs in their order, then perhaps a failure, then the end."""
     event = values.get("event")
     rest = {name: value for name, value in values.items() if name != "event"}
@@ -204,18 +205,36 @@ def _followed(run: Run, values: dict[str, Any]) -> Run:
     match event:
         case "epoch":
             epoch = _typed(rest, Epoch)
-            if epoch.epoch != len(run.epochs):
-                raise ValueError(f"expected epoch {len(run.epochs)}, got {epoch.epoch}")
-            return run._replace(epochs=(*run.epochs, epoch), steps=epoch.step)
+            _refuse_disorder(run, epochs, epoch)
+            epochs.append(epoch)
+            return run._replace(steps=epoch.step)
         case "failure":
-            # A class of photographs may be called like a number that JSON doesn't have.
-            failure = _typed({**rest, "label": str(rest.get("label"))}, Failure)
+            if isinstance(rest.get("label"), float):  # a class is called `nan`
+                rest["label"] = repr(rest["label"])
+            failure = _typed(rest, Failure)
+            _refuse_disorder(run, epochs, failure)
             return run._replace(failure=failure, steps=failure.step)
         case "end":
             end = _typed({"run": None, "parameters": None, **rest}, _End)
+            if (end.outcome == "failed") != (run.failure is not None):
+                raise ValueError(f"expected the outcome of the lines before, got {end.outcome}")
+            if end.outcome == "finished" and len(epochs) != run.spec.training.epochs:
+                raise ValueError(f"expected {run.spec.training.epochs} epochs, got {len(epochs)}")
             return run._replace(outcome=end.outcome, steps=end.step)
         case _:
             raise ValueError(f"expected epoch, failure or end, got {event!r}")
+
+
+def _refuse_disorder(run: Run, epochs: Sequence[Epoch], event: Epoch | Failure) -> None:
+    """Refuse what doesn't follow upon these epochs of a run.
+
+    Raises:
+        ValueError: it is of another epoch than the next, or of an earlier step.
+    """
+    if event.epoch != len(epochs) or event.epoch >= run.spec.training.epochs:
+        raise ValueError(f"expected epoch {len(epochs)}, got {event.epoch}")
+    if event.step < run.steps:
+        raise ValueError(f"expected step {run.steps} or a later one, got {event.step}")
 
 
 class _End(NamedTuple):

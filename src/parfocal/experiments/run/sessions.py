@@ -2,11 +2,15 @@
 
 from datetime import datetime
 from pathlib import Path
+from typing import Annotated
 
 import msgspec
 
 from parfocal.experiments.errors import DamagedRecordError
 from parfocal.experiments.run.record import read_lines
+
+# Times of different zones can be compared.
+Moment = Annotated[datetime, msgspec.Meta(tz=True)]
 
 
 class Git(msgspec.Struct, frozen=True):
@@ -24,8 +28,8 @@ class SessionLine(msgspec.Struct, frozen=True):
     """
 
     event: str
-    began: datetime | None = None
-    ended: datetime | None = None
+    began: Moment | None = None
+    ended: Moment | None = None
     git: Git | None = None
     device: str | None = None
     python: str | None = None

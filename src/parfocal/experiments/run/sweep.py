@@ -199,7 +199,7 @@ def _owner(directory: Path) -> dict[str, Any]:
     try:
         owner = json.loads((directory / "sweep.json").read_text(encoding="utf-8"))
         return owner if isinstance(owner, dict) else {}
-    except (OSError, ValueError):
+    except (OSError, ValueError, RecursionError):
         return {}
 
 

@@ -255,8 +255,11 @@ def loss_ratios(pairs: Sequence[Pair]) -> list[LossRatio]:
         if not run.epochs:
             continue
         experiment, loss, _ = _group(run)
-        first = groups.setdefault((experiment, loss, "first epoch"), [])
-        first.append(run.epochs[0].loss / published.first_loss)
+        if published.first_loss:
+            first = groups.setdefault((experiment, loss, "first epoch"), [])
+            first.append(run.epochs[0].loss / published.first_loss)
+        if not published.last_loss:
+            continue
         if run.failure is not None and published.first_failure is not None:
             last = groups.setdefault((experiment, loss, "last before the failure"), [])
             last.append(run.epochs[-1].loss / published.last_loss)

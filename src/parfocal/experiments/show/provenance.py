@@ -44,12 +44,12 @@ def provenance_of(root: Path, directories: Sequence[Path]) -> Provenance:
         runs += any(line.event == "began" for line in found)
         lines += found
     began = [line for line in lines if line.event == "began"]
-    times = [time.isoformat() for line in lines if (time := line.began or line.ended)]
+    times = [time for line in lines if (time := line.began or line.ended)]
     return Provenance(
         sessions=len(began),
         runs=runs,
-        first=min(times, default=None),
-        last=max(times, default=None),
+        first=min(times).isoformat() if times else None,
+        last=max(times).isoformat() if times else None,
         software=_software(began),
         machines=_distinct(_machine(line) for line in began),
         commits=_distinct(_commit(line) for line in began),

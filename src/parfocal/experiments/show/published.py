@@ -1,7 +1,8 @@
 """The paper's published results, read from its tables, and the runs that they are results of."""
 
 import csv
-from collections.abc import Iterable
+import math
+from collections.abc import Iterable, Iterator
 from functools import cache
 from pathlib import Path
 from typing import NamedTuple
@@ -69,8 +70,8 @@ def _read(spec: str, path: Path) -> Published:
     """The runs of one table: a row each, or a row an epoch."""
     with path.open(newline="", encoding="utf-8-sig") as file:
         reader = csv.DictReader(file)
+        columns = reader.fieldnames or ()
         rows = list(reader)
-    columns = reader.fieldnames or ()
     is_summary = "epoch" not in columns
     expected = _OF_RUNS if is_summary else _OF_EPOCHS
     if missing := [name for name in expected if name not in columns]:
@@ -83,6 +84,20 @@ def _read(spec: str, path: Path) -> Published:
         if None in row.values() or None in row:
             raise ValueError(f"row {number} has another length than the first")
     return (_summaries if is_summary else _curves)(spec, rows)
+
+
+def _epoch(text: str, epochs: int) -> int:
+    """An epoch of so many, counted from 0."""
+    if not 0 <= int(text) < epochs:
+        raise ValueError(f"expected an epoch from 0 to {epochs - 1}, got {text}")
+    return int(text)
+
+
+def _loss(text: str) -> float:
+    """A mean loss, which is finite."""
+    if not 0 <= float(text) < math.inf:
+        raise ValueError(f"expected a loss that is finite and not negative, got {text}")
+    return float(text)
 
 
 def published_of(spec: RunSpec, published: Published) -> PublishedRun | None:
@@ -113,30 +128,30 @@ def _summaries(name: str, rows: Iterable[dict[str, str]]) -> Published:
             "threshold": int(row["threshold"]),
         }
         failure = row["first_nonfinite_epoch"]
-        if failure and int(failure) < 0:
-            raise ValueError(f"expected first_nonfinite_epoch to be 0 or more, got {failure}")
         found[base.with_settings(settings).digest] = PublishedRun(
-            first_failure=int(failure) if failure else None,
-            first_loss=float(row["first_epoch_loss"]),
-            last_loss=float(row["last_finite_loss"]),
+            first_failure=_epoch(failure, base.training.epochs) if failure else None,
+            first_loss=_loss(row["first_epoch_loss"]),
+            last_loss=_loss(row["last_finite_loss"]),
             epochs=base.training.epochs,
         )
     return found
 
 
 def _curves(name: str, rows: Iterable[dict[str, str]]) -> Published:
-    """One row an epoch; a loss that wasn't finite is empty, or the first row that is missing."""
+    """One row an epoch; the first loss that is missing, or no finite number, is the failure."""
     base = read_grid(name).base
-    curves: dict[str, list[float]] = {}
+    epochs = base.training.epochs
+    cells: dict[str, dict[int, str]] = {}
     for row in rows:
         settings = {key: float(row[key]) for key in ("noise",) if key in row}
         digest = base.with_settings({"loss": row["loss"], **settings}).digest
-        curve = curves.setdefault(digest, [])
-        if row["train_loss"] and int(row["epoch"]) == len(curve):
-            curve.append(float(row["train_loss"]))
+        of_epochs, epoch = cells.setdefault(digest, {}), _epoch(row["epoch"], epochs)
+        if epoch in of_epochs:
+            raise ValueError(f"epoch {epoch} of {row['loss']} is there twice")
+        of_epochs[epoch] = row["train_loss"]
+    curves = {digest: list(_finite(of_epochs)) for digest, of_epochs in cells.items()}
     if not all(curves.values()):
         raise ValueError("expected a number in train_loss at epoch 0 of each loss")
-    epochs = base.training.epochs
     return {
         digest: PublishedRun(
             first_failure=len(curve) if len(curve) < epochs else None,
@@ -147,3 +162,12 @@ def _curves(name: str, rows: Iterable[dict[str, str]]) -> Published:
         )
         for digest, curve in curves.items()
     }
+
+
+def _finite(of_epochs: dict[int, str]) -> Iterator[float]:
+    """The losses by epoch up to the first that is missing, or no finite number."""
+    for epoch in range(len(of_epochs)):
+        text = of_epochs.get(epoch) or "nan"
+        if not math.isfinite(float(text)):
+            return
+        yield _loss(text)

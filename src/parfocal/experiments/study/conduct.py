@@ -14,7 +14,7 @@ from concurrent.futures import FIRST_COMPLETED, Future, wait
 from contextlib import contextmanager
 from importlib.metadata import version
 from pathlib import Path
-from typing import Any, NamedTuple
+from typing import Annotated, Any, NamedTuple
 
 import msgspec
 from filelock import FileLock, Timeout
@@ -80,7 +80,7 @@ class _TrainingLine(msgspec.Struct):
     skipped_steps: int
     largest_logit: float
     dead_share: float
-    temperature: float
+    temperature: Annotated[float, msgspec.Meta(gt=0)]
     validation_average_precision: float
 
 

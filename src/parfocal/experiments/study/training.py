@@ -87,6 +87,10 @@ def read_predictions(path: Path, split: Split, head: str) -> Predictions:
     try:
         with np.load(path) as file:
             found = {name: file[name] for name in names}
+        if not all(values.dtype.kind in "bif" for values in found.values()):
+            raise ValueError("numbers")
+        if head != "boxes" and len(found["logits"]) != split.targets.numel():
+            raise ValueError("rows")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DamagedRecordError(
             f"{path} is damaged; remove it, and the next run makes it again"
