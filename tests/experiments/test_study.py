@@ -517,7 +517,7 @@ def test_conclusion_says_what_the_intervals_say():
         "with 1 (-0.10 points). Focal loss without alpha: higher with gamma 0.5 (+1.00 [0.20, "
         "2.00]); lower with gamma 5 (-3.00 [-5.00, -1.00]); not told apart with gamma 2. Of 3"
     )
-    assert "lies above 0 in 1 and below in 1; by chance alone it would in about 0" in first
+    assert "lies above 0 in 1 and below in 1; by chance alone it would in about 0.1" in first
     nothing = comparison_of({0.5: (0.01, -0.002, 0.02), 2: (-0.001, -0.01, 0.004)})
     assert (
         "higher with none, lower with none, and can't be told apart with 2 (-0.10 to +1.00 "

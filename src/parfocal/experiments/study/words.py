@@ -203,7 +203,7 @@ def _counted(comparison: Comparison) -> str:
     return (
         f"Of {len(single)} comparisons of an objective with the {reference} on a single data set, "
         f"the interval lies above 0 in {above} and below in {below}; by chance alone it would in "
-        f"about {chance:.0f} on either side."
+        f"about {chance:{'.0f' if chance >= 1 else '.1f'}} on either side."
     )
 
 
