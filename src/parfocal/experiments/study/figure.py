@@ -14,6 +14,7 @@ from parfocal.experiments.study.words import AP, focal_objectives
 
 _COLUMNS = 2
 _WIDTH = 390 / 96  # inches: 390 pixels of a browser
+_LEAST_HEIGHT = 3.6  # the label of the vertical axis fits
 _STYLES = (("none", "without alpha", "#0a7e8c", "o"), ("usual", "with alpha", "#e09f3e", "s"))
 _STYLE: Any = {
     "axes.spines.right": False,
@@ -31,7 +32,8 @@ def differences_figure(comparison: Comparison) -> Figure:
     columns = min(_COLUMNS, len(places))
     rows = math.ceil(len(places) / columns)
     with mpl.rc_context(_STYLE):
-        figure = Figure(figsize=(_WIDTH, 0.7 + 1.45 * rows), layout="constrained")
+        height = max(0.7 + 1.45 * rows, _LEAST_HEIGHT)
+        figure = Figure(figsize=(_WIDTH, height), layout="constrained")
         axes = figure.subplots(rows, columns, squeeze=False).flatten()
         for axis, place in zip(axes, places, strict=False):
             _panel(axis, comparison, place)

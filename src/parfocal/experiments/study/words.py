@@ -258,9 +258,10 @@ def _beside_exact(comparison: Comparison, words: str, pairs: list[tuple[str, str
         if skipped
         else f"a finite gradient in all {steps:,} steps"
     )
+    share = f"up to {100 * dead:.1f} %" if dead >= 5e-4 else "less than 0.1 %"
     return (
-        f"{words}, the original loss had {finiteness}, and at the end up to {100 * dead:.1f} % of "
-        f"a data set's logits with no gradient. "
+        f"{words}, the original loss had {finiteness}, and at the end {share} of a data set's "
+        f"logits with no gradient. "
         f"Its average precision {_apart(comparison, AP, pairs)}; "
         f"its calibration error {_apart(comparison, 'ece', pairs)}."
     )
