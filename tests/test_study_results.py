@@ -109,7 +109,7 @@ def test_choosing_shows_the_numbers_of_the_tables(table, detection):
                 assert cell == ""
                 continue
             mean = sum(float(row[LESS]) for row in found) / len(found)
-            star = " *" if len(found) == 1 and _is_apart(found[0]) else ""
+            star = "*" if len(found) == 1 and _is_apart(found[0]) else ""
             assert cell == f"{100 * mean:+.2f}{star}"
 
 
