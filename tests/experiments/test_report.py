@@ -481,7 +481,10 @@ def _changed(line, **values):
 @pytest.mark.parametrize(
     ("change", "words"),
     [
-        (lambda lines: [_changed(lines[0], loss=None), *lines[1:]], "line 1 .*got `null`"),
+        (
+            lambda lines: [_changed(lines[0], loss=None), *lines[1:]],
+            "line 1 .*got `null` - at `loss`",
+        ),
         (lambda lines: [_changed(lines[0], loss="abc"), *lines[1:]], "line 1 .*got `str`"),
         (lambda lines: [_changed(lines[0], step="7"), *lines[1:]], "line 1 .*got `str`"),
         (lambda lines: [_changed(lines[0], epoch=-5), *lines[1:]], "line 1 "),

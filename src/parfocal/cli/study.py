@@ -22,8 +22,10 @@ if TYPE_CHECKING:
 _PATH = click.Path(file_okay=False, path_type=Path)
 
 
-def _is_markdown(context: click.Context, option: click.Parameter, page: Path | None) -> Path | None:
-    # The page links the folder of its name, and shows the command: no space, no bracket.
+def _checked_page(
+    _context: click.Context, _option: click.Parameter, page: Path | None
+) -> Path | None:
+    """The path of a page whose name can stand in a link and in a command, as the page has both."""
     if page is not None and not re.fullmatch(r"[\w.-]+\.md", page.name):
         raise click.BadParameter(
             f"Expected the path of a page, NAME.md of letters, digits, _, . and -; got {page}"
@@ -59,7 +61,7 @@ def _is_markdown(context: click.Context, option: click.Parameter, page: Path | N
 @click.option(
     "--page",
     type=click.Path(dir_okay=False, path_type=Path),
-    callback=_is_markdown,
+    callback=_checked_page,
     help="The page, NAME.md; table and figure go into NAME.  [default: study.md in --out]",
 )
 @out_option("Folder for the record.  [default: runs/study/SPEC]")

@@ -12,6 +12,7 @@ import re
 import zipfile
 from collections.abc import Callable, Collection, Iterator, Mapping
 from contextlib import ExitStack, contextmanager, suppress
+from operator import attrgetter
 from pathlib import Path
 from tempfile import NamedTemporaryFile, TemporaryDirectory
 from typing import NamedTuple
@@ -38,6 +39,9 @@ _MEMBER = re.compile(rf"[0-9a-f]{{64}}/({'|'.join(map(re.escape, _RECORD))}|{CHE
 
 # The date of every member, so that the same runs make the same file.
 _DATE = (1980, 1, 1, 0, 0, 0)
+
+
+_REACH = attrgetter("reach")
 
 
 class Packed(NamedTuple):
@@ -257,7 +261,7 @@ def _fitting(
         run: [source[run] for source in (there, archived) if run in source]
         for run in sorted({*there, *archived})
     }
-    chosen = {run: max(found, key=_reach) for run, found in copies.items()}
+    chosen = {run: max(found, key=_REACH) for run, found in copies.items()}
     room = limit - sum(_size_of_records(run, copy) for run, copy in chosen.items())
     left_out = 0
     for run, copy in _furthest_first(chosen):
@@ -267,12 +271,8 @@ def _fitting(
             room -= copy.checkpoint.size
         else:
             left_out += 1
-            chosen[run] = max((c._replace(checkpoint=None) for c in copies[run]), key=_reach)
+            chosen[run] = max((c._replace(checkpoint=None) for c in copies[run]), key=_REACH)
     return chosen, left_out
-
-
-def _reach(copy: _Copy) -> tuple[bool, int, int]:
-    return copy.reach
 
 
 def _furthest_first(copies: Mapping[str, _Copy]) -> list[tuple[str, _Copy]]:

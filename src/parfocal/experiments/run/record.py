@@ -250,7 +250,12 @@ def _typed(values: dict[str, Any], kind: type[Line]) -> Line:
     """A line's values by name, each of its type, none missing and none more."""
     if wrong := sorted(set(values) ^ set(kind._fields)):
         raise ValueError(f"missing or unknown: {', '.join(wrong)}")
-    return msgspec.convert([values[name] for name in kind._fields], kind)
+    try:
+        return msgspec.convert([values[name] for name in kind._fields], kind)
+    except msgspec.ValidationError as error:
+        # msgspec reads a NamedTuple as an array, and says places: $[0].
+        named = re.sub(r"\$\[(\d+)\]", lambda place: kind._fields[int(place[1])], str(error))
+        raise ValueError(named) from error
 
 
 def read_spec(directory: Path) -> RunSpec:

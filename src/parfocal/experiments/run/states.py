@@ -82,7 +82,7 @@ def scan(directory: Path) -> list[RunState]:
 
 
 def scan_all(directory: Path) -> list[RunState]:
-    """The same of a folder of a run, of a sweep, or of sweeps."""
+    """The states of all runs in a folder of a run, of a sweep, or of several sweeps."""
     states = scan(directory)
     if not (directory / "spec.json").exists():
         inner = sorted(path for path in directory.iterdir() if path.is_dir())

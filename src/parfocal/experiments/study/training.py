@@ -88,9 +88,9 @@ def read_predictions(path: Path, split: Split, head: str) -> Predictions:
         with np.load(path) as file:
             found = {name: file[name] for name in names}
         if not all(values.dtype.kind in "bif" for values in found.values()):
-            raise ValueError("numbers")
+            raise ValueError("expected arrays of numbers")
         if head != "boxes" and len(found["logits"]) != split.targets.numel():
-            raise ValueError("rows")
+            raise ValueError("expected a logit, or a row of them, for each target")
     except (OSError, ValueError, KeyError, EOFError, zipfile.BadZipFile, zlib.error) as error:
         raise DamagedRecordError(
             f"{path} is damaged; remove it, and the next run makes it again"

@@ -101,8 +101,9 @@ def _choices(comparison: Comparison) -> dict[str, dict[str, str]]:
 
 def _opening(comparison: Comparison, intervals: Sequence[Interval]) -> str:
     """Of how many choices average precision is shown to differ from the first reference's."""
-    reference, names = comparison.study.references[0], list(comparison.study.datasets)
-    over = f"Averaged over {len(names)} data sets" if len(names) > 1 else f"On {names[0]}"
+    study = comparison.study
+    reference, names = study.references[0], list(study.datasets)
+    over = f"Averaged over {len(names)} data sets" if study.has_several else f"On {names[0]}"
     higher = sum(one.is_above for one in intervals)
     lower = sum(one.is_below for one in intervals)
     rest = [one for one in intervals if not (one.is_above or one.is_below)]
